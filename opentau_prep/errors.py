@@ -1,0 +1,80 @@
+"""The errors that a user's file or argument can cause, and the exit code each one means.
+
+Every message answers three questions in this order: where it went wrong, what was found against
+what was expected, and what to do about it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArtifactError",
+    "ConfigError",
+    "DataError",
+    "EngineError",
+    "MetadataError",
+    "PrepError",
+]
+
+
+class PrepError(Exception):
+    """An expected failure, told in one short message.
+
+    Args:
+        message: What was found and what was expected instead, in one sentence.
+        where: The place: a file, a dataset, a field, or several of them in one string.
+        hint: What the user can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, where, hint)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross process boundaries: the default reduction would pass the arguments by position.
+        return (_rebuild, (type(self), self.message, self.where, self.hint))
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        if self.hint:
+            text = f"{text.rstrip('.')}. {self.hint}"
+        return text
+
+
+def _rebuild(
+    cls: type[PrepError], message: str, where: str | None, hint: str | None
+) -> PrepError:
+    return cls(message, where=where, hint=hint)
+
+
+class ConfigError(PrepError):
+    """A wrong argument or configuration file (exit code 2)."""
+
+    exit_code = 2
+
+
+class MetadataError(PrepError):
+    """A dataset's `meta/` that is missing or cannot be understood (exit code 3)."""
+
+    exit_code = 3
+
+
+class DataError(PrepError):
+    """Frames that are missing or cannot be read (exit code 3)."""
+
+    exit_code = 3
+
+
+class ArtifactError(PrepError):
+    """An artifact that cannot be written, or must not be overwritten (exit code 4)."""
+
+    exit_code = 4
+
+
+class EngineError(PrepError):
+    """An engine that cannot be started or died (exit code 4)."""
+
+    exit_code = 4
