@@ -1,7 +1,7 @@
-"""Prepare LeRobot dataset mixtures for training: stats, norm heads, speed buckets, tokenizer, checks.
+"""Prepare LeRobot dataset mixtures for training robot policies.
 
-Everything public is importable from here and loaded on first use, so that `import opentau_prep` costs
-next to nothing.
+Everything public is importable from here and loaded on first use, so that `import opentau_prep`
+costs next to nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PUBLIC = {
     "PrepError": "opentau_prep.errors",
 }
 
-__all__ = sorted([*_PUBLIC, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_PUBLIC, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

@@ -34,7 +34,7 @@ class PrepError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Errors cross process boundaries: the default reduction would pass the arguments by position.
+        # Errors cross process boundaries: the default reduction passes them by position.
         return (_rebuild, (type(self), self.message, self.where, self.hint))
 
     def __str__(self) -> str:
@@ -44,9 +44,7 @@ class PrepError(Exception):
         return text
 
 
-def _rebuild(
-    cls: type[PrepError], message: str, where: str | None, hint: str | None
-) -> PrepError:
+def _rebuild(cls: type[PrepError], message: str, where: str | None, hint: str | None) -> PrepError:
     return cls(message, where=where, hint=hint)
 
 

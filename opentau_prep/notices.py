@@ -1,9 +1,9 @@
 """The one channel for everything the user should know that is not an error.
 
-A notice is data: a kind that programs can match on, a message that people can read, and the dataset,
-feature and dims it is about. Code that has something to say calls `warn`; where it goes is decided by
-the caller: collected with `collect_notices` (the command line, the engine's workers), or, in plain
-library use, logged at WARNING on the logger `opentau_prep`.
+A notice is data: a kind that programs can match on, a message that people can read, and the
+dataset, feature and dims it is about. Code that has something to say calls `warn`; where it goes is
+decided by the caller: collected with `collect_notices` (the command line, the engine's workers),
+or, in plain library use, logged at WARNING on the logger `opentau_prep`.
 """
 
 from __future__ import annotations

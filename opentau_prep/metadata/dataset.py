@@ -1,0 +1,189 @@
+"""One dataset's metadata, whatever its version; each part is read when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.errors import MetadataError
+from opentau_prep.metadata import v2
+from opentau_prep.metadata.info import INFO, parse_features, parse_fps, parse_version
+from opentau_prep.metadata.jsonread import read_json_object
+from opentau_prep.metadata.statsread import STATS, read_stats
+from opentau_prep.notices import warn
+from opentau_prep.pooling import aggregate_stats
+from opentau_prep.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    import os
+
+    from opentau_prep.metadata.records import EpisodeTable, Feature, Stats
+
+__all__ = ["DatasetMetadata", "load_dataset_metadata"]
+
+
+class DatasetMetadata:
+    """What lies under a dataset's `meta/`, the same for v2.0, v2.1 and v3.0.
+
+    `info` is read at once; `episodes`, `tasks`, `stats` and `episodes_stats` when they are first
+    asked for, and then kept. Nothing here reads frames.
+
+    Attributes:
+        repo_id: The dataset's hub id, or its folder's name.
+        root: The dataset's folder, as given.
+        storage: The way to its files.
+        info: `meta/info.json` as it stands.
+        version: `"v2.0"`, `"v2.1"` or `"v3.0"`: what the files are, which is not always what
+            info.json says.
+    """
+
+    def __init__(self, storage: Storage, *, repo_id: str | None = None) -> None:
+        self.storage = storage
+        self.root = storage.url
+        self.repo_id = repo_id or storage.url.rstrip("/").rsplit("/", 1)[-1]
+        self.info: dict[str, Any] = read_json_object(storage, INFO)
+        self.version = _version(storage, self.info)
+
+    def __repr__(self) -> str:
+        return f"DatasetMetadata({self.repo_id!r}, {self.version}, root={self.root!r})"
+
+    @property
+    def info_path(self) -> str:
+        """Where info.json is, for messages."""
+        return f"{self.root}/{INFO}"
+
+    @property
+    def is_v3(self) -> bool:
+        """Whether several episodes share a data file and the tables are parquet."""
+        return self.version == "v3.0"
+
+    @property
+    def fps(self) -> int | float:
+        """Frames a second; raises `MetadataError` when info.json does not say."""
+        return parse_fps(self.info, self.info_path)
+
+    @cached_property
+    def features(self) -> dict[str, Feature]:
+        """The features that info.json declares, in its order."""
+        return parse_features(self.info, self.info_path)
+
+    @cached_property
+    def episodes(self) -> EpisodeTable:
+        """The episodes table; raises `MetadataError` when it is missing or malformed."""
+        if self.is_v3:
+            from opentau_prep.metadata import v3
+
+            return v3.read_episodes(self.storage)
+        return v2.read_episodes(self.storage)
+
+    @cached_property
+    def tasks(self) -> dict[int, str]:
+        """task_index -> task; raises `MetadataError` when the table is missing or malformed."""
+        if self.is_v3:
+            from opentau_prep.metadata import v3
+
+            return v3.read_tasks(self.storage)
+        return v2.read_tasks(self.storage)
+
+    @cached_property
+    def episodes_stats(self) -> dict[int, Stats]:
+        """episode_index -> feature -> stat -> array; empty when the dataset keeps none."""
+        if self.is_v3:
+            from opentau_prep.metadata import v3
+
+            return v3.read_episodes_stats(self.storage)
+        if not self.storage.exists(v2.EPISODES_STATS):
+            return {}
+        return v2.read_episodes_stats(self.storage)
+
+    @cached_property
+    def stats(self) -> Stats:
+        """What training uses as the dataset's stats: feature -> stat -> array.
+
+        `meta/stats.json` for v2.0 and v3.0; for v2.1 the aggregate of the episodes' stats weighted
+        by their `count`. When that source is missing the other one stands in, with a notice.
+
+        Raises:
+            MetadataError: The dataset has neither.
+        """
+        whole = self.storage.exists(STATS)
+        if self.version != "v2.1" and whole:
+            return read_stats(self.storage)
+        episodes = self.episodes_stats
+        if any(episodes.values()):
+            if self.version != "v2.1":
+                self._stand_in(STATS, "the aggregate of the episodes' stats")
+            return aggregate_stats([episodes[e] for e in episodes], context=self.repo_id)
+        if whole:
+            self._stand_in(v2.EPISODES_STATS, STATS)
+            return read_stats(self.storage)
+        missing = v2.EPISODES_STATS if self.version == "v2.1" else STATS
+        raise MetadataError(
+            "the dataset has no stats",
+            where=f"{self.root}/{missing}",
+            hint="Compute them: `opentau-prep stats <root>`.",
+        )
+
+    @cached_property
+    def data_paths(self) -> Sequence[str]:
+        """The data file of each episode, in the order of `episodes`; files need not exist."""
+        if self.is_v3:
+            from opentau_prep.metadata import v3
+
+            return v3.data_paths(self.storage, self.info, self.episodes)
+        return v2.data_paths(self.storage, self.info, self.episodes)
+
+    def _stand_in(self, missing: str, source: str) -> None:
+        warn(
+            "stats_stand_in",
+            f"{self.root}/{missing} is missing: using {source} instead",
+            dataset=self.repo_id,
+        )
+
+
+def load_dataset_metadata(
+    root: str | os.PathLike[str], *, repo_id: str | None = None
+) -> DatasetMetadata:
+    """Open a dataset's metadata.
+
+    Args:
+        root: The folder that holds `meta/` and `data/`.
+        repo_id: The dataset's hub id; by default the folder's name.
+
+    Returns:
+        The metadata; everything but info.json is read lazily.
+
+    Raises:
+        MetadataError: There is no `meta/info.json`, or it is not a JSON object.
+        ConfigError: The root is of a kind that cannot be read.
+    """
+    return DatasetMetadata(open_storage(root), repo_id=repo_id)
+
+
+def _version(storage: Storage, info: dict[str, Any]) -> str:
+    """Tell the version from the files, which are right when info.json is missing it or wrong."""
+    declared = parse_version(info)
+    v2_table = storage.exists(v2.EPISODES)
+    # Listing a folder costs more than asking for one file: only when the answer matters.
+    v3_table = (not v2_table or declared == (3, 0)) and bool(
+        storage.list_files("meta/episodes", ".parquet")
+    )
+    major = declared[0] if declared else None
+    if major not in (2, 3) or (major == 2 and not v2_table) or (major == 3 and not v3_table):
+        major = 3 if v3_table else 2 if v2_table else major if major in (2, 3) else 2
+    if major == 3:
+        found = "v3.0"
+    elif declared in ((2, 0), (2, 1)):
+        found = f"v2.{declared[1]}"
+    else:
+        found = "v2.1" if storage.exists(v2.EPISODES_STATS) else "v2.0"
+    if declared != (int(found[1]), int(found[3])):
+        said = info.get("codebase_version")
+        warn(
+            "version_mismatch",
+            f"{storage.url}/{INFO}: codebase_version is {said!r}, but the files are {found}'s:"
+            f" reading them as {found}",
+            dataset=storage.url,
+        )
+    return found

@@ -1,0 +1,92 @@
+"""The contract of a storage: read-only access to one dataset by dataset-relative POSIX paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Protocol
+
+from opentau_prep.errors import DataError, MetadataError, PrepError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+__all__ = ["Storage", "check_relative", "storage_error"]
+
+_DRIVE = re.compile(r"^[A-Za-z]:")
+
+
+class Storage(Protocol):
+    """Read-only view of a dataset root.
+
+    Paths are relative to the root, with forward slashes, such as `meta/info.json`. A path that
+    would leave the root is refused. Faults of what lies under `meta/` are `MetadataError`, all
+    others `DataError`.
+    """
+
+    @property
+    def url(self) -> str:
+        """The root, as it is shown to people."""
+        ...
+
+    def read_bytes(self, rel: str) -> bytes:
+        """Return a file's content; raise when it is missing or unreadable."""
+        ...
+
+    def exists(self, rel: str) -> bool:
+        """Tell whether a file is there."""
+        ...
+
+    def size(self, rel: str) -> int | None:
+        """Return a file's size in bytes, or None when it is not there."""
+        ...
+
+    def list_files(self, rel_dir: str, suffix: str = "") -> Sequence[str]:
+        """Return the files below a folder, at any depth, sorted; none when it is missing."""
+        ...
+
+    def open_parquet(self, rel: str) -> pq.ParquetFile:
+        """Open a parquet file, memory-mapped where possible; raise when it is not parquet."""
+        ...
+
+    def read_table(
+        self,
+        rel: str,
+        columns: Sequence[str] | None = None,
+        *,
+        row_groups: Sequence[int] | None = None,
+        file: pq.ParquetFile | None = None,
+    ) -> pa.Table:
+        """Read columns of a parquet file or of some row groups; `file` is it, if open already."""
+        ...
+
+
+def check_relative(rel: str) -> str:
+    """Return `rel` when it stays below the root; raise `DataError` or `MetadataError` otherwise."""
+    parts = PurePosixPath(rel).parts
+    bad = (
+        not rel
+        or rel.startswith("/")
+        or ".." in parts
+        or "\\" in rel
+        or "\x00" in rel
+        or _DRIVE.match(rel)
+    )
+    if bad:
+        raise storage_error(
+            "meta/" if rel.startswith("meta") else "data/",
+            f"path {rel!r} leaves the dataset's folder",
+            where=None,
+            hint="Paths and path templates must be relative and stay below the dataset root.",
+        )
+    return rel
+
+
+def storage_error(
+    rel: str, message: str, *, where: str | None, hint: str | None = None
+) -> PrepError:
+    """Build the error that fits the path: `MetadataError` below `meta/`, else `DataError`."""
+    cls = MetadataError if rel.startswith("meta/") else DataError
+    return cls(message, where=where, hint=hint)

@@ -1,0 +1,169 @@
+"""Datasets on a file system."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opentau_prep.errors import ConfigError, PrepError
+from opentau_prep.storage.base import Storage, check_relative, storage_error
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+__all__ = ["LocalStorage", "open_storage"]
+
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_LFS_MAGIC = b"version https://git-lfs"
+
+
+class LocalStorage:
+    """A dataset root on a local or mounted file system.
+
+    Attributes:
+        root: The dataset's folder.
+        opened: How many times a file was opened, by its top folder (`meta`, `data`): what a caller
+            shows to prove that nothing was read.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self.opened: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"LocalStorage({str(self.root)!r})"
+
+    @property
+    def url(self) -> str:
+        """The root folder."""
+        return str(self.root)
+
+    def path(self, rel: str) -> Path:
+        """Return the file system path of a dataset-relative path."""
+        return self.root / check_relative(rel)
+
+    def read_bytes(self, rel: str) -> bytes:
+        """See `Storage.read_bytes`."""
+        path = self.path(rel)
+        self._count(rel)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise _os_error(rel, path, error) from error
+
+    def exists(self, rel: str) -> bool:
+        """See `Storage.exists`."""
+        try:
+            return self.path(rel).is_file()
+        except OSError:  # a name that is too long, a loop of links: not a file we can read
+            return False
+
+    def size(self, rel: str) -> int | None:
+        """See `Storage.size`."""
+        try:
+            return self.path(rel).stat().st_size
+        except OSError:
+            return None
+
+    def list_files(self, rel_dir: str, suffix: str = "") -> list[str]:
+        """See `Storage.list_files`."""
+        found: list[str] = []
+        base = self.path(rel_dir)
+        for folder, names, files in os.walk(base):
+            names.sort()
+            prefix = Path(folder).relative_to(self.root).as_posix()
+            found += [
+                f"{prefix}/{f}" for f in files if f.endswith(suffix) and not f.startswith(".")
+            ]
+        return sorted(found)
+
+    def open_parquet(self, rel: str) -> pq.ParquetFile:
+        """See `Storage.open_parquet`."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self.path(rel)
+        self._count(rel)
+        try:
+            return pq.ParquetFile(pa.memory_map(str(path), "r"))
+        except (OSError, pa.ArrowException) as error:
+            raise _parquet_error(rel, path, error) from error
+
+    def read_table(
+        self,
+        rel: str,
+        columns: Sequence[str] | None = None,
+        *,
+        row_groups: Sequence[int] | None = None,
+        file: pq.ParquetFile | None = None,
+    ) -> pa.Table:
+        """See `Storage.read_table`."""
+        import pyarrow as pa
+
+        file = file or self.open_parquet(rel)
+        names = None if columns is None else list(columns)
+        try:
+            if row_groups is None:
+                return file.read(columns=names, use_threads=False)
+            return file.read_row_groups(list(row_groups), columns=names, use_threads=False)
+        except (OSError, pa.ArrowException) as error:
+            raise _parquet_error(rel, self.path(rel), error) from error
+
+    def _count(self, rel: str) -> None:
+        self.opened[rel.split("/", 1)[0]] += 1
+
+
+def open_storage(root: str | os.PathLike[str]) -> Storage:
+    """Return the storage of a root: a folder's path, or `file://` in front of one.
+
+    Raises:
+        ConfigError: The root names an object store, which this version cannot read.
+    """
+    text = os.fspath(root)
+    match = _SCHEME.match(text)
+    if match is None:
+        return LocalStorage(text)
+    if match.group(1).lower() == "file":
+        return LocalStorage(text[len("file://") :])
+    raise ConfigError(
+        f"roots of the form {match.group(0)}... cannot be read by this version",
+        where=text,
+        hint="Mount the bucket or copy the dataset's meta/ and data/ folders, and pass that path.",
+    )
+
+
+def _os_error(rel: str, path: Path, error: OSError) -> PrepError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return storage_error(
+            rel, "file is missing", where=str(path), hint="Download it again, or fix the path."
+        )
+    reason = (error.strerror or str(error)).lower()
+    return storage_error(rel, f"cannot be read ({reason})", where=str(path))
+
+
+def _parquet_error(rel: str, path: Path, error: Exception) -> PrepError:
+    # Arrow raises OSError without an errno for damaged content, with one for the file system's own.
+    if isinstance(error, OSError) and error.errno is not None:
+        return _os_error(rel, path, error)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(len(_LFS_MAGIC))
+    except OSError as os_error:
+        return _os_error(rel, path, os_error)
+    if head == _LFS_MAGIC:
+        return storage_error(
+            rel,
+            f"is a Git LFS pointer ({size} bytes of text), not the parquet file",
+            where=str(path),
+            hint="Run `git lfs pull` in the dataset, or download it from the hub.",
+        )
+    what = "is empty" if size == 0 else f"is not a whole parquet file ({size:,} bytes)"
+    if head[:4] == b"PAR1":
+        what = f"is a truncated or damaged parquet file ({size:,} bytes)"
+    return storage_error(rel, what, where=str(path), hint="Download or write it again.")
