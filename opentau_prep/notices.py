@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,8 @@ from typing import Any
 __all__ = ["Notice", "collect_notices", "emit", "warn"]
 
 _logger = logging.getLogger("opentau_prep")
-_collector: ContextVar[list[Notice] | None] = ContextVar("opentau_prep_notices", default=None)
+_Sink = Callable[["Notice"], None]
+_sink: ContextVar[_Sink | None] = ContextVar("opentau_prep_notices", default=None)
 
 
 @dataclass(frozen=True)
@@ -70,19 +71,29 @@ def warn(
 
 def emit(notice: Notice) -> None:
     """Pass a notice on: to the innermost collector, or to the log."""
-    collected = _collector.get()
-    if collected is not None:
-        collected.append(notice)
+    sink = _sink.get()
+    if sink is not None:
+        sink(notice)
     else:
         _logger.warning(notice.message, extra={"notice": notice})
 
 
 @contextlib.contextmanager
-def collect_notices() -> Iterator[list[Notice]]:
-    """Collect the notices of the block into the list that is yielded, in order."""
+def collect_notices(on_notice: _Sink | None = None) -> Iterator[list[Notice]]:
+    """Collect the notices of the block into the list that is yielded, in order.
+
+    Args:
+        on_notice: Called with each notice as it comes, for those who show them at once.
+    """
     collected: list[Notice] = []
-    token = _collector.set(collected)
+
+    def sink(notice: Notice) -> None:
+        collected.append(notice)
+        if on_notice is not None:
+            on_notice(notice)
+
+    token = _sink.set(sink)
     try:
         yield collected
     finally:
-        _collector.reset(token)
+        _sink.reset(token)

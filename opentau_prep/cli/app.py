@@ -1,0 +1,53 @@
+"""The command `opentau-prep` and its subcommands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from opentau_prep import __version__
+from opentau_prep.cli import demo, run, speed
+
+__all__ = ["app", "main"]
+
+# Plain help: drawing it with Rich triples the time that `--help` and completion take.
+app = typer.Typer(
+    name="opentau-prep",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"opentau-prep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Prepare LeRobot dataset mixtures for training robot policies.
+
+    \b
+    Try it:            opentau-prep demo --out demo
+                       opentau-prep run --mixture-json demo/mixture.json
+    One dataset:       opentau-prep speed-percentiles path/to/dataset
+    In a pipeline:     opentau-prep run --mixture-json mixture.json --json
+    """
+
+
+speed.register(app)
+run.register(app)
+demo.register(app)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="opentau-prep")

@@ -1,0 +1,122 @@
+"""One run of one command: where its words go, and how it is carried out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.artifacts.rank import Rank
+from opentau_prep.context import RunContext
+from opentau_prep.notices import Notice, collect_notices
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from opentau_prep.cli.command import Result
+    from opentau_prep.cli.options import CommonOptions
+
+__all__ = ["Session"]
+
+
+class Session:
+    """Consoles, notices, progress and the `RunContext` of a command.
+
+    Results go to stdout; warnings, progress and logs to stderr, and only from the main rank. A
+    JSON document is printed by every rank, since each was asked for one.
+    """
+
+    def __init__(self, command: str, common: CommonOptions) -> None:
+        self.command = command
+        self.common = common
+        self.rank = Rank.detect()
+        self.context = RunContext(
+            workers=common.workers,
+            engine=common.engine,
+            engine_address=common.engine_address,
+            force=common.force,
+            dry_run=common.dry_run,
+            keep_going=common.keep_going,
+            artifact_root=common.artifact_root,
+            download=common.download,
+            rank=self.rank,
+            progress=self._on_progress,
+        )
+        self.notices: list[Notice] = []
+        self._stack = contextlib.ExitStack()
+        self._progress: Progress | None = None
+        self._tasks: dict[str, Any] = {}
+
+    @cached_property
+    def stderr(self) -> Console:
+        """The console for everything that is not the result."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Session:
+        if self.common.verbose:
+            logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
+            logging.getLogger("opentau_prep").setLevel(logging.DEBUG)
+        shown = self._on_notice if self.rank.is_main else None
+        self.notices = self._stack.enter_context(collect_notices(shown))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop_progress()
+        self._stack.close()
+
+    def show(self, result: Result) -> None:
+        """Print a result, as a document or as tables."""
+        if self.common.json:
+            self._print_json(result.payload)
+        elif self.rank.is_main and not self.common.quiet:
+            from rich.console import Console
+
+            result.render(Console(highlight=False))
+            sys.stdout.flush()
+
+    def _print_json(self, payload: Mapping[str, Any]) -> None:
+        from opentau_prep.artifacts.jsonio import dump_own
+
+        notices = self.notices if self.rank.is_main else []
+        document = {
+            "command": self.command,
+            **payload,
+            "warnings": [notice.as_json() for notice in notices],
+        }
+        sys.stdout.write(dump_own(document).decode("utf-8"))
+        sys.stdout.flush()
+
+    def _on_notice(self, notice: Notice) -> None:
+        from rich.text import Text
+
+        self.stderr.print(Text.assemble(("Warning: ", "yellow"), notice.message))
+
+    def _on_progress(self, what: str, done: int, total: int) -> None:
+        quiet = self.common.quiet or not self.rank.is_main
+        if quiet or not self.stderr.is_terminal:
+            return
+        if self._progress is None:
+            from rich.progress import Progress
+
+            self._progress = Progress(console=self.stderr, transient=True)
+            self._progress.start()
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done, total=total)
+
+    def _stop_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,56 @@
+"""How a run is carried out: what every verb of the library takes beside its own arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opentau_prep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from opentau_prep.artifacts.rank import Rank
+
+__all__ = ["Progress", "RunContext"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total)."""
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """The options that all commands share, as the library sees them.
+
+    Attributes:
+        workers: Processes; None takes what the machine or the job's allocation offers.
+        engine: `local`; cluster engines have names of their own.
+        engine_address: Where a cluster engine's scheduler is.
+        force: Recompute, and replace files that were not written by this tool (they are kept
+            beside the new ones).
+        dry_run: Compute and tell, but write nothing.
+        keep_going: Carry on with the other datasets when one fails.
+        artifact_root: Where artifacts go instead of the datasets' own folders.
+        download: Whether datasets may be fetched from the hub.
+        rank: This process among the launcher's; None asks the environment.
+        progress: Called as work gets done.
+    """
+
+    workers: int | None = None
+    engine: str = "local"
+    engine_address: str | None = None
+    force: bool = False
+    dry_run: bool = False
+    keep_going: bool = False
+    artifact_root: Path | None = None
+    download: bool = False
+    rank: Rank | None = None
+    progress: Progress = _silent
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"--workers must be 1 or more, found {self.workers}")

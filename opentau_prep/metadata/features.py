@@ -1,0 +1,77 @@
+"""Which column is which: a dataset's columns under the standard feature names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from opentau_prep.config.registry import known_name_map
+from opentau_prep.notices import warn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from opentau_prep.metadata.dataset import DatasetMetadata
+
+__all__ = ["NameMap", "name_map_of", "warn_inferred"]
+
+_STATE = ("observation.state", "state", "observation.robot_state")
+_ACTIONS = ("action", "actions")
+
+
+@dataclass(frozen=True)
+class NameMap:
+    """Standard feature name (`state`, `actions`, `camera0`, ...) -> column.
+
+    Attributes:
+        columns: The mapping.
+        source: `entry`, `registry`, or `inferred`.
+    """
+
+    columns: Mapping[str, str]
+    source: str
+
+
+def name_map_of(meta: DatasetMetadata, given: Mapping[str, str] | None) -> NameMap:
+    """Return the entry's mapping; else the registry's; else one inferred from info.json."""
+    if given is not None:
+        return NameMap(dict(given), "entry")
+    known = known_name_map(meta.repo_id)
+    if known is not None:
+        return NameMap(known, "registry")
+    return NameMap(_infer(meta), "inferred")
+
+
+def _infer(meta: DatasetMetadata) -> dict[str, str]:
+    features = meta.features
+    cameras = [name for name, feature in features.items() if feature.is_camera]
+    columns = {f"camera{i}": name for i, name in enumerate(cameras)}
+    for standard, candidates in (("state", _STATE), ("actions", _ACTIONS)):
+        found = next((c for c in candidates if c in features), None)
+        if found is not None:
+            columns[standard] = found
+    return columns
+
+
+def warn_inferred(maps: Iterable[tuple[str, NameMap]]) -> None:
+    """Say which columns were inferred: one notice for all datasets with the same outcome.
+
+    Args:
+        maps: Dataset name and its mapping, in mixture order.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, mapping in maps:
+        if mapping.source == "inferred":
+            pair = (mapping.columns.get("state", "-"), mapping.columns.get("actions", "-"))
+            groups.setdefault(pair, []).append(name)
+    for (state, actions), names in groups.items():
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        warn(
+            "inferred_columns",
+            f"columns inferred for {', '.join(names[:10])}{more}: state = {state}, actions ="
+            f" {actions}; cameras in file order. Set data_features_name_mapping to be explicit",
+            datasets=names,
+            state=state,
+            actions=actions,
+        )

@@ -1,0 +1,152 @@
+"""A mixture together with the datasets it names: what every verb of the library works on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from opentau_prep.errors import MetadataError, PrepError
+from opentau_prep.metadata.dataset import DatasetMetadata, load_dataset_metadata
+from opentau_prep.metadata.features import NameMap, name_map_of
+from opentau_prep.metadata.locate import LocateOptions, locate_dataset
+from opentau_prep.metadata.select import select_episodes, selected_stats
+
+if TYPE_CHECKING:
+    from opentau_prep.config.schema import DatasetEntry, Mixture
+    from opentau_prep.metadata.records import IntArray, Stats
+
+__all__ = ["ResolvedEntry", "ResolvedMixture", "resolve_mixture"]
+
+
+@dataclass(frozen=True)
+class ResolvedEntry:
+    """One robot dataset of a mixture.
+
+    Attributes:
+        index: Its position among all entries of the mixture.
+        name: Its mixture-level name, with `#N` where the id occurs more than once.
+        config: The entry as written.
+        meta: The dataset's metadata; entries of one root share it.
+    """
+
+    index: int
+    name: str
+    config: DatasetEntry
+    meta: DatasetMetadata
+
+    @property
+    def is_subset(self) -> bool:
+        """Whether the entry selects among the dataset's episodes."""
+        return self.config.episodes is not None or bool(self.config.excluded_episodes)
+
+    @cached_property
+    def episodes(self) -> IntArray:
+        """The selected episodes, (E,) int64, sorted; see `select_episodes`."""
+        return select_episodes(
+            self.meta.episodes,
+            episodes=self.config.episodes,
+            excluded_episodes=self.config.excluded_episodes,
+            where=self.config.where(),
+        )
+
+    @cached_property
+    def stats(self) -> Stats:
+        """The stats that training uses for the selected episodes, under the columns' own names."""
+        if self.config.stats is not None:
+            from opentau_prep.metadata.statsread import parse_stats
+
+            return parse_stats(self.config.stats, self.config.where("stats"))
+        return selected_stats(self.meta, self.episodes if self.is_subset else None)
+
+    @cached_property
+    def name_map(self) -> NameMap:
+        """Standard feature name -> column, and where that is known from."""
+        return name_map_of(self.meta, self.config.data_features_name_mapping)
+
+    @property
+    def robot_type(self) -> str | None:
+        """The entry's, or else what info.json says; None when neither does."""
+        return self._tag("robot_type", self.config.robot_type)
+
+    @property
+    def control_mode(self) -> str | None:
+        """The entry's, or else what info.json says; None when neither does."""
+        return self._tag("control_mode", self.config.control_mode)
+
+    def _tag(self, field: str, override: str | None) -> str | None:
+        if override is not None:
+            return override
+        value = self.meta.info.get(field)
+        if value is None or isinstance(value, str):
+            return value
+        raise MetadataError(
+            f"field `{field}` must be a string or null, found {str(value)[:40]!r}",
+            where=self.meta.info_path,
+            hint=f"Correct it, or set {field} in the mixture.",
+        )
+
+
+@dataclass(frozen=True)
+class ResolvedMixture:
+    """A mixture whose datasets have been found.
+
+    Attributes:
+        mixture: As written.
+        entries: The robot datasets, in mixture order.
+        vqa: The names of the entries that carry no robot data.
+    """
+
+    mixture: Mixture
+    entries: Sequence[ResolvedEntry]
+    vqa: Sequence[str]
+
+
+def resolve_mixture(mixture: Mixture, options: LocateOptions | None = None) -> ResolvedMixture:
+    """Find every dataset of a mixture and open its metadata, each root once.
+
+    Raises:
+        MetadataError: Datasets were not found or have no usable info.json; all of them are listed.
+        ConfigError: A repo id would leave a cache folder.
+    """
+    opened: dict[str, DatasetMetadata] = {}
+    entries: list[ResolvedEntry] = []
+    vqa: list[str] = []
+    faults: list[PrepError] = []
+    named = zip(mixture.dataset_names, mixture.datasets, strict=True)
+    for index, (name, config) in enumerate(named):
+        if config.is_vqa:
+            vqa.append(name)
+            continue
+        try:
+            meta = _open(config, opened, options or LocateOptions())
+        except PrepError as fault:
+            faults.append(fault)
+        else:
+            entries.append(ResolvedEntry(index, name, config, meta))
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        lines = "".join(f"\n- {fault}" for fault in faults)
+        worst = min(faults, key=lambda fault: fault.exit_code)
+        raise type(worst)(f"{len(faults)} datasets cannot be opened:{lines}")
+    return ResolvedMixture(mixture, tuple(entries), tuple(vqa))
+
+
+def _open(
+    config: DatasetEntry, opened: dict[str, DatasetMetadata], options: LocateOptions
+) -> DatasetMetadata:
+    file = config.root_file
+    root = locate_dataset(
+        repo_id=config.repo_id,
+        root=config.root,
+        revision=config.revision,
+        json_dir=file.parent if file is not None else None,
+        options=options,
+    )
+    key = f"{os.path.realpath(root)}\0{config.repo_id}"
+    if key not in opened:
+        opened[key] = load_dataset_metadata(root, repo_id=config.repo_id)
+    return opened[key]

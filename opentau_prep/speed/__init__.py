@@ -1,0 +1,13 @@
+"""Speed buckets: how fast an episode is among those of its task."""
+
+from opentau_prep.speed.buckets import bucket_episode_length, compute_task_percentiles
+from opentau_prep.speed.compute import SpeedReport, prepare_speed
+from opentau_prep.speed.training import load_or_compute_speed_percentiles
+
+__all__ = [
+    "SpeedReport",
+    "bucket_episode_length",
+    "compute_task_percentiles",
+    "load_or_compute_speed_percentiles",
+    "prepare_speed",
+]
