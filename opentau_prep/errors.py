@@ -44,9 +44,7 @@ class PrepError(Exception):
         return text
 
 
-def _rebuild(
-    cls: type[PrepError], message: str, where: str | None, hint: str | None
-) -> PrepError:
+def _rebuild(cls: type[PrepError], message: str, where: str | None, hint: str | None) -> PrepError:
     return cls(message, where=where, hint=hint)
 
 

@@ -1,8 +1,8 @@
 """Read the golden vectors under `tests/golden/` and compare with them bit for bit.
 
-Test modules import it as `from golden_io import ...`: the pytest settings put `tests/` on the path.
-Encoding: an array is `{"dtype", "shape", "data"}`, and NaN and the infinities are strings wherever a
-number can stand.
+Test modules say `from golden_io import ...`: the pytest settings put `tests/` on the path.
+Encoding: an array is `{"dtype", "shape", "data"}`; NaN and the infinities are strings wherever
+a number can stand.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _ARRAY_KEYS = {"dtype", "shape", "data"}
 
 @cache
 def load_golden(name: str) -> Any:
-    """Return the parsed file `tests/golden/<name>.json`, still encoded (shared: do not change it)."""
+    """Return the parsed `tests/golden/<name>.json`, still encoded (shared: do not change it)."""
     return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def decode(obj: Any) -> Any:
     """Return `obj` with every array object as an ndarray, in lists and mappings at any depth.
 
-    Non-finite strings are decoded inside arrays only: elsewhere "NaN" may be a name. For a bare number
-    that can be non-finite, use `number`.
+    Non-finite strings are decoded inside arrays only: elsewhere "NaN" may be a name. For a bare
+    number that can be non-finite, use `number`.
     """
     if isinstance(obj, Mapping):
         if set(obj) == _ARRAY_KEYS:
