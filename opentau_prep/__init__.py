@@ -19,6 +19,7 @@ _PUBLIC = {
     "EngineError": "opentau_prep.errors",
     "MetadataError": "opentau_prep.errors",
     "PrepError": "opentau_prep.errors",
+    "aggregate_stats": "opentau_prep.pooling",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])

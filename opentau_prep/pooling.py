@@ -1,0 +1,335 @@
+"""Pool the stats of several contributors (datasets, or episodes of one) into one.
+
+Masks are per dim: a contributor with a broken value in one dim is left out there and nowhere else.
+`aggregate_stats` is what training computes; `pool_feature` is the same for one feature with the
+contributors, weights and masks beside the numbers, for whoever has to explain them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opentau_prep.errors import ConfigError, MetadataError
+from opentau_prep.notices import warn
+
+__all__ = ["NAMES_SHOWN", "PooledFeature", "aggregate_stats", "is_quantile", "pool_feature"]
+
+# How many names a message spells out before it only counts them.
+NAMES_SHOWN = 10
+
+_REQUIRED = ("min", "max", "mean", "std")
+_QUANTILE = re.compile(r"q\d+(?:[._]\d+)?")
+
+Array = NDArray[Any]
+FeatureStats = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class PooledFeature:
+    """One feature pooled over `n` contributors, and how.
+
+    Attributes:
+        stats: The pooled min, max, mean, std and count, then the quantiles that could be pooled.
+        contributors: Positions in the list of contributors of those that have the feature.
+        weights: What each one's mean and variance are weighted with: (n,) float64 when weights were
+            given, else the counts, (n, 1).
+        masks: Stat -> (n, *shape) bool, True where that contributor's value takes part in the stat.
+        dropped_quantiles: Quantiles that some contributors carry and others lack.
+        lacking_quantiles: Positions of the contributors that lack at least one of those.
+    """
+
+    stats: dict[str, Array]
+    contributors: tuple[int, ...]
+    weights: Array
+    masks: dict[str, NDArray[np.bool_]]
+    dropped_quantiles: tuple[str, ...] = ()
+    lacking_quantiles: tuple[int, ...] = ()
+
+
+def aggregate_stats(
+    stats_list: Sequence[Mapping[str, FeatureStats]],
+    weights: Sequence[float] | None = None,
+    contributor_names: Sequence[str] | None = None,
+    context: str | None = None,
+) -> dict[str, dict[str, Array]]:
+    """Return the pooled stats of every feature that any contributor has, features sorted by name.
+
+    Per feature and dim, in float64 and in the order of the contributors, with weights w:
+    mean = Σw·m / Σw over those with a finite mean; variance = Σw·(s² + (m - mean)²) / Σw over those
+    with finite mean and std; min and max over finite values; NaN where nobody is left. `count` is
+    the plain sum of the weights. A quantile is the weighted mean of finite values if every
+    contributor of the feature carries it; otherwise it is dropped, with a notice
+    (`dropped_quantiles`).
+
+    Args:
+        stats_list: One `feature -> stat -> array` a contributor; any (..., ) shape of at least one
+            axis, the same for all contributors of a feature; `count` has shape (1,).
+        weights: One finite number >= 0 a contributor; by default each feature's own `count`.
+        contributor_names: One name a contributor, for messages.
+        context: What is being pooled (such as a norm key), for messages.
+
+    Returns:
+        `feature -> stat -> array`. mean, std and quantiles are float64, min and max keep their
+        dtype; `count` has shape () when weights are given, else (1,).
+
+    Raises:
+        ConfigError: Weights or names are not parallel to the contributors, or a weight is not a
+            finite number >= 0.
+        MetadataError: A contributor lacks min, max, mean or std, or `count` while no weights are
+            given, or has a stat of another shape than the others.
+
+    Example:
+        >>> a = {"x": {"min": [0.0], "max": [2.0], "mean": [1.0], "std": [1.0], "count": [2]}}
+        >>> b = {"x": {"min": [4.0], "max": [4.0], "mean": [4.0], "std": [0.0], "count": [1]}}
+        >>> aggregate_stats([a, b])["x"]["mean"]
+        array([2.])
+
+    Source: OpenTau 0b153a9, `aggregate_stats`, pinned by recorded values.
+    """
+    names = _checked_names(contributor_names, len(stats_list))
+    factors = _checked_weights(weights, len(stats_list))
+    pooled: dict[str, dict[str, Array]] = {}
+    for feature in sorted({feature for stats in stats_list for feature in stats}):
+        record = pool_feature(stats_list, feature, weights=factors, contributor_names=names)
+        _warn_dropped(record, feature, names, context)
+        pooled[feature] = record.stats
+    return pooled
+
+
+def pool_feature(
+    stats_list: Sequence[Mapping[str, FeatureStats]],
+    feature: str,
+    *,
+    weights: Sequence[float] | Array | None = None,
+    contributor_names: Sequence[str] | None = None,
+) -> PooledFeature:
+    """Return one feature of `aggregate_stats` with its contributors, weights and masks; no notice.
+
+    Args:
+        stats_list: See `aggregate_stats`.
+        feature: The feature; at least one contributor has it.
+        weights: See `aggregate_stats`.
+        contributor_names: See `aggregate_stats`.
+
+    Raises:
+        ConfigError: See `aggregate_stats`; also, no contributor has the feature.
+        MetadataError: See `aggregate_stats`.
+    """
+    names = _checked_names(contributor_names, len(stats_list))
+    factors = _checked_weights(weights, len(stats_list))
+    having = [i for i, stats in enumerate(stats_list) if feature in stats]
+    if not having:
+        raise ConfigError("no contributor has this feature", where=feature)
+    source = _FeatureColumns(feature, having, [stats_list[i][feature] for i in having], names)
+    given = source.counts() if factors is None else factors[having]
+    return _pool(source, given)
+
+
+def is_quantile(stat: str) -> bool:
+    """Return whether a stat's name is that of a quantile, such as `q01` or `q99.9`."""
+    return _QUANTILE.fullmatch(stat) is not None
+
+
+@dataclass(frozen=True)
+class _FeatureColumns:
+    """The stats of one feature, read stat by stat over all contributors that have it."""
+
+    feature: str
+    positions: list[int]
+    entries: list[FeatureStats]
+    names: Sequence[str] | None
+
+    def stack(self, stat: str, *, square: bool = False) -> Array:
+        """Return one stat as (n, *shape), or its squares, each formed in its own dtype."""
+        try:
+            arrays = [np.asarray(entry[stat]) for entry in self.entries]
+        except ValueError as error:
+            raise self._not_numbers(stat) from error
+        shape = arrays[0].shape
+        for i, array in enumerate(arrays):
+            if array.shape != shape or not shape:
+                raise self._bad_shape(i, stat, array.shape, shape)
+        with np.errstate(over="ignore"):
+            if square and len({array.dtype for array in arrays}) > 1:
+                return np.stack([array**2 for array in arrays])
+            # Concatenating and folding is np.stack without its cost a contributor.
+            stacked = np.concatenate(arrays).reshape(len(arrays), *shape)
+            if stacked.dtype.kind not in "biuf":
+                raise self._not_numbers(stat)
+            return stacked**2 if square else stacked
+
+    def counts(self) -> Array:
+        """Return the contributors' own counts as (n, 1)."""
+        for i, entry in enumerate(self.entries):
+            if "count" not in entry:
+                raise MetadataError(
+                    f"stats of {self.feature!r} have no 'count' to weight them with",
+                    where=self._who(i),
+                    hint="Recompute the stats of this dataset, or pool with explicit weights.",
+                )
+        counts = self.stack("count")
+        usable = np.isfinite(counts) & (counts >= 0)
+        if not usable.all():
+            bad = int(np.flatnonzero(~usable)[0])
+            raise MetadataError(
+                f"'count' of {self.feature!r} is {counts[bad, 0]}, not a number of frames",
+                where=self._who(bad),
+                hint="Recompute the stats of this dataset.",
+            )
+        return counts
+
+    def check(self) -> None:
+        """Raise unless every contributor has what is pooled, in shapes that can be."""
+        for i, entry in enumerate(self.entries):
+            lacking = [stat for stat in _REQUIRED if stat not in entry]
+            if lacking:
+                raise MetadataError(
+                    f"stats of {self.feature!r} lack {', '.join(lacking)}",
+                    where=self._who(i),
+                    hint="Recompute the stats of this dataset.",
+                )
+            if "count" in entry and np.shape(entry["count"]) != (1,):
+                raise self._bad_shape(i, "count", np.shape(entry["count"]), (1,))
+
+    def quantiles(self) -> tuple[list[str], list[str], list[int]]:
+        """Return the quantiles that all carry, those that only some do, and who lacks any."""
+        carried = [{stat for stat in entry if is_quantile(stat)} for entry in self.entries]
+        anywhere = set().union(*carried)
+        everywhere = set.intersection(*carried)
+        lacking = [
+            self.positions[i] for i, have in enumerate(carried) if anywhere - everywhere - have
+        ]
+        return sorted(everywhere), sorted(anywhere - everywhere), lacking
+
+    def _who(self, i: int) -> str:
+        position = self.positions[i]
+        return f"contributor {position}" if self.names is None else self.names[position]
+
+    def _not_numbers(self, stat: str) -> MetadataError:
+        objects = (np.asarray(entry[stat], dtype=object) for entry in self.entries)
+        who = next((i for i, array in enumerate(objects) if not _all_numbers(array)), 0)
+        return MetadataError(
+            f"{stat!r} of {self.feature!r} is not an array of numbers",
+            where=self._who(who),
+            hint="Recompute the stats of this dataset.",
+        )
+
+    def _bad_shape(
+        self, i: int, stat: str, found: tuple[int, ...], expected: tuple[int, ...]
+    ) -> MetadataError:
+        if not found:
+            expectation = "an array of at least one axis was expected"
+        elif stat == "count":
+            expectation = "(1,) was expected"
+        else:
+            expectation = f"that of {self._who(0)} has {expected or '()'}"
+        return MetadataError(
+            f"{stat!r} of {self.feature!r} has shape {found}, but {expectation}",
+            where=self._who(i),
+            hint="Contributors can only be pooled when their stats have the same shapes.",
+        )
+
+
+def _all_numbers(array: Array) -> bool:
+    return all(isinstance(value, (bool, int, float, np.number, np.bool_)) for value in array.flat)
+
+
+def _pool(source: _FeatureColumns, weights: Array) -> PooledFeature:
+    source.check()
+    means, squares = source.stack("mean"), source.stack("std", square=True)
+    if squares.shape != means.shape:
+        raise source._bad_shape(0, "std", squares.shape[1:], means.shape[1:])
+    column = weights.reshape(len(weights), *(1,) * (means.ndim - 1))
+    masks = {"mean": np.isfinite(means)}
+    mean = _weighted_mean(means, column, masks["mean"])
+    # A square can overflow where the std itself is finite, but never the other way round.
+    masks["std"] = masks["mean"] & np.isfinite(squares)
+    with np.errstate(invalid="ignore", over="ignore"):
+        spread = squares + (means - mean) ** 2
+    variance = _weighted_mean(spread, column, masks["std"])
+    stats: dict[str, Array] = {}
+    stats["min"], masks["min"] = _extreme(source.stack("min"), np.minimum, np.inf)
+    stats["max"], masks["max"] = _extreme(source.stack("max"), np.maximum, -np.inf)
+    stats |= {"mean": mean, "std": np.sqrt(variance), "count": np.asarray(weights.sum(axis=0))}
+    complete, dropped, lacking = source.quantiles()
+    for quantile in complete:
+        values = source.stack(quantile)
+        masks[quantile] = np.isfinite(values)
+        stats[quantile] = _weighted_mean(values, column, masks[quantile])
+    return PooledFeature(
+        stats, tuple(source.positions), weights, masks, tuple(dropped), tuple(lacking)
+    )
+
+
+def _weighted_mean(values: Array, weights: Array, mask: NDArray[np.bool_]) -> Array:
+    """Return Σw·v / Σw over the first axis where `mask`, NaN where nothing is left.
+
+    Masked entries become zeros that are added like the others: the order of additions, and with it
+    the last bit, is that of training.
+    """
+    products = np.where(mask, values, 0) * weights
+    total = np.where(mask, weights, 0).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean: Array = products.sum(axis=0) / total
+    return mean
+
+
+def _extreme(values: Array, ufunc: np.ufunc, neutral: float) -> tuple[Array, NDArray[np.bool_]]:
+    mask = np.isfinite(values)
+    if mask.all():
+        return ufunc.reduce(values, axis=0), mask
+    extreme = ufunc.reduce(np.where(mask, values, neutral), axis=0)
+    return np.where(mask.any(axis=0), extreme, np.nan).astype(values.dtype, copy=False), mask
+
+
+def _checked_names(names: Sequence[str] | None, n: int) -> Sequence[str] | None:
+    if names is not None and len(names) != n:
+        raise ConfigError(f"{len(names)} contributor_names for {n} contributors: give one for each")
+    return names
+
+
+def _checked_weights(weights: Sequence[float] | Array | None, n: int) -> Array | None:
+    if weights is None:
+        return None
+    try:
+        factors = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError("weights must be numbers, one for each contributor") from error
+    if factors.shape != (n,):
+        raise ConfigError(f"{factors.size} weights for {n} contributors: give one for each")
+    if not (np.isfinite(factors) & (factors >= 0)).all():
+        bad = np.flatnonzero(~(np.isfinite(factors) & (factors >= 0)))
+        raise ConfigError(
+            f"weight {factors[bad[0]]} of contributor {bad[0]} is not a finite number >= 0"
+        )
+    return factors
+
+
+def _warn_dropped(
+    record: PooledFeature, feature: str, names: Sequence[str] | None, context: str | None
+) -> None:
+    if not record.dropped_quantiles:
+        return
+    lacking = [i if names is None else names[i] for i in record.lacking_quantiles]
+    shown, rest = lacking[:NAMES_SHOWN], len(lacking) - NAMES_SHOWN
+    suffix = f" and {rest} more" if rest > 0 else ""
+    quantiles = list(record.dropped_quantiles)
+    warn(
+        "dropped_quantiles",
+        f"{context + ': ' if context else ''}{', '.join(quantiles)} of {feature!r} cannot be "
+        f"pooled and are dropped: {len(lacking)} of {len(record.contributors)} contributors lack "
+        f"them ({', '.join(map(str, shown))}{suffix})",
+        feature=feature,
+        context=context,
+        quantiles=quantiles,
+        n_missing=len(lacking),
+        n_contributors=len(record.contributors),
+        missing=shown,
+        suffix=suffix,
+    )
