@@ -19,6 +19,9 @@ _PUBLIC = {
     "EngineError": "opentau_prep.errors",
     "MetadataError": "opentau_prep.errors",
     "PrepError": "opentau_prep.errors",
+    "load_mixture": "opentau_prep.config.load",
+    "make_dataset_names": "opentau_prep.config.names",
+    "resolve_refs": "opentau_prep.config.refs",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])  # noqa: PLE0605
