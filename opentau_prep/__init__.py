@@ -20,6 +20,9 @@ _PUBLIC = {
     "MetadataError": "opentau_prep.errors",
     "PrepError": "opentau_prep.errors",
     "aggregate_stats": "opentau_prep.pooling",
+    "load_mixture": "opentau_prep.config.load",
+    "make_dataset_names": "opentau_prep.config.names",
+    "resolve_refs": "opentau_prep.config.refs",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])

@@ -34,7 +34,7 @@ def locate_dataset(
     root: str | None,
     revision: str | None = None,
     json_dir: Path | None = None,
-    options: LocateOptions = LocateOptions(),  # noqa: B008 - frozen
+    options: LocateOptions = LocateOptions(),
     environ: Mapping[str, str] | None = None,
 ) -> Path | str:
     """Return the folder of a dataset.

@@ -1,4 +1,4 @@
-"""`meta/speed_percentiles.jsonl`: one row a task, no header; training reads every line as a task."""
+"""`meta/speed_percentiles.jsonl`: one row a task, no header; training reads each line as one."""
 
 from __future__ import annotations
 

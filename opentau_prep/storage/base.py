@@ -31,6 +31,10 @@ class Storage(Protocol):
         """The root, as it is shown to people."""
         ...
 
+    def count_open(self, rel: str) -> None:
+        """Count one opening of a file by someone who does not go through the storage."""
+        ...
+
     def read_bytes(self, rel: str) -> bytes:
         """Return a file's content; raise when it is missing or unreadable."""
         ...

@@ -50,7 +50,7 @@ class LocalStorage:
     def read_bytes(self, rel: str) -> bytes:
         """See `Storage.read_bytes`."""
         path = self.path(rel)
-        self._count(rel)
+        self.count_open(rel)
         try:
             return path.read_bytes()
         except OSError as error:
@@ -88,7 +88,7 @@ class LocalStorage:
         import pyarrow.parquet as pq
 
         path = self.path(rel)
-        self._count(rel)
+        self.count_open(rel)
         try:
             return pq.ParquetFile(pa.memory_map(str(path), "r"))
         except (OSError, pa.ArrowException) as error:
@@ -114,7 +114,8 @@ class LocalStorage:
         except (OSError, pa.ArrowException) as error:
             raise _parquet_error(rel, self.path(rel), error) from error
 
-    def _count(self, rel: str) -> None:
+    def count_open(self, rel: str) -> None:
+        """Count one opening of a file."""
         self.opened[rel.split("/", 1)[0]] += 1
 
 

@@ -1,0 +1,55 @@
+"""The fingerprint of a dataset: what an artifact's provenance says it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.artifacts.fingerprint import file_inputs
+
+if TYPE_CHECKING:
+    from opentau_prep.metadata.dataset import DatasetMetadata
+
+__all__ = ["describe_inputs"]
+
+
+def describe_inputs(meta: DatasetMetadata, *, data: bool = True) -> dict[str, Any]:
+    """Return the fingerprint of a dataset's content.
+
+    The tables are taken by meaning, not by bytes: adding stats columns to the episodes table does
+    not change them. Data files are taken by their bytes, hashed once and remembered.
+
+    Args:
+        meta: The dataset.
+        data: Whether the frames belong to it, or the tables alone.
+
+    Returns:
+        JSON-ready: `episodes` (count, frames, sha256), `tasks` (count, sha256), and `data` (files,
+        bytes, sha256, up to 1,000 files also the hash of each).
+
+    Raises:
+        MetadataError: A table is missing or malformed.
+        DataError: A data file is there but cannot be read.
+    """
+    table = meta.episodes
+    tasks = meta.tasks
+    rows = zip(table.episode_index.tolist(), table.length.tolist(), table.tasks, strict=True)
+    found: dict[str, Any] = {
+        "episodes": {"count": len(table), "frames": table.total_frames, "sha256": _hash(rows)},
+        "tasks": {"count": len(tasks), "sha256": _hash(tasks.items())},
+    }
+    if data:
+        found["data"] = file_inputs(
+            Path(meta.root), list(dict.fromkeys(meta.data_paths)), opened=meta.storage.count_open
+        )
+    return found
+
+
+def _hash(rows: Iterable[object]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row).encode("ascii") + b"\n")
+    return digest.hexdigest()
