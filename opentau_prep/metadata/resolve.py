@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,12 +31,15 @@ class ResolvedEntry:
         name: Its mixture-level name, with `#N` where the id occurs more than once.
         config: The entry as written.
         meta: The dataset's metadata; entries of one root share it.
+        artifact_name: What its folder below `--artifact-root` is called: the repo id, or the name
+            where datasets in different folders have one id.
     """
 
     index: int
     name: str
     config: DatasetEntry
     meta: DatasetMetadata
+    artifact_name: str
 
     @property
     def is_subset(self) -> bool:
@@ -112,7 +116,7 @@ def resolve_mixture(mixture: Mixture, options: LocateOptions | None = None) -> R
         ConfigError: A repo id would leave a cache folder.
     """
     opened: dict[str, DatasetMetadata] = {}
-    entries: list[ResolvedEntry] = []
+    found: list[tuple[int, str, DatasetEntry, DatasetMetadata]] = []
     vqa: list[str] = []
     faults: list[PrepError] = []
     named = zip(mixture.dataset_names, mixture.datasets, strict=True)
@@ -125,13 +129,19 @@ def resolve_mixture(mixture: Mixture, options: LocateOptions | None = None) -> R
         except PrepError as fault:
             faults.append(fault)
         else:
-            entries.append(ResolvedEntry(index, name, config, meta))
+            found.append((index, name, config, meta))
     if len(faults) == 1:
         raise faults[0]
     if faults:
         lines = "".join(f"\n- {fault}" for fault in faults)
         worst = min(faults, key=lambda fault: fault.exit_code)
         raise type(worst)(f"{len(faults)} datasets cannot be opened:{lines}")
+    roots = {(meta.repo_id, meta.root) for *_, meta in found}
+    shared = Counter(repo_id for repo_id, _ in roots)
+    entries = [
+        ResolvedEntry(i, name, config, meta, name if shared[meta.repo_id] > 1 else meta.repo_id)
+        for i, name, config, meta in found
+    ]
     return ResolvedMixture(mixture, tuple(entries), tuple(vqa))
 
 

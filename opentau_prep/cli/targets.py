@@ -1,0 +1,56 @@
+"""From a command's arguments to the datasets it works on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opentau_prep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from opentau_prep.config.schema import Mixture
+    from opentau_prep.context import RunContext
+    from opentau_prep.metadata.resolve import ResolvedMixture
+
+__all__ = ["load_targets", "named_mixture"]
+
+
+def named_mixture(roots: list[str] | None, mixture_json: Path | None) -> Mixture:
+    """Return the mixture of a JSON file, or one made of plain dataset roots.
+
+    Raises:
+        ConfigError: Neither or both were given, or the file is faulty.
+    """
+    from opentau_prep.config.load import load_mixture, mixture_from_roots
+
+    if mixture_json is not None and roots:
+        raise ConfigError("dataset roots and --mixture-json exclude each other")
+    if mixture_json is not None:
+        return load_mixture(mixture_json)
+    if not roots:
+        raise ConfigError(
+            "no dataset given", hint="Name dataset folders, or a mixture with --mixture-json FILE."
+        )
+    return mixture_from_roots(roots)
+
+
+def load_targets(
+    roots: list[str] | None, mixture_json: Path | None, context: RunContext, *, frames: bool
+) -> ResolvedMixture:
+    """Return the datasets that were named, found and opened.
+
+    Args:
+        roots: Dataset folders.
+        mixture_json: A mixture.
+        context: Whether the hub may be asked.
+        frames: Whether `data/` will be read.
+
+    Raises:
+        ConfigError: The arguments or the mixture are faulty.
+        MetadataError: Datasets cannot be found or opened.
+    """
+    from opentau_prep.metadata.locate import LocateOptions
+    from opentau_prep.metadata.resolve import resolve_mixture
+
+    options = LocateOptions(download=context.download, frames=frames)
+    return resolve_mixture(named_mixture(roots, mixture_json), options)

@@ -1,0 +1,270 @@
+"""The verb behind `speed-percentiles`: every dataset's file, made, completed, or left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.artifacts import Rank, dataset_place, publish
+from opentau_prep.artifacts.atomic import is_writable
+from opentau_prep.artifacts.rank import main_rank_notices, wait_for
+from opentau_prep.artifacts.store import Inspection, Outcome, State, heal, inspect
+from opentau_prep.engine import Failure, map_ordered
+from opentau_prep.errors import DataError
+from opentau_prep.metadata.inputs import describe_inputs
+from opentau_prep.notices import warn
+from opentau_prep.speed.report import SpeedReport, SpeedResult
+from opentau_prep.speed.rows import SpeedRow, append_rows, decode_rows, encode_rows, make_rows
+from opentau_prep.speed.tasks import resolve_episode_tasks
+from opentau_prep.speed.training import missing_rows, warn_if_short
+
+if TYPE_CHECKING:
+    from opentau_prep.context import RunContext
+    from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
+
+__all__ = ["prepare_speed"]
+
+COMMAND = "speed-percentiles"
+
+
+def prepare_speed(
+    resolved: ResolvedMixture, context: RunContext, *, persist_subset: bool = False
+) -> SpeedReport:
+    """Make the speed percentiles of every dataset of a mixture, or say that they are up to date.
+
+    Args:
+        resolved: The mixture.
+        context: How to run.
+        persist_subset: Write percentiles of selected episodes too, where there is no file yet.
+
+    Returns:
+        The report; the same values on every rank.
+
+    Raises:
+        PrepError: A dataset failed and `context.keep_going` is off.
+    """
+    rank = context.rank or Rank.detect()
+    jobs = _distinct(resolved.entries)
+    work = partial(_prepare_one, context=_Options(context, rank, persist_subset))
+    done: dict[int, SpeedResult | Failure] = {}
+    with main_rank_notices(rank):
+        # A dataset's own file is made before the entries that select among its episodes use it.
+        for subset in (False, True):
+            chosen = [entry for entry in jobs if entry.is_subset is subset]
+            results = map_ordered(
+                work,
+                chosen,
+                labels=[entry.name for entry in chosen],
+                engine=context.engine,
+                engine_address=context.engine_address,
+                workers=context.workers,
+                keep_going=context.keep_going,
+                on_progress=partial(context.progress, COMMAND),
+            )
+            done.update(zip((entry.index for entry in chosen), results, strict=True))
+    ordered = [done[index] for index in sorted(done)]
+    return SpeedReport(
+        [r for r in ordered if isinstance(r, SpeedResult)],
+        [r for r in ordered if isinstance(r, Failure)],
+    )
+
+
+def _distinct(entries: Sequence[ResolvedEntry]) -> list[ResolvedEntry]:
+    """Return one entry for each dataset and selection: the file is the dataset's, not the entry's."""
+    kept: dict[object, ResolvedEntry] = {}
+    for entry in entries:
+        selection = (entry.config.episodes, entry.config.excluded_episodes)
+        kept.setdefault((entry.meta.root, selection if entry.is_subset else None), entry)
+    return list(kept.values())
+
+
+class _Options:
+    """What a worker needs of the run, without the parts that do not travel between processes."""
+
+    def __init__(self, context: RunContext, rank: Rank, persist_subset: bool) -> None:
+        self.force = context.force
+        self.dry_run = context.dry_run
+        self.artifact_root = context.artifact_root
+        self.rank = rank
+        self.persist_subset = persist_subset
+
+
+class _Work:
+    """One dataset's file: what is there, and what it should be."""
+
+    def __init__(self, entry: ResolvedEntry, options: _Options) -> None:
+        self.entry = entry
+        self.meta = entry.meta
+        self.options = options
+        self.episodes = entry.episodes if entry.is_subset else entry.meta.episodes.episode_index
+        self.place = dataset_place(
+            "speed_percentiles",
+            Path(entry.meta.root),
+            dataset=entry.artifact_name,
+            artifact_root=options.artifact_root,
+        )
+        if not len(self.episodes):
+            raise DataError("the dataset has no episodes", where=entry.meta.root)
+
+    @property
+    def may_write(self) -> bool:
+        """Whether the percentiles are the whole dataset's, or a subset's that was asked for."""
+        return not self.entry.is_subset or self.options.persist_subset
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        subset = self.entry.is_subset and self.options.persist_subset
+        return {"episodes": self.episodes} if subset else {}
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        return describe_inputs(self.meta)
+
+    @cached_property
+    def lengths(self) -> dict[int, int]:
+        table = self.meta.episodes
+        return {e: int(table.length[table.position(e)]) for e in self.episodes.tolist()}
+
+    @cached_property
+    def computed(self) -> list[SpeedRow]:
+        tasks = resolve_episode_tasks(self.meta, self.episodes)
+        rows = make_rows(self.lengths, tasks.task_index, self.meta.tasks)
+        if not rows:
+            raise DataError(
+                "no episode has a task",
+                where=self.meta.root,
+                hint="The data needs task_index, or the episodes table tasks of the tasks table.",
+            )
+        if tasks.unresolved:
+            _say_unresolved(self.entry.name, tasks.unresolved)
+        return rows
+
+    def inspect(self) -> Inspection:
+        return inspect(self.place, inputs=self.inputs, parameters=self.parameters)
+
+    def publish(self, content: bytes, **options: Any) -> Outcome:
+        parameters = {**self.parameters, **options.pop("parameters", {})}
+        return publish(
+            self.place,
+            content,
+            command=COMMAND,
+            inputs=self.inputs,
+            parameters=parameters,
+            dry_run=self.options.dry_run,
+            **options,
+        )
+
+    def result(self, rows: Sequence[SpeedRow], status: str, **more: Any) -> SpeedResult:
+        return SpeedResult(
+            name=self.entry.name,
+            root=self.meta.root,
+            status=status,
+            path=self.place.path,
+            rows=tuple(rows),
+            n_episodes=len(self.episodes),
+            files_opened=dict(self.meta.storage.opened),
+            **more,
+        )
+
+
+def _say_unresolved(name: str, episodes: Sequence[int]) -> None:
+    more = f" and {len(episodes) - 10} more" if len(episodes) > 10 else ""
+    warn(
+        "unresolved_tasks",
+        f"{name}: {len(episodes):,} episodes have no resolvable task and get speed bucket 50:"
+        f" {', '.join(map(str, episodes[:10]))}{more}",
+        dataset=name,
+        episodes=list(episodes),
+    )
+
+
+def _prepare_one(entry: ResolvedEntry, *, context: _Options) -> SpeedResult:
+    work = _Work(entry, context)
+    others_write = context.rank.is_main is False and work.may_write and not context.dry_run
+    if others_write and (work.place.chosen or is_writable(work.place.path.parent)):
+        return wait_for(partial(_finished, work), what=str(work.place.path))
+    if context.rank.is_main and not context.dry_run:
+        heal(work.place)
+    found = work.inspect()
+    where = str(found.path)
+    if found.content is not None and found.fresh and not context.force:
+        return work.result(decode_rows(found.content, where), "up to date")
+    if not work.may_write or not context.rank.is_main:
+        return _use_only(work, found)
+    content = encode_rows(work.computed)
+    if found.content is None or context.force or found.content == content:
+        outcome = work.publish(content, force=context.force)
+        status = "up to date" if outcome.status == "adopted" else outcome.status
+        more = {"changes": outcome.changes, "backup": outcome.backup}
+        return work.result(work.computed, status, **more)
+    return _trust(work, found)
+
+
+def _finished(work: _Work) -> SpeedResult | None:
+    """On another rank: the file, once it is what the main rank leaves behind."""
+    found = work.inspect()
+    if found.content is None or (work.options.force and not found.fresh):
+        return None
+    rows = decode_rows(found.content, str(found.path))
+    if not found.fresh and missing_rows(rows, work.computed):
+        return None
+    return work.result(rows, "up to date" if found.fresh else "kept")
+
+
+def _use_only(work: _Work, found: Inspection) -> SpeedResult:
+    """The rows to use where nothing is written: a file's, with those it lacks added in memory."""
+    rows = [] if found.content is None else decode_rows(found.content, str(found.path))
+    added = missing_rows(rows, work.computed)
+    if work.entry.is_subset and added:
+        n_all = len(work.meta.episodes)
+        warn(
+            "subset_not_persisted",
+            f"{work.entry.name}: speed percentiles of {len(work.episodes):,} of {n_all:,} episodes"
+            " are shown but not written, since they would become everyone's. Write the whole"
+            f" dataset's (`opentau-prep speed-percentiles {work.meta.root}`), or ask for these with"
+            " --persist-subset",
+            dataset=work.entry.name,
+        )
+    status = "kept" if not added else "subset" if work.entry.is_subset else "not persisted"
+    return work.result([*rows, *added], status)
+
+
+def _trust(work: _Work, found: Inspection) -> SpeedResult:
+    """A file that differs from what would be computed: used as it is, completed where it lacks tasks."""
+    old = found.content or b""
+    where = str(found.path)
+    rows = decode_rows(old, where)
+    _say_stale(work, found, rows)
+    added = missing_rows(rows, work.computed)
+    if not added:
+        return work.result(rows, "kept", changes=found.changes)
+    computed = {row.task_index: row for row in work.computed}
+    kept = [row.task_index for row in rows if computed.get(row.task_index) != row]
+    outcome = work.publish(
+        append_rows(old, added), extends=True, parameters={"kept_rows": kept} if kept else {}
+    )
+    names = ", ".join(str(row.task_index) for row in added)
+    warn(
+        "added_speed_rows",
+        f"{where}: added the rows of {len(added):,} tasks that it lacked ({names}); the others are"
+        " as they were",
+        dataset=work.entry.name,
+        tasks=[row.task_index for row in added],
+    )
+    status = "appended" if outcome.status == "written" else outcome.status
+    return work.result([*rows, *added], status, changes=found.changes)
+
+
+def _say_stale(work: _Work, found: Inspection, rows: list[SpeedRow]) -> None:
+    if found.state is State.STALE or (found.changes and "kept_rows" not in found.changes[0]):
+        warn(
+            "stale_speed_percentiles",
+            f"{found.path} is stale ({', '.join(found.changes)}). It is used as it is; recompute it"
+            " with --force",
+            dataset=work.entry.name,
+            changes=list(found.changes),
+        )
+    elif found.state is not State.FRESH:
+        warn_if_short(rows, sum(row.n_episodes for row in work.computed), str(found.path))
