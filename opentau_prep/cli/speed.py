@@ -31,18 +31,18 @@ def speed_percentiles(
         ),
     ] = False,
 ) -> Result:
-    """Bucket each episode's speed within its task.
+    r"""Bucket each episode's speed within its task.
 
-    Writes meta/speed_percentiles.jsonl of each dataset: one row a task with p5, p15, ..., p95 of the
-    episode lengths. A file that exists is trusted and never recomputed silently: rows of new tasks
-    are appended, a stale file is named. --force recomputes it and keeps the old one beside it.
+    Writes meta/speed_percentiles.jsonl of each dataset: one row a task with p5, p15, ..., p95 of
+    the episode lengths. A file that exists is trusted and never recomputed silently: rows of new
+    tasks are appended, a stale file is named. --force recomputes it and keeps the old one.
 
     \b
     opentau-prep speed-percentiles path/to/dataset
     opentau-prep speed-percentiles --mixture-json mixture.json --workers 8 --keep-going
     """
-    from opentau_prep.cli.targets import load_targets
     from opentau_prep.cli.tables import speed_table
+    from opentau_prep.cli.targets import load_targets
     from opentau_prep.speed import prepare_speed
 
     resolved = load_targets(roots, mixture_json, session.context, frames=True)

@@ -232,7 +232,7 @@ def _use_only(work: _Work, found: Inspection) -> SpeedResult:
 
 
 def _trust(work: _Work, found: Inspection) -> SpeedResult:
-    """A file that differs from what would be computed: used as it is, completed where it lacks tasks."""
+    """Use a file that differs from what would be computed; add the rows it lacks."""
     old = found.content or b""
     where = str(found.path)
     rows = decode_rows(old, where)

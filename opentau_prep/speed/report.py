@@ -67,3 +67,10 @@ class SpeedReport:
 
     results: Sequence[SpeedResult]
     failures: Sequence[Failure]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report JSON-ready."""
+        return {
+            "datasets": [result.as_json() for result in self.results],
+            "failures": [failure.as_json() for failure in self.failures],
+        }

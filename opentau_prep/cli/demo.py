@@ -1,0 +1,51 @@
+"""`opentau-prep demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opentau_prep.cli.command import Result, command
+
+if TYPE_CHECKING:
+    from opentau_prep.cli.session import Session
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "demo")(demo)
+
+
+def demo(
+    session: Session,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; a new one.")],
+) -> Result:
+    r"""Write a small mixture of several robots, to try everything on.
+
+    \b
+    opentau-prep demo --out demo
+    opentau-prep run --mixture-json demo/mixture.json
+    """
+    from opentau_prep.cli.tables import demo_table
+    from opentau_prep.config.load import load_mixture
+    from opentau_prep.demo.mixture import write_demo
+    from opentau_prep.metadata.resolve import resolve_mixture
+
+    path = write_demo(out)
+    resolved = resolve_mixture(load_mixture(path))
+    datasets = [
+        {
+            "dataset": entry.name,
+            "version": entry.meta.version,
+            "robot_type": entry.robot_type,
+            "control_mode": entry.control_mode,
+            "fps": entry.meta.fps,
+            "episodes": len(entry.episodes),
+        }
+        for entry in resolved.entries
+    ]
+    return Result({"mixture": str(path), "datasets": datasets}, demo_table(path, datasets))

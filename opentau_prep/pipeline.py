@@ -1,0 +1,77 @@
+"""Every preparation step of a mixture, in order; each skips what is fresh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from opentau_prep.metadata.locate import LocateOptions
+from opentau_prep.metadata.resolve import resolve_mixture
+
+if TYPE_CHECKING:
+    from opentau_prep.config.schema import Mixture
+    from opentau_prep.context import RunContext
+    from opentau_prep.engine import Failure
+    from opentau_prep.metadata.resolve import ResolvedMixture
+
+__all__ = ["STEPS", "Report", "Step", "StepOutcome", "run_pipeline"]
+
+
+class Report(Protocol):
+    """What every step returns."""
+
+    @property
+    def failures(self) -> Sequence[Failure]:
+        """The datasets that failed."""
+        ...
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report JSON-ready."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step.
+
+    Attributes:
+        name: The command that does it alone.
+        run: Does it.
+    """
+
+    name: str
+    run: Callable[[ResolvedMixture, RunContext], Report]
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """A step's name and report."""
+
+    name: str
+    report: Report
+
+
+def _speed(resolved: ResolvedMixture, context: RunContext) -> Report:
+    from opentau_prep.speed import prepare_speed
+
+    return prepare_speed(resolved, context)
+
+
+STEPS: tuple[Step, ...] = (Step("speed-percentiles", _speed),)
+
+
+def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
+    """Carry out every step on a mixture.
+
+    The datasets are opened again for each step, which may read what the one before has written.
+
+    Raises:
+        PrepError: A step failed; those after it were not begun.
+    """
+    options = LocateOptions(download=context.download, frames=True)
+    outcomes: list[StepOutcome] = []
+    for step in STEPS:
+        resolved = resolve_mixture(mixture, options)
+        outcomes.append(StepOutcome(step.name, step.run(resolved, context)))
+    return outcomes
