@@ -1,0 +1,207 @@
+"""Content hashes of a dataset's files, without reading a file twice.
+
+The hash is of the content, so a copy or a new download of the same dataset has the same
+fingerprint. What was hashed is remembered in a cache of this user, and a file is not opened again
+while its size, times and inode stay the same. As in git's index, a file that changed only just
+before it was hashed is not remembered: it could change again within the same tick of the clock and
+look the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from opentau_prep.artifacts.atomic import write_atomic
+from opentau_prep.errors import ArtifactError, DataError
+
+__all__ = ["MISSING", "cache_dir", "file_inputs", "hash_files"]
+
+MISSING = "missing"
+
+_CACHE_VERSION = 1
+_BLOCK_BYTES = 1 << 20
+_MAX_THREADS = 8
+_MAX_LISTED_FILES = 1000
+# Clock ticks of file systems: 10 ms on Linux, and 1 to 2 s on those whose times show no finer part.
+_TICK_NS = 50_000_000
+_COARSE_TICK_NS = 2_000_000_000
+
+# size, mtime_ns, ctime_ns, inode
+_Key = tuple[int, int, int, int]
+
+
+def hash_files(
+    root: Path, rels: Sequence[str], *, opened: Callable[[str], None] | None = None
+) -> dict[str, str]:
+    """Return the SHA-256 of files, in the order given; a file that is not there has `MISSING`.
+
+    Args:
+        root: The folder the paths are relative to.
+        rels: The files, as posix paths.
+        opened: Called with the path of each file that had to be read, from several threads.
+
+    Raises:
+        DataError: A file is there but cannot be read.
+    """
+    cache_file = _cache_file(root)
+    cached = _load_cache(cache_file)
+    known: dict[str, str] = {}
+    keys: dict[str, _Key] = {}
+    for rel in rels:
+        key = _stat_key(root / rel)
+        if key is None:
+            known[rel] = MISSING
+        elif _cached_key(cached.get(rel)) == key:
+            known[rel] = cached[rel][4]
+        else:
+            keys[rel] = key
+    fresh = _hash_all(root, keys, opened)
+    if fresh:
+        trusted = {rel: [*key, digest] for rel, (digest, key) in fresh.items() if key is not None}
+        _save_cache(cache_file, {**cached, **trusted})
+    return {rel: known[rel] if rel in known else fresh[rel][0] for rel in rels}
+
+
+def file_inputs(
+    root: Path, rels: Sequence[str], *, opened: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+    """Return the fingerprint of some files, ready to stand among an artifact's inputs.
+
+    Returns:
+        `{"files", "bytes", "sha256"}` over the names and contents, whatever their order, and up to
+        1,000 files also `"each"`: the first 12 hex digits a file, so that changes can be counted.
+
+    Raises:
+        DataError: A file is there but cannot be read.
+    """
+    hashes = hash_files(root, rels, opened=opened)
+    total = hashlib.sha256()
+    for rel in sorted(hashes):
+        total.update(f"{rel}\0{hashes[rel]}\n".encode("utf-8", "surrogateescape"))
+    sizes = (_stat_key(root / rel) for rel in hashes)
+    inputs: dict[str, Any] = {
+        "files": len(hashes),
+        "bytes": sum(key[0] for key in sizes if key is not None),
+        "sha256": total.hexdigest(),
+    }
+    if len(hashes) <= _MAX_LISTED_FILES:
+        inputs["each"] = {rel: hashes[rel][:12] for rel in sorted(hashes)}
+    return inputs
+
+
+def cache_dir(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return this user's cache folder; None when there is no home to put it in."""
+    environ = os.environ if environ is None else environ
+    if environ.get("OPENTAU_PREP_CACHE_DIR"):
+        return Path(environ["OPENTAU_PREP_CACHE_DIR"])
+    if environ.get("XDG_CACHE_HOME"):
+        return Path(environ["XDG_CACHE_HOME"], "opentau-prep")
+    try:
+        return Path.home() / ".cache" / "opentau-prep"
+    except RuntimeError:
+        return None
+
+
+def _stat_key(path: Path) -> _Key | None:
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError("is not a regular file", where=str(path))
+    return _key(found)
+
+
+def _key(found: os.stat_result) -> _Key:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def _hash_all(
+    root: Path, keys: Mapping[str, _Key], opened: Callable[[str], None] | None
+) -> dict[str, tuple[str, _Key | None]]:
+    def one(rel: str) -> tuple[str, _Key | None]:
+        if opened is not None:
+            opened(rel)
+        return _hash_file(root / rel)
+
+    if not keys:
+        return {}
+    threads = min(_MAX_THREADS, len(keys), (os.cpu_count() or 1) + 1)
+    with ThreadPoolExecutor(threads) as pool:  # hashing and reading let go of the interpreter lock
+        return dict(zip(keys, pool.map(one, keys), strict=True))
+
+
+def _hash_file(path: Path) -> tuple[str, _Key | None]:
+    """Return the hash, and the key to remember it under: None when it changes too fast for that."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_BLOCK_BYTES))
+    try:
+        with open(path, "rb", buffering=0) as file:
+            start_ns = time.time_ns()
+            before = os.fstat(file.fileno())
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
+            after = os.fstat(file.fileno())
+    except FileNotFoundError:
+        return MISSING, None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    settled = _key(before) == _key(after) and not _just_changed(before, start_ns)
+    return digest.hexdigest(), _key(before) if settled else None
+
+
+def _just_changed(found: os.stat_result, now_ns: int) -> bool:
+    coarse = found.st_ctime_ns % 10_000_000 == 0
+    tick = _COARSE_TICK_NS if coarse else _TICK_NS
+    return max(found.st_mtime_ns, found.st_ctime_ns) > now_ns - tick
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return DataError(f"cannot be read ({reason})", where=str(path))
+
+
+def _cache_file(root: Path) -> Path | None:
+    folder = cache_dir()
+    if folder is None:
+        return None
+    name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:24]
+    return folder / "fingerprints" / f"{name}.json"
+
+
+def _load_cache(path: Path | None) -> dict[str, Any]:
+    """Return the remembered entries; a cache that is missing, torn or not ours is an empty one."""
+    try:
+        content = json.loads(path.read_bytes()) if path is not None else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(content, dict) or content.get("version") != _CACHE_VERSION:
+        return {}
+    files = content.get("files")
+    return files if isinstance(files, dict) else {}
+
+
+def _cached_key(entry: Any) -> _Key | None:
+    if not isinstance(entry, list) or len(entry) != 5 or not isinstance(entry[4], str):
+        return None
+    return entry[0], entry[1], entry[2], entry[3]
+
+
+def _save_cache(path: Path | None, files: Mapping[str, Any]) -> None:
+    if path is None:
+        return
+    content = json.dumps({"version": _CACHE_VERSION, "files": files})
+    try:
+        write_atomic(path, content.encode("utf-8", "backslashreplace"))
+    except ArtifactError:
+        return  # without a cache everything still works, only slower

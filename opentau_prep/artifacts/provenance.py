@@ -1,0 +1,169 @@
+"""What an artifact was made from, written beside it: staleness is told from content alone.
+
+A record holds no time, host or absolute path: the same inputs give the same bytes on every machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from opentau_prep.artifacts.jsonio import dump_own, load_own
+from opentau_prep.errors import MetadataError
+
+__all__ = ["Provenance", "Recipe", "describe_changes", "same_json", "sha256_of"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an artifact is made of, and by which command: all that decides its content.
+
+    Attributes:
+        command: The command that makes it.
+        inputs: A fingerprint of what is read, JSON-ready, such as
+            `{"episodes": {"count": 19, "frames": 4958, "sha256": ...}}`.
+        parameters: Everything the caller chose that changes the content, JSON-ready.
+    """
+
+    command: str
+    inputs: Mapping[str, Any]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The origin of one artifact.
+
+    Attributes:
+        artifact: The artifact's name, unique within its dataset, such as
+            `"norm_heads/mix-0a1b2c3d4e5f"`.
+        schema_version: The version of the artifact's layout.
+        tool: `"opentau-prep"`.
+        tool_version: The version that wrote it.
+        command: The command that wrote it.
+        parameters: Everything the caller chose that changes the content, JSON-ready.
+        sha256: The hash of the artifact's bytes.
+        inputs: A fingerprint of what was read, such as `{"episodes": {"count", "frames",
+            "sha256"}}`.
+    """
+
+    artifact: str
+    schema_version: int
+    tool: str
+    tool_version: str
+    command: str
+    parameters: Mapping[str, Any]
+    sha256: str
+    inputs: Mapping[str, Any]
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content, its nested keys sorted however the caller built them."""
+        record = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        record["parameters"] = _sorted_json(self.parameters)
+        record["inputs"] = _sorted_json(self.inputs)
+        return dump_own(record)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Provenance | None:
+        """Return the record, or None for what is not one of ours: torn, foreign, malformed."""
+        try:
+            record = load_own(data, where="provenance")
+        except MetadataError:
+            return None
+        if not isinstance(record, dict) or record.get("tool") != "opentau-prep":
+            return None
+        values: dict[str, Any] = {
+            each.name: record.get(each.name) for each in dataclasses.fields(cls)
+        }
+        texts = ("artifact", "tool_version", "command", "sha256")
+        fits = (
+            all(isinstance(values[name], str) for name in texts)
+            and type(values["schema_version"]) is int
+            and isinstance(values["parameters"], dict)
+            and isinstance(values["inputs"], dict)
+        )
+        return cls(**values) if fits else None
+
+
+def sha256_of(data: bytes) -> str:
+    """Return the SHA-256 of some bytes in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def same_json(a: Any, b: Any) -> bool:
+    """Return whether two values are written alike but for the order of keys (NaN equals NaN)."""
+    return dump_own(_sorted_json(a)) == dump_own(_sorted_json(b))
+
+
+def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return in words what differs between two fingerprints of inputs.
+
+    Counts are told as they were and are (`"episodes 19 -> 105"`, `"frames 4,958 -> 27,623"`), other
+    content by its name (`"tasks changed"`, `"data changed (2 of 19 files)"`).
+    """
+    words: list[str] = []
+    for name in [*new, *(name for name in old if name not in new)]:
+        if name not in old:
+            words.append(f"{name} added")
+        elif name not in new:
+            words.append(f"{name} removed")
+        elif not same_json(old[name], new[name]):
+            words.extend(_describe_one(name, old[name], new[name]))
+    return words
+
+
+def _describe_one(name: str, old: Any, new: Any) -> list[str]:
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return [_shortly(name, old, new)]
+    words = [
+        f"{_count_label(name, field)} {old[field]:,} -> {count:,}"
+        for field, count in new.items()
+        if field != "bytes"
+        and _is_count(count)
+        and _is_count(old.get(field))
+        and count != old[field]
+    ]
+    changed, total = _changed_files(old.get("each"), new.get("each"))
+    if changed:
+        words.append(f"{name} changed ({changed} of {total} files)")
+    return words or [f"{name} changed"]
+
+
+def _count_label(name: str, field: str) -> str:
+    if field == "count":
+        return name
+    return f"{name} files" if field == "files" else field
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _changed_files(old: Any, new: Any) -> tuple[int, int]:
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return 0, 0
+    return sum(name in old and old[name] != digest for name, digest in new.items()), len(new)
+
+
+def _shortly(name: str, old: Any, new: Any) -> str:
+    texts = [json.dumps(_sorted_json(value), ensure_ascii=False) for value in (old, new)]
+    if max(len(text) for text in texts) > 60:
+        return f"{name} changed"
+    return f"{name} {texts[0]} -> {texts[1]}"
+
+
+def _sorted_json(value: Any) -> Any:
+    """Return the value as it reads back from a file, with its keys sorted."""
+    return _by_key(load_own(dump_own(value), where="value"))
+
+
+def _by_key(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _by_key(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_by_key(item) for item in value]
+    return value

@@ -1,0 +1,337 @@
+"""Look at an artifact, and publish one: freshness, provenance, and nobody's file lost.
+
+An artifact and its provenance are written as one step (`atomic.write_all_atomic`): both are
+complete on disk before the artifact takes its place, and the provenance follows. A process killed
+between the two leaves the finished provenance as a temp file, and `heal` puts it in place on the
+next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import opentau_prep
+from opentau_prep import notices
+from opentau_prep.artifacts.atomic import (
+    NotWritableError,
+    folder_lock,
+    is_writable,
+    make_folder,
+    not_writable,
+    write_all_atomic,
+    write_atomic,
+)
+from opentau_prep.artifacts.place import Place
+from opentau_prep.artifacts.provenance import (
+    Provenance,
+    Recipe,
+    describe_changes,
+    same_json,
+    sha256_of,
+)
+from opentau_prep.artifacts.tempfiles import claim_leftover, list_temps, sweep
+from opentau_prep.errors import ArtifactError
+
+__all__ = [
+    "Inspection",
+    "Outcome",
+    "OverwriteRefusedError",
+    "State",
+    "Status",
+    "heal",
+    "inspect",
+    "publish",
+]
+
+Status = Literal["written", "up to date", "adopted", "would write", "not persisted", "kept"]
+
+
+class State(enum.Enum):
+    """What is known of a file that is, or is not, at an artifact's place."""
+
+    MISSING = "missing"
+    FRESH = "fresh"
+    STALE = "stale"
+    REPARAMETRIZED = "made with other parameters"
+    EDITED = "edited since it was written"
+    FOREIGN = "not written by this tool"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """An artifact as it was found.
+
+    Attributes:
+        state: See `State`.
+        path: Where it was found, or would be written.
+        content: Its bytes, None when it is missing.
+        changes: In words, what differs from what it was made of; empty unless stale or
+            reparametrized.
+        provenance: Its provenance, if there is a readable one.
+    """
+
+    state: State
+    path: Path
+    content: bytes | None = None
+    changes: tuple[str, ...] = ()
+    provenance: Provenance | None = None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is ours, unedited, and made of the same inputs with the same parameters."""
+        return self.state is State.FRESH
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a file that was to be published.
+
+    Attributes:
+        status: `"written"`; `"up to date"`; `"adopted"` (the file held these bytes already and only
+        its
+            provenance was written); `"would write"` (dry run); `"not persisted"` (the place cannot
+            be written); `"kept"` (stale, and left alone on request).
+        path: The artifact.
+        backup: Where the file that was there is kept, if it was.
+        before: The state in which the place was found.
+        changes: In words, what had changed since the file that was there was made.
+    """
+
+    status: Status
+    path: Path
+    before: State
+    backup: Path | None = None
+    changes: tuple[str, ...] = ()
+
+
+class OverwriteRefusedError(ArtifactError):
+    """A file is in the way that this toolkit did not write, or that was edited since.
+
+    Attributes:
+        inspection: The file that is there.
+        content: The bytes that would have replaced it, for showing the difference.
+    """
+
+    def __init__(self, inspection: Inspection, content: bytes) -> None:
+        super().__init__(
+            f"{inspection.state.value}, and unlike what would be written; it was left alone",
+            where=str(inspection.path),
+            hint="Use --force to replace it; the old file is kept beside the new one.",
+        )
+        self.inspection = inspection
+        self.content = content
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.inspection, self.content))
+
+
+def inspect(place: Place, recipe: Recipe) -> Inspection:
+    """Return the state of an artifact against what it would be made of now; nothing is changed.
+
+    Args:
+        place: Where it lies; in a place with a fallback, the first that holds it counts.
+        recipe: What it would be made of.
+
+    Raises:
+        ArtifactError: A file is there but cannot be read.
+    """
+    found = _inspect_at(place, place.path, place.provenance_path, recipe)
+    if found.state is State.MISSING and place.fallback is not None:
+        inside = _inspect_at(place, *place.fallback, recipe)
+        return inside if inside.state is not State.MISSING else found
+    return found
+
+
+def publish(
+    place: Place,
+    content: bytes,
+    recipe: Recipe,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    extends: bool = False,
+) -> Outcome:
+    """Write an artifact and its provenance, as one step, if that is called for and allowed.
+
+    A file of ours that is unedited is replaced. A foreign or edited one is replaced only with
+    `force` or `extends`, and is then kept as `<name>.bak-<hash>` beside it, as is any file that
+    `force` replaces.
+
+    Args:
+        place: Where.
+        content: The artifact's bytes.
+        recipe: What it was made of.
+        force: Replace whatever is there.
+        dry_run: Change nothing, only say what would happen.
+        extends: The caller vouches that `content` only adds to what is there. Then no force is
+            needed, and where the old bytes are the beginning of the new ones no old file is kept.
+
+    Raises:
+        OverwriteRefusedError: A foreign or edited file with other content is there.
+        ArtifactError: The disk is full, or another fault; or a place that the user named cannot be
+            written. A dataset that cannot be written is no error but a `not_persisted` notice.
+    """
+    options = _Options(force, dry_run, extends)
+    if dry_run:
+        return _publish_locked(place, content, recipe, options)
+    try:
+        make_folder(place.path.parent)
+        with folder_lock(place.path.parent):
+            heal(place)
+            return _publish_locked(place, content, recipe, options)
+    except NotWritableError as error:
+        if place.chosen:
+            raise
+        _say_not_persisted(place, error)
+        found = inspect(place, recipe)
+        return Outcome("not persisted", place.path, found.state, changes=found.changes)
+
+
+def heal(place: Place) -> None:
+    """Finish or undo what a killed run left at a place; what a live process is writing is let be.
+
+    A provenance that was complete but not yet in place is put there when it describes the artifact.
+    """
+    artifact_sha = _sha256_at(place.path)
+    for temp in list_temps(place.provenance_path.parent, place.provenance_path.name):
+        with claim_leftover(temp) as leftover:
+            if leftover and artifact_sha is not None:
+                _complete(place, temp, artifact_sha)
+    sweep(place.path.parent)
+    sweep(place.provenance_path.parent)
+
+
+@dataclass(frozen=True)
+class _Options:
+    force: bool
+    dry_run: bool
+    extends: bool
+
+
+def _publish_locked(place: Place, content: bytes, recipe: Recipe, options: _Options) -> Outcome:
+    found = _inspect_at(place, place.path, place.provenance_path, recipe)
+    same = found.content == content
+    if same and found.fresh:
+        return Outcome("up to date", place.path, found.state)
+    if not options.dry_run and not is_writable(place.path.parent):
+        raise not_writable(place.path)
+    theirs = found.state in (State.FOREIGN, State.EDITED)
+    if theirs and not same and not (options.force or options.extends):
+        raise OverwriteRefusedError(found, content)
+    if options.dry_run:
+        return Outcome("would write", place.path, found.state, changes=found.changes)
+    record = _record(place, content, recipe).to_bytes()
+    if same:
+        write_atomic(place.provenance_path, record)
+        return Outcome("adopted", place.path, found.state, changes=found.changes)
+    backup = _keep_old(found, content, options) if theirs or options.force else None
+    write_all_atomic([(place.path, content), (place.provenance_path, record)])
+    return Outcome("written", place.path, found.state, backup, found.changes)
+
+
+def _record(place: Place, content: bytes, recipe: Recipe) -> Provenance:
+    return Provenance(
+        artifact=place.name,
+        schema_version=place.schema_version,
+        tool="opentau-prep",
+        tool_version=opentau_prep.__version__,
+        command=recipe.command,
+        parameters=recipe.parameters,
+        sha256=sha256_of(content),
+        inputs=recipe.inputs,
+    )
+
+
+def _keep_old(found: Inspection, content: bytes, options: _Options) -> Path | None:
+    old = found.content
+    if old is None or (options.extends and content.startswith(old)):
+        return None
+    digest = sha256_of(old)
+    for length in (8, len(digest)):
+        backup = found.path.with_name(f"{found.path.name}.bak-{digest[:length]}")
+        there = _read(backup)
+        if there is None:
+            write_atomic(backup, old)
+        if there is None or there == old:
+            break
+    return backup
+
+
+def _inspect_at(
+    place: Place,
+    path: Path,
+    provenance_path: Path,
+    recipe: Recipe,
+) -> Inspection:
+    content = _read(path)
+    if content is None:
+        return Inspection(State.MISSING, path)
+    provenance = _provenance_at(provenance_path, place.name)
+    if provenance is None:
+        return Inspection(State.FOREIGN, path, content)
+    if provenance.sha256 != sha256_of(content):
+        return Inspection(State.EDITED, path, content, provenance=provenance)
+    changes = describe_changes(provenance.inputs, recipe.inputs)
+    if provenance.schema_version != place.schema_version:
+        changes.append(f"file layout {provenance.schema_version} -> {place.schema_version}")
+    state = State.STALE if changes else State.FRESH
+    if not same_json(provenance.parameters, recipe.parameters):
+        state = State.STALE if changes else State.REPARAMETRIZED
+        changes += describe_changes(provenance.parameters, recipe.parameters)
+    return Inspection(state, path, content, tuple(changes), provenance)
+
+
+def _provenance_at(path: Path, artifact: str) -> Provenance | None:
+    # An unreadable provenance is no provenance: its artifact counts as foreign.
+    try:
+        data = _read(path)
+    except ArtifactError:
+        return None
+    found = None if data is None else Provenance.from_bytes(data)
+    return found if found is not None and found.artifact == artifact else None
+
+
+def _complete(place: Place, temp: Path, artifact_sha: str) -> None:
+    """Put a killed run's finished provenance in place, if the artifact it describes is."""
+    current = _provenance_at(place.provenance_path, place.name)
+    if current is not None and current.sha256 == artifact_sha:
+        return
+    left = _provenance_at(temp, place.name)
+    if left is not None and left.sha256 == artifact_sha:
+        with contextlib.suppress(OSError):
+            os.replace(temp, place.provenance_path)
+
+
+def _sha256_at(path: Path) -> str | None:
+    try:
+        content = _read(path)
+    except ArtifactError:
+        return None
+    return None if content is None else sha256_of(content)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ArtifactError(f"cannot be read ({reason})", where=str(path)) from error
+
+
+def _say_not_persisted(place: Place, error: NotWritableError) -> None:
+    # The same words for every artifact of a root, so that several give one warning.
+    notices.warn(
+        "not_persisted",
+        f"{place.root} cannot be written: results are returned but not persisted; "
+        "--artifact-root DIR puts them elsewhere",
+        dataset=place.dataset,
+        root=str(place.root),
+        reason=error.message,
+    )
