@@ -58,6 +58,24 @@ def test_load_mixture_bare_and_in_training_config_are_the_same(tmp_path: Path) -
     assert whole.datasets[0].json_path == "dataset_mixture.datasets[0]"
 
 
+def test_load_mixture_keys_beside_it_are_not_followed(tmp_path: Path) -> None:
+    broken = {"$ref": "of_another_machine.json"}
+    base = write(
+        tmp_path / "base.json",
+        {"policy": broken, "dataset_mixture": {"datasets": [{"repo_id": "a"}], "weights": [1]}},
+    )
+    top = write(
+        tmp_path / "top.json",
+        {"$ref": "base.json", "env": broken, "dataset_mixture": {"weights": [2]}},
+    )
+    loaded = load_mixture(top)
+    assert loaded.weights == (2.0,)
+    assert loaded.datasets[0].file == base
+    assert loaded.files == (top, base)
+    inner = {"dataset_mixture": {"datasets": [{"repo_id": "a", "stats": broken}]}}
+    assert "file not found" in refusal_of(write(tmp_path / "inner.json", inner))
+
+
 def test_load_mixture_identity_is_stem_and_canonical_hash(tmp_path: Path) -> None:
     file = write(tmp_path / "my mix.v2.json", {"weights": None, "datasets": [{"repo_id": "é"}]})
     canonical = '{"datasets":[{"repo_id":"\\u00e9"}],"weights":null}'
