@@ -34,6 +34,7 @@ _STANDARD_NAMES = ("state", "actions", "prompt", "response", "mistake", "success
 _DIM = re.compile(r"0|[1-9][0-9]{0,8}")
 # What file systems take in one name.
 _MAX_SEGMENT_BYTES = 255
+_MAX_STAT_INT = 2**63
 
 
 def check_plain_text(text: str) -> str:
@@ -99,7 +100,7 @@ def check_weights(weights: Sequence[float], n_datasets: int | None) -> None:
         )
     if weights and not any(weights):
         raise ValueError("found only zeros, expected at least one positive weight")
-    if not math.isfinite(math.fsum(weights)):
+    if not math.isfinite(sum(weights)):
         raise ValueError("found weights whose sum is not finite")
 
 
@@ -124,4 +125,6 @@ def _shape(value: object) -> tuple[int, ...]:
         return (len(value), *(shapes.pop() if shapes else ()))
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"found {shown(value)}, expected a number or a list of numbers")
+    if isinstance(value, int) and abs(value) >= _MAX_STAT_INT:
+        raise ValueError(f"found {shown(value)}, a number that no array holds")
     return ()

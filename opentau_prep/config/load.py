@@ -31,7 +31,7 @@ def load_mixture(path: str | os.PathLike[str]) -> Mixture:
     """Return the mixture that a JSON file holds, with every `$ref` replaced.
 
     The file is the mixture itself, or any object with the key `dataset_mixture` holding it (a whole
-    training config, whose other keys only have to resolve).
+    training config, whose other keys are not looked at).
 
     Args:
         path: The JSON file.
@@ -41,7 +41,7 @@ def load_mixture(path: str | os.PathLike[str]) -> Mixture:
             told in one error: their number first, then one `where: message` a line.
     """
     file = Path(path)
-    document = load_document(file)
+    document = load_document(file, only=_KEY)
     value, at = _find(document.value, file)
     sha256 = mixture_sha256(value)
     source = MixtureSource(

@@ -15,7 +15,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,15 @@ def resolve_refs(path: str | os.PathLike[str]) -> object:
     return load_document(path).value
 
 
-def load_document(path: str | os.PathLike[str]) -> Document:
-    """Return what `resolve_refs` does, with the files it came from; the same errors."""
-    return _Resolver().document(Path(path))
+def load_document(path: str | os.PathLike[str], *, only: str | None = None) -> Document:
+    """Return what `resolve_refs` does, with the files it came from; the same errors.
+
+    Args:
+        path: The JSON file.
+        only: A top-level key. Where the document has it, the keys beside it are left out, and
+            references in them are not followed: they may lead to files of another machine.
+    """
+    return _Resolver(only).document(Path(path))
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,7 @@ class _Spot:
     path: JsonPath
     depth: int
     chain: tuple[tuple[str, Path], ...]
+    is_top: bool = False
 
     def below(self, key: str | int) -> _Spot:
         return _Spot(self.file, (*self.path, key), self.depth + 1, self.chain)
@@ -108,13 +115,14 @@ class _Spot:
 class _Resolver:
     """One resolution: reads each file once, and remembers which."""
 
-    def __init__(self) -> None:
+    def __init__(self, only: str | None) -> None:
+        self._only = only
         self._content: dict[str, object] = {}
         self._files: dict[Path, None] = {}
         self._n_values = 0
 
     def document(self, file: Path) -> Document:
-        value, origin = self._load(file, _Spot(file, (), 0, ()), "")
+        value, origin = self._load(file, _Spot(file, (), 0, (), is_top=True), "")
         return Document(value, origin, tuple(self._files))
 
     def _load(self, file: Path, holder: _Spot, via: str) -> tuple[Any, Origin]:
@@ -129,7 +137,7 @@ class _Resolver:
         except (OSError, ValueError) as error:  # ValueError: a name no file can have, such as NUL
             raise holder.error(_unreadable(file, error, via)) from error
         self._files[file] = None
-        spot = _Spot(file, (), holder.depth, (*holder.chain, (identity, file)))
+        spot = _Spot(file, (), holder.depth, (*holder.chain, (identity, file)), holder.is_top)
         return self._visit(self._content[identity], spot)
 
     def _visit(self, value: object, spot: _Spot) -> tuple[Any, Origin]:
@@ -139,6 +147,8 @@ class _Resolver:
         if isinstance(value, dict | list) and spot.depth >= _MAX_DEPTH:
             raise spot.error(f"nested more than {_MAX_DEPTH} levels deep")
         if isinstance(value, dict):
+            if spot.is_top and self._only in value:
+                value = {key: value[key] for key in value if key in (self._only, "$ref")}
             return self._follow(value, spot) if "$ref" in value else self._mapping(value, spot)
         if isinstance(value, list):
             return self._sequence(value, spot)
@@ -173,7 +183,8 @@ class _Resolver:
         _check_text(target, spot)
         file = spot.file.parent / target
         via = f'loaded by "$ref" in {place(spot.file)}'
-        loaded, origin = self._load(file, spot.below("$ref"), via)
+        holder = replace(spot.below("$ref"), is_top=spot.is_top)
+        loaded, origin = self._load(file, holder, via)
         beside = {key: item for key, item in value.items() if key != "$ref"}
         if not beside:
             return loaded, origin
