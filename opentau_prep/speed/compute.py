@@ -72,7 +72,7 @@ def prepare_speed(
 
 
 def _distinct(entries: Sequence[ResolvedEntry]) -> list[ResolvedEntry]:
-    """Return one entry for each dataset and selection: the file is the dataset's, not the entry's."""
+    """Return one entry for each dataset and selection: the file belongs to the dataset."""
     kept: dict[object, ResolvedEntry] = {}
     for entry in entries:
         selection = (entry.config.episodes, entry.config.excluded_episodes)

@@ -1,0 +1,47 @@
+# What users type:      make demo | make test | make run MIXTURE=path | make stats ... | make help
+# Everything lives in .venv; only Python (3.10 or newer), git and make are needed beforehand.
+
+PYTHON ?= python3
+VENV ?= .venv
+MIXTURE ?= demo/mixture.json
+ARGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint type check docs clean bench-help \
+	run stats heads speed-percentiles fit-tokenizer validate
+
+help: ## Show this text
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@echo "  Pipeline targets: make run|speed-percentiles MIXTURE=path [ARGS='--workers 8']"
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## Set up, write the demo mixture to demo/, and run every step on it
+	$(BIN)/opentau-prep demo --out demo
+	$(BIN)/opentau-prep run --mixture-json demo/mixture.json
+
+test: $(STAMP) ## Set up and run the tests
+	$(BIN)/python -m pytest -q $(ARGS)
+
+lint: $(STAMP) ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(STAMP) ## Check types
+	$(BIN)/mypy
+
+check: lint type test ## All of the above
+
+run speed-percentiles: $(STAMP) ## A command on MIXTURE=path
+	$(BIN)/opentau-prep $@ --mixture-json $(MIXTURE) $(ARGS)
+
+bench-help: $(STAMP) ## Time `--help` beside `import typer`
+	$(BIN)/python scripts/bench_help.py
+
+clean: ## Remove what make made here, but not .venv
+	rm -rf demo bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
