@@ -18,8 +18,16 @@ _PUBLIC = {
     "DataError": "opentau_prep.errors",
     "EngineError": "opentau_prep.errors",
     "MetadataError": "opentau_prep.errors",
+    "NormHeads": "opentau_prep.heads.build",
     "PrepError": "opentau_prep.errors",
     "aggregate_stats": "opentau_prep.pooling",
+    "build_norm_heads": "opentau_prep.heads.build",
+    "compute_norm_key": "opentau_prep.heads.keys",
+    "normalize": "opentau_prep.normalization",
+    "normalize_mean_std": "opentau_prep.normalization",
+    "standardize_stats": "opentau_prep.heads.standardize",
+    "unnormalize": "opentau_prep.normalization",
+    "unnormalize_mean_std": "opentau_prep.normalization",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])  # noqa: PLE0605

@@ -131,7 +131,8 @@ def scalar_pool(contributors, weights, dim):
     rows = [{s: float(c[s][dim]) for s in PER_DIM} for c in contributors]
 
     def average(value, *needed):
-        kept = [(w, r) for w, r in zip(weights, rows) if all(math.isfinite(r[s]) for s in needed)]
+        pairs = zip(weights, rows, strict=True)
+        kept = [(w, r) for w, r in pairs if all(math.isfinite(r[s]) for s in needed)]
         if not kept:
             return math.nan
         return math.fsum(w * value(r) for w, r in kept) / math.fsum(w for w, _ in kept)
