@@ -127,6 +127,14 @@ def test_normalize_many_blocks_equal_one_chunk_at_a_time(function):
     assert_same_bits(whole, np.stack([function(chunk, lo, hi) for chunk in corpus]))
 
 
+def test_normalize_own_stats_of_every_row_reach_every_block():
+    rng = np.random.default_rng(5)
+    values, lo = rng.normal(size=(40_000, 3)), rng.normal(size=(40_000, 3))
+    whole = normalize(values, lo, lo + 2)
+    for row in (0, 21_845, 39_999):
+        assert_same_bits(whole[row], normalize(values[row], lo[row], lo[row] + 2))
+
+
 def test_normalize_in_place_and_float64_input_give_the_same_bits():
     rng = np.random.default_rng(4)
     values = rng.normal(size=(300, 50, 32)).astype(np.float32)

@@ -167,6 +167,20 @@ def test_aggregate_stats_never_changes_its_arguments():
     assert_same_bits(inputs, before)
 
 
+def test_aggregate_stats_squares_each_std_in_its_own_dtype():
+    narrow, wide = np.array([0.1, 0.3], np.float32), np.array([0.1, 0.3])
+    same_mean = {"mean": np.zeros(2)}
+    pooled = aggregate_stats([contributor(std=narrow, **same_mean), contributor(std=wide)], [1, 0])
+    assert_same_bits(pooled["x"]["std"], np.sqrt((narrow * narrow).astype(np.float64)))
+
+
+def test_aggregate_stats_masked_extremes_keep_float32():
+    low, high = np.array([np.nan, -np.inf], np.float32), np.array([1.0, np.inf], np.float32)
+    pooled = aggregate_stats([contributor(min=low, max=high), contributor(min=high, max=low)])["x"]
+    assert_same_bits(pooled["min"], np.array([1.0, np.nan], np.float32))
+    assert_same_bits(pooled["max"], np.array([1.0, np.nan], np.float32))
+
+
 def test_aggregate_stats_empty_list_is_empty():
     assert aggregate_stats([]) == {}
 
