@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_io import assert_same_bits, decode, golden_cases
+from golden_io import assert_same_bits, decode, golden_cases, load_golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -257,3 +260,20 @@ def test_pool_feature_unknown_feature_is_a_config_error():
 def test_is_quantile_accepts_only_quantile_names():
     names = ("q01", "q99", "q99.9", "q5", "q", "qq1", "count", "q01x")
     assert [name for name in names if is_quantile(name)] == ["q01", "q99", "q99.9", "q5"]
+
+
+def real_data_root():
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    return Path(os.environ.get("OPENTAU_PREP_REAL_DATA", beside))
+
+
+def test_aggregate_stats_of_real_episodes_equals_recorded_training_stats():
+    file = real_data_root() / "g1_pick_bottle" / "meta" / "episodes_stats.jsonl"
+    if not file.is_file():
+        pytest.skip(f"no real datasets at {real_data_root()}")
+    episodes = [json.loads(line)["stats"] for line in file.read_text("utf-8").splitlines()]
+    pooled = aggregate_stats(episodes)
+    (case,) = (c for c in load_golden("heads")["cases"] if c["name"] == "real: so101 + g1")
+    recorded = decode(case["datasets"][1]["stats"])
+    assert len(episodes) == 100
+    assert_same_bits({feature: pooled[feature] for feature in recorded}, recorded)
