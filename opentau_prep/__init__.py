@@ -18,11 +18,19 @@ _PUBLIC = {
     "DataError": "opentau_prep.errors",
     "EngineError": "opentau_prep.errors",
     "MetadataError": "opentau_prep.errors",
+    "NormHeads": "opentau_prep.heads.build",
     "PrepError": "opentau_prep.errors",
     "aggregate_stats": "opentau_prep.pooling",
+    "build_norm_heads": "opentau_prep.heads.build",
+    "compute_norm_key": "opentau_prep.heads.keys",
     "load_mixture": "opentau_prep.config.load",
     "make_dataset_names": "opentau_prep.config.names",
+    "normalize": "opentau_prep.normalization",
+    "normalize_mean_std": "opentau_prep.normalization",
     "resolve_refs": "opentau_prep.config.refs",
+    "standardize_stats": "opentau_prep.heads.standardize",
+    "unnormalize": "opentau_prep.normalization",
+    "unnormalize_mean_std": "opentau_prep.normalization",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])

@@ -285,7 +285,7 @@ def _extreme(values: Array, ufunc: np.ufunc, neutral: float) -> tuple[Array, NDA
     if mask.all():
         return ufunc.reduce(values, axis=0), mask
     extreme = ufunc.reduce(np.where(mask, values, neutral), axis=0)
-    return np.where(mask.any(axis=0), extreme, np.nan).astype(values.dtype, copy=False), mask
+    return np.where(mask.any(axis=0), extreme, np.nan), mask
 
 
 def _checked_names(names: Sequence[str] | None, n: int) -> Sequence[str] | None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_io import assert_same_bits, decode, golden_cases
+from golden_io import assert_same_bits, decode, golden_cases, load_golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -131,7 +134,8 @@ def scalar_pool(contributors, weights, dim):
     rows = [{s: float(c[s][dim]) for s in PER_DIM} for c in contributors]
 
     def average(value, *needed):
-        kept = [(w, r) for w, r in zip(weights, rows) if all(math.isfinite(r[s]) for s in needed)]
+        pairs = zip(weights, rows, strict=True)
+        kept = [(w, r) for w, r in pairs if all(math.isfinite(r[s]) for s in needed)]
         if not kept:
             return math.nan
         return math.fsum(w * value(r) for w, r in kept) / math.fsum(w for w, _ in kept)
@@ -164,6 +168,20 @@ def test_aggregate_stats_never_changes_its_arguments():
     before = copy.deepcopy(inputs)
     aggregate_stats(inputs, [1.0, 2.0], ["a", "b"])
     assert_same_bits(inputs, before)
+
+
+def test_aggregate_stats_squares_each_std_in_its_own_dtype():
+    narrow, wide = np.array([0.1, 0.3], np.float32), np.array([0.1, 0.3])
+    same_mean = {"mean": np.zeros(2)}
+    pooled = aggregate_stats([contributor(std=narrow, **same_mean), contributor(std=wide)], [1, 0])
+    assert_same_bits(pooled["x"]["std"], np.sqrt((narrow * narrow).astype(np.float64)))
+
+
+def test_aggregate_stats_masked_extremes_keep_float32():
+    low, high = np.array([np.nan, -np.inf], np.float32), np.array([1.0, np.inf], np.float32)
+    pooled = aggregate_stats([contributor(min=low, max=high), contributor(min=high, max=low)])["x"]
+    assert_same_bits(pooled["min"], np.array([1.0, np.nan], np.float32))
+    assert_same_bits(pooled["max"], np.array([1.0, np.nan], np.float32))
 
 
 def test_aggregate_stats_empty_list_is_empty():
@@ -242,3 +260,20 @@ def test_pool_feature_unknown_feature_is_a_config_error():
 def test_is_quantile_accepts_only_quantile_names():
     names = ("q01", "q99", "q99.9", "q5", "q", "qq1", "count", "q01x")
     assert [name for name in names if is_quantile(name)] == ["q01", "q99", "q99.9", "q5"]
+
+
+def real_data_root():
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    return Path(os.environ.get("OPENTAU_PREP_REAL_DATA", beside))
+
+
+def test_aggregate_stats_of_real_episodes_equals_recorded_training_stats():
+    file = real_data_root() / "g1_pick_bottle" / "meta" / "episodes_stats.jsonl"
+    if not file.is_file():
+        pytest.skip(f"no real datasets at {real_data_root()}")
+    episodes = [json.loads(line)["stats"] for line in file.read_text("utf-8").splitlines()]
+    pooled = aggregate_stats(episodes)
+    (case,) = (c for c in load_golden("heads")["cases"] if c["name"] == "real: so101 + g1")
+    recorded = decode(case["datasets"][1]["stats"])
+    assert len(episodes) == 100
+    assert_same_bits({feature: pooled[feature] for feature in recorded}, recorded)

@@ -1,0 +1,242 @@
+"""A dataset's own stats in the names and widths that the policy uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opentau_prep.errors import ConfigError, MetadataError
+from opentau_prep.notices import warn
+
+__all__ = ["is_camera_placeholder", "raw_dims", "standardize_stats"]
+
+_REQUIRED = ("mean", "std", "min", "max")
+_VECTORS = {"state": "state_index", "actions": "action_index"}
+_CAMERA_SHAPE = (3, 1, 1)
+_PLACEHOLDER = {"min": 0.0, "max": 1.0, "mean": 0.0, "std": 0.0}
+
+Array = NDArray[Any]
+FeatureStats = Mapping[str, Any]
+
+
+def standardize_stats(
+    stats: Mapping[str, FeatureStats],
+    *,
+    name_map: Mapping[str, str],
+    max_state_dim: int,
+    max_action_dim: int,
+    num_cams: int = 0,
+    state_index: Sequence[int] | None = None,
+    action_index: Sequence[int] | None = None,
+    repo_id: str = "",
+) -> dict[str, dict[str, Array]]:
+    """Return `state`, `actions` and `camera0` ... `camera<num_cams - 1>` of one dataset's stats.
+
+    Columns are selected, then state and actions are padded with zeros, every stat alike (`count`
+    is left alone). A camera that the dataset does not have gets min 0, max 1, mean 0, std 0 of
+    shape (3, 1, 1) float32, and the state's `count` if there is one. Dtypes are kept. Non-finite
+    values of state and actions are kept too, with a `non_finite` notice a stat.
+
+    Args:
+        stats: Column -> stat -> (D,) array; cameras (3, 1, 1).
+        name_map: Standard name -> column. Names without stats (`prompt` and its like) are ignored.
+        max_state_dim: Width of the standardized state.
+        max_action_dim: Width of the standardized actions.
+        num_cams: Cameras to keep; those beyond are left out.
+        state_index: Columns of the state to keep, in that order; None keeps all.
+        action_index: The same for the actions.
+        repo_id: The dataset, for messages.
+
+    Raises:
+        ConfigError: State or actions are not mapped; an index is out of range, negative, repeated
+            or empty; state or actions are wider than the maximum.
+        MetadataError: A mapped column has no stats, or lacks mean, std, min or max, or its stats
+            are not vectors of one width.
+
+    Source: OpenTau 0b153a9, `DatasetMixtureMetadata`, pinned by recorded values.
+    """
+    indices = {"state": state_index, "actions": action_index}
+    widths = {"state": max_state_dim, "actions": max_action_dim}
+    native = _select_vectors(stats, name_map, indices, repo_id)
+    standardized: dict[str, dict[str, Array]] = {}
+    for feature, entry in native.items():
+        _check_width(feature, entry, widths[feature], repo_id)
+        standardized[feature] = {
+            stat: value if stat == "count" else _pad(value, widths[feature])
+            for stat, value in entry.items()
+        }
+    count = standardized["state"].get("count")
+    for i in range(num_cams):
+        camera = f"camera{i}"
+        if camera in name_map:
+            standardized[camera] = _feature_stats(stats, camera, name_map[camera], repo_id)
+        else:
+            standardized[camera] = _placeholder(count)
+    _warn_non_finite(standardized, repo_id)
+    return standardized
+
+
+def raw_dims(
+    stats: Mapping[str, FeatureStats],
+    *,
+    name_map: Mapping[str, str],
+    state_index: Sequence[int] | None = None,
+    action_index: Sequence[int] | None = None,
+    repo_id: str = "",
+) -> tuple[int, int]:
+    """Return (state width, action width) after column selection and before padding.
+
+    Args and errors are those of `standardize_stats`.
+    """
+    indices = {"state": state_index, "actions": action_index}
+    native = _select_vectors(stats, name_map, indices, repo_id)
+    return len(native["state"]["mean"]), len(native["actions"]["mean"])
+
+
+def is_camera_placeholder(entry: FeatureStats) -> bool:
+    """Return whether these are the stats that stand in for a camera that a dataset lacks."""
+    return set(entry) <= {*_PLACEHOLDER, "count"} and all(
+        np.shape(entry[stat]) == _CAMERA_SHAPE and bool((np.asarray(entry[stat]) == value).all())
+        for stat, value in _PLACEHOLDER.items()
+    )
+
+
+def _select_vectors(
+    stats: Mapping[str, FeatureStats],
+    name_map: Mapping[str, str],
+    indices: Mapping[str, Sequence[int] | None],
+    repo_id: str,
+) -> dict[str, dict[str, Array]]:
+    """Return the state's and the actions' stats with the selected columns, not padded."""
+    selected = {}
+    for feature, option in _VECTORS.items():
+        if feature not in name_map:
+            raise ConfigError(
+                f"no column is mapped to {feature!r}",
+                where=repo_id or None,
+                hint=f"Add {feature!r} to data_features_name_mapping of this dataset.",
+            )
+        column = name_map[feature]
+        entry = _feature_stats(stats, feature, column, repo_id)
+        width = _common_width(entry, column, repo_id)
+        index = indices[feature]
+        if index is not None:
+            columns = _checked_index(index, width, f"{option} (column {column!r})", repo_id)
+            entry = {s: v if s == "count" else v[columns] for s, v in entry.items()}
+        selected[feature] = entry
+    return selected
+
+
+def _feature_stats(
+    stats: Mapping[str, FeatureStats], feature: str, column: str, repo_id: str
+) -> dict[str, Array]:
+    if column not in stats:
+        raise MetadataError(
+            f"there are no stats of column {column!r}, which is mapped to {feature!r}; "
+            f"there are stats of {', '.join(map(repr, stats)) or 'nothing'}",
+            where=repo_id or None,
+            hint="Mend data_features_name_mapping, or run `opentau-prep stats` on this dataset.",
+        )
+    lacking = [stat for stat in _REQUIRED if stat not in stats[column]]
+    if lacking:
+        raise MetadataError(
+            f"the stats of column {column!r} lack {', '.join(lacking)}",
+            where=repo_id or None,
+            hint="Run `opentau-prep stats` on this dataset.",
+        )
+    return {
+        stat: _as_numbers(value, f"{stat} of column {column!r}", repo_id)
+        for stat, value in stats[column].items()
+    }
+
+
+def _as_numbers(value: Any, what: str, repo_id: str) -> Array:
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "biuf":
+        raise MetadataError(
+            f"the stat {what} is not an array of numbers",
+            where=repo_id or None,
+            hint="Run `opentau-prep stats` on this dataset.",
+        )
+    return array
+
+
+def _common_width(entry: Mapping[str, Array], column: str, repo_id: str) -> int:
+    shapes = {stat: value.shape for stat, value in entry.items() if stat != "count"}
+    if len(set(shapes.values())) > 1 or len(shapes["mean"]) != 1:
+        told = ", ".join(f"{stat} {shape}" for stat, shape in shapes.items())
+        raise MetadataError(
+            f"the stats of column {column!r} must be vectors of one width, but are {told}",
+            where=repo_id or None,
+            hint="Run `opentau-prep stats` on this dataset.",
+        )
+    return int(shapes["mean"][0])
+
+
+def _checked_index(index: Sequence[int], width: int, option: str, repo_id: str) -> list[int]:
+    columns = list(index)
+    outside = [c for c in columns if not _is_int(c) or not 0 <= c < width]
+    repeated = sorted({c for c in columns if columns.count(c) > 1}, key=columns.index)
+    if outside:
+        fault = f"refers to column(s) {outside}, but there are {width} (0 to {width - 1})"
+    elif repeated:
+        fault = f"names column(s) {repeated} more than once"
+    elif not columns:
+        fault = "selects no column"
+    else:
+        return [int(c) for c in columns]
+    raise ConfigError(
+        f"{option} {fault}",
+        where=repo_id or None,
+        hint="Columns are counted from 0 in the data as stored, each at most once.",
+    )
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _check_width(feature: str, entry: Mapping[str, Array], limit: int, repo_id: str) -> None:
+    width = len(entry["mean"])
+    if width > limit:
+        flag = "--max-state-dim" if feature == "state" else "--max-action-dim"
+        raise ConfigError(
+            f"{feature} has {width} dims, but the maximum is {limit}",
+            where=repo_id or None,
+            hint=f"Raise {flag}, select columns with {_VECTORS[feature]}, or cut them with "
+            "--truncate-dims.",
+        )
+
+
+def _pad(values: Array, width: int) -> Array:
+    padded = np.zeros(width, dtype=values.dtype)
+    padded[: len(values)] = values
+    return padded
+
+
+def _placeholder(count: Array | None) -> dict[str, Array]:
+    entry = {s: np.full(_CAMERA_SHAPE, v, dtype=np.float32) for s, v in _PLACEHOLDER.items()}
+    return entry if count is None else {**entry, "count": count.copy()}
+
+
+def _warn_non_finite(standardized: Mapping[str, Mapping[str, Array]], repo_id: str) -> None:
+    for feature in _VECTORS:
+        for stat, values in standardized[feature].items():
+            dims = np.flatnonzero(~np.isfinite(values)).tolist()
+            if dims:
+                warn(
+                    "non_finite",
+                    f"{repo_id or 'dataset'}: {stat} of {feature!r} is not finite in dim(s) "
+                    f"{', '.join(map(str, dims))}",
+                    dataset=repo_id or None,
+                    feature=feature,
+                    dims=tuple(dims),
+                    stat=stat,
+                    shape=list(values.shape),
+                )
