@@ -139,19 +139,14 @@ def _tasks_table(tasks: Sequence[str], column: str) -> pa.Table:
     unnamed = column == "__index_level_0__"
     name = None if unnamed else column
     field = {"pandas_type": "unicode", "numpy_type": "object", "metadata": None}
+    number = {"pandas_type": "int64", "numpy_type": "int64", "metadata": None}
     pandas = {
         "index_columns": [column],
         "column_indexes": [
             {"name": None, "field_name": None, **field, "metadata": {"encoding": "UTF-8"}}
         ],
         "columns": [
-            {
-                "name": "task_index",
-                "field_name": "task_index",
-                "pandas_type": "int64",
-                "numpy_type": "int64",
-                "metadata": None,
-            },
+            {"name": "task_index", "field_name": "task_index", **number},
             {"name": name, "field_name": column, **field},
         ],
         "creator": {"library": "pyarrow", "version": pa.__version__},

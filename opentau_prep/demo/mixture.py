@@ -213,7 +213,7 @@ def mixture_json() -> dict[str, Any]:
             entry("arm6_stack", excluded_episodes=[3]),
             entry("arm6_pose"),
             {**bimanual, "episodes": list(range(12))},
-            {**bimanual, "episodes": list(range(8, 20)), "excluded_episodes": [8, 9, 10, 11]},
+            {**bimanual, "excluded_episodes": list(range(12))},
             entry("humanoid_carry"),
             entry("old_push", data_features_name_mapping={"state": "state", "actions": "actions"}),
             entry("mobile_wipe", control_mode="joint", state_index=arm, action_index=arm),

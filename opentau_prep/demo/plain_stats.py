@@ -39,7 +39,7 @@ def column_stats(columns: Columns, *, quantiles: bool) -> Stats:
 
 
 def _one(values: npt.NDArray[Any], *, quantiles: bool) -> FeatureStats:
-    rows = values.reshape(len(values), -1)
+    rows = values if values.ndim == 2 else values[:, None]
     if rows.dtype == np.bool_:
         rows = rows.astype(np.int64)
     count = np.array([len(rows)], dtype=np.int64)
