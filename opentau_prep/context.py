@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from opentau_prep.errors import ConfigError
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from opentau_prep.artifacts.rank import Rank
+    from opentau_prep.engine import Failure
 
 __all__ = ["Progress", "RunContext"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
@@ -51,6 +53,27 @@ class RunContext:
     rank: Rank | None = None
     progress: Progress = _silent
 
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"--workers must be 1 or more, found {self.workers}")
+    def map(
+        self, what: str, fn: Callable[[T], R], items: Sequence[T], labels: Sequence[str]
+    ) -> list[R | Failure]:
+        """Return `fn(item)` for every item, in order, on this run's engine; see `map_ordered`.
+
+        Args:
+            what: The work's name, for the progress display.
+            fn: Must be picklable, as its items and results.
+            items: Its arguments.
+            labels: What to call each of them in messages.
+
+        Raises:
+            PrepError: An item failed and `keep_going` is off.
+        """
+        from opentau_prep.engine import get_engine, map_ordered
+
+        return map_ordered(
+            fn,
+            items,
+            labels=labels,
+            engine=get_engine(self.engine, self.engine_address, workers=self.workers),
+            keep_going=self.keep_going,
+            on_progress=lambda done, total, _: self.progress(what, done, total),
+        )

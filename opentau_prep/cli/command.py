@@ -68,7 +68,8 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Result]], Ca
 
 
 def _signature(body: Callable[..., Result]) -> inspect.Signature:
-    hints = typing.get_type_hints(body, include_extras=True)
+    # The session is made here, not parsed: its class is not imported just to read a signature.
+    hints = typing.get_type_hints(body, localns={"Session": object}, include_extras=True)
     common = typing.get_type_hints(CommonOptions, include_extras=True)
     kind = inspect.Parameter.KEYWORD_ONLY
     own = [p for p in inspect.signature(body).parameters.values() if p.name != "session"]

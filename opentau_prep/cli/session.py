@@ -63,7 +63,7 @@ class Session:
         if self.common.verbose:
             logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
             logging.getLogger("opentau_prep").setLevel(logging.DEBUG)
-        shown = self._on_notice if self.rank.is_main else None
+        shown = self._on_notice if self.rank.speaks else None
         self.notices = self._stack.enter_context(collect_notices(shown))
         return self
 
@@ -80,7 +80,7 @@ class Session:
         """Print a result, as a document or as tables."""
         if self.common.json:
             self._print_json(result.payload)
-        elif self.rank.is_main and not self.common.quiet:
+        elif self.rank.speaks and not self.common.quiet:
             from rich.console import Console
 
             result.render(Console(highlight=False))
@@ -89,7 +89,7 @@ class Session:
     def _print_json(self, payload: Mapping[str, Any]) -> None:
         from opentau_prep.artifacts.jsonio import dump_own
 
-        notices = self.notices if self.rank.is_main else []
+        notices = self.notices if self.rank.speaks else []
         document = {
             "command": self.command,
             **payload,
@@ -104,7 +104,7 @@ class Session:
         self.stderr.print(Text.assemble(("Warning: ", "yellow"), notice.message))
 
     def _on_progress(self, what: str, done: int, total: int) -> None:
-        quiet = self.common.quiet or not self.rank.is_main
+        quiet = self.common.quiet or not self.rank.speaks
         if quiet or not self.stderr.is_terminal:
             return
         if self._progress is None:

@@ -11,7 +11,7 @@ from opentau_prep.artifacts import Rank, dataset_place, publish
 from opentau_prep.artifacts.atomic import is_writable
 from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import Inspection, Outcome, State, heal, inspect
-from opentau_prep.engine import Failure, map_ordered
+from opentau_prep.engine import Failure
 from opentau_prep.errors import DataError
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.notices import warn
@@ -53,16 +53,7 @@ def prepare_speed(
         # A dataset's own file is made before the entries that select among its episodes use it.
         for subset in (False, True):
             chosen = [entry for entry in jobs if entry.is_subset is subset]
-            results = map_ordered(
-                work,
-                chosen,
-                labels=[entry.name for entry in chosen],
-                engine=context.engine,
-                engine_address=context.engine_address,
-                workers=context.workers,
-                keep_going=context.keep_going,
-                on_progress=partial(context.progress, COMMAND),
-            )
+            results = context.map(COMMAND, work, chosen, [entry.name for entry in chosen])
             done.update(zip((entry.index for entry in chosen), results, strict=True))
     ordered = [done[index] for index in sorted(done)]
     return SpeedReport(
