@@ -54,7 +54,13 @@ class RunContext:
     progress: Progress = _silent
 
     def map(
-        self, what: str, fn: Callable[[T], R], items: Sequence[T], labels: Sequence[str]
+        self,
+        what: str,
+        fn: Callable[[T], R],
+        items: Sequence[T],
+        labels: Sequence[str],
+        *,
+        items_per_worker: int = 1,
     ) -> list[R | Failure]:
         """Return `fn(item)` for every item, in order, on this run's engine; see `map_ordered`.
 
@@ -63,17 +69,19 @@ class RunContext:
             fn: Must be picklable, as its items and results.
             items: Its arguments.
             labels: What to call each of them in messages.
+            items_per_worker: How many items are worth starting a process for.
 
         Raises:
             PrepError: An item failed and `keep_going` is off.
         """
         from opentau_prep.engine import get_engine, map_ordered
 
+        workers = 1 if len(items) <= items_per_worker else self.workers
         return map_ordered(
             fn,
             items,
             labels=labels,
-            engine=get_engine(self.engine, self.engine_address, workers=self.workers),
+            engine=get_engine(self.engine, self.engine_address, workers=workers),
             keep_going=self.keep_going,
             on_progress=lambda done, total, _: self.progress(what, done, total),
         )

@@ -33,7 +33,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    r"""Prepare LeRobot dataset mixtures for training robot policies.
+    """Prepare LeRobot dataset mixtures for training robot policies.
 
     \b
     Try it:            opentau-prep demo --out demo

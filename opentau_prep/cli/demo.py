@@ -24,7 +24,7 @@ def demo(
     session: Session,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; a new one.")],
 ) -> Result:
-    r"""Write a small mixture of several robots, to try everything on.
+    """Write a small mixture of several robots, to try everything on.
 
     \b
     opentau-prep demo --out demo

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(session: Session, roots: Roots = None, mixture_json: MixtureJson = None) -> Result:
-    r"""Prepare a mixture: every step in order, each skipped when fresh.
+    """Prepare a mixture: every step in order, each skipped when fresh.
 
     \b
     opentau-prep run --mixture-json mixture.json

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+PIPE_WIDTH = 160
+
 
 class Session:
     """Consoles, notices, progress and the `RunContext` of a command.
@@ -83,7 +85,9 @@ class Session:
         elif self.rank.speaks and not self.common.quiet:
             from rich.console import Console
 
-            result.render(Console(highlight=False))
+            # A file or a pipe has no width of its own: names must not be cut there.
+            width = None if sys.stdout.isatty() else PIPE_WIDTH
+            result.render(Console(highlight=False, width=width))
             sys.stdout.flush()
 
     def _print_json(self, payload: Mapping[str, Any]) -> None:

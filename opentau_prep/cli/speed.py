@@ -31,7 +31,7 @@ def speed_percentiles(
         ),
     ] = False,
 ) -> Result:
-    r"""Bucket each episode's speed within its task.
+    """Bucket each episode's speed within its task.
 
     Writes meta/speed_percentiles.jsonl of each dataset: one row a task with p5, p15, ..., p95 of
     the episode lengths. A file that exists is trusted and never recomputed silently: rows of new

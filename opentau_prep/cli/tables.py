@@ -79,7 +79,7 @@ def run_tables(outcomes: Sequence[StepOutcome]) -> Render:
 
     def render(console: Console) -> None:
         for outcome in outcomes:
-            console.rule(outcome.name, align="left", characters="-")
+            console.print(f"[bold]{outcome.name}[/bold]")
             drawn[outcome.name](outcome.report)(console)
 
     return render

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, dataset_place, publish
+from opentau_prep.artifacts import Rank, Recipe, dataset_place, publish
 from opentau_prep.artifacts.atomic import is_writable
 from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import Inspection, Outcome, State, heal, inspect
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["prepare_speed"]
 
 COMMAND = "speed-percentiles"
+SMALL_MIXTURE = 16
 
 
 def prepare_speed(
@@ -53,13 +55,16 @@ def prepare_speed(
         # A dataset's own file is made before the entries that select among its episodes use it.
         for subset in (False, True):
             chosen = [entry for entry in jobs if entry.is_subset is subset]
-            results = context.map(COMMAND, work, chosen, [entry.name for entry in chosen])
+            names = [entry.name for entry in chosen]
+            results = context.map(COMMAND, work, chosen, names, items_per_worker=SMALL_MIXTURE)
             done.update(zip((entry.index for entry in chosen), results, strict=True))
-    ordered = [done[index] for index in sorted(done)]
-    return SpeedReport(
-        [r for r in ordered if isinstance(r, SpeedResult)],
-        [r for r in ordered if isinstance(r, Failure)],
-    )
+        ordered = [done[index] for index in sorted(done)]
+        report = SpeedReport(
+            [r for r in ordered if isinstance(r, SpeedResult)],
+            [r for r in ordered if isinstance(r, Failure)],
+        )
+        _say_not_written([r for r in report.results if r.status == "subset"])
+    return report
 
 
 def _distinct(entries: Sequence[ResolvedEntry]) -> list[ResolvedEntry]:
@@ -105,13 +110,10 @@ class _Work:
         return not self.entry.is_subset or self.options.persist_subset
 
     @cached_property
-    def parameters(self) -> dict[str, Any]:
+    def recipe(self) -> Recipe:
         subset = self.entry.is_subset and self.options.persist_subset
-        return {"episodes": self.episodes} if subset else {}
-
-    @cached_property
-    def inputs(self) -> dict[str, Any]:
-        return describe_inputs(self.meta)
+        parameters = {"episodes": self.episodes.tolist()} if subset else {}
+        return Recipe(COMMAND, parameters=parameters, inputs=describe_inputs(self.meta))
 
     @cached_property
     def lengths(self) -> dict[int, int]:
@@ -133,19 +135,11 @@ class _Work:
         return rows
 
     def inspect(self) -> Inspection:
-        return inspect(self.place, inputs=self.inputs, parameters=self.parameters)
+        return inspect(self.place, self.recipe)
 
-    def publish(self, content: bytes, **options: Any) -> Outcome:
-        parameters = {**self.parameters, **options.pop("parameters", {})}
-        return publish(
-            self.place,
-            content,
-            command=COMMAND,
-            inputs=self.inputs,
-            parameters=parameters,
-            dry_run=self.options.dry_run,
-            **options,
-        )
+    def publish(self, content: bytes, recipe: Recipe | None = None, **options: bool) -> Outcome:
+        dry_run = self.options.dry_run
+        return publish(self.place, content, recipe or self.recipe, dry_run=dry_run, **options)
 
     def result(self, rows: Sequence[SpeedRow], status: str, **more: Any) -> SpeedResult:
         return SpeedResult(
@@ -158,6 +152,21 @@ class _Work:
             files_opened=dict(self.meta.storage.opened),
             **more,
         )
+
+
+def _say_not_written(results: Sequence[SpeedResult]) -> None:
+    if not results:
+        return
+    named = [f"{r.name} ({r.n_episodes:,} episodes)" for r in results[:10]]
+    more = f" and {len(results) - 10} more" if len(results) > 10 else ""
+    roots = " ".join(dict.fromkeys(r.root for r in results[:10]))
+    warn(
+        "subset_not_persisted",
+        "speed percentiles of selected episodes are shown but not written, since they would become"
+        f" everyone's: {', '.join(named)}{more}. Write those of the whole datasets"
+        f" (`opentau-prep speed-percentiles {roots}`), or ask for these with --persist-subset",
+        datasets=[r.name for r in results],
+    )
 
 
 def _say_unresolved(name: str, episodes: Sequence[int]) -> None:
@@ -208,16 +217,6 @@ def _use_only(work: _Work, found: Inspection) -> SpeedResult:
     """The rows to use where nothing is written: a file's, with those it lacks added in memory."""
     rows = [] if found.content is None else decode_rows(found.content, str(found.path))
     added = missing_rows(rows, work.computed)
-    if work.entry.is_subset and added:
-        n_all = len(work.meta.episodes)
-        warn(
-            "subset_not_persisted",
-            f"{work.entry.name}: speed percentiles of {len(work.episodes):,} of {n_all:,} episodes"
-            " are shown but not written, since they would become everyone's. Write the whole"
-            f" dataset's (`opentau-prep speed-percentiles {work.meta.root}`), or ask for these with"
-            " --persist-subset",
-            dataset=work.entry.name,
-        )
     status = "kept" if not added else "subset" if work.entry.is_subset else "not persisted"
     return work.result([*rows, *added], status)
 
@@ -233,9 +232,10 @@ def _trust(work: _Work, found: Inspection) -> SpeedResult:
         return work.result(rows, "kept", changes=found.changes)
     computed = {row.task_index: row for row in work.computed}
     kept = [row.task_index for row in rows if computed.get(row.task_index) != row]
-    outcome = work.publish(
-        append_rows(old, added), extends=True, parameters={"kept_rows": kept} if kept else {}
-    )
+    # Rows that a recomputation would change are on record, so that the file never counts as fresh.
+    parameters = {**work.recipe.parameters, **({"kept_rows": kept} if kept else {})}
+    recipe = replace(work.recipe, parameters=parameters)
+    outcome = work.publish(append_rows(old, added), recipe, extends=True)
     names = ", ".join(str(row.task_index) for row in added)
     warn(
         "added_speed_rows",

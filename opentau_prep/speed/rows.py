@@ -120,18 +120,22 @@ def _decode_row(line: str, where: str) -> SpeedRow:
         raise MetadataError("is not valid JSON", where=where, hint=_HINT) from error
     if not isinstance(value, dict):
         raise MetadataError("must hold a JSON object", where=where, hint=_HINT)
-    task_index, n_episodes = value.get("task_index"), value.get("n_episodes", 0)
-    for name, number in (("task_index", task_index), ("n_episodes", n_episodes)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise MetadataError(
-                f"field `{name}` must be a whole number of 0 or more, found {number!r}"[:120],
-                where=where,
-                hint=_HINT,
-            )
+    task_index = _whole_number(value.get("task_index"), "task_index", where)
+    n_episodes = _whole_number(value.get("n_episodes", 0), "n_episodes", where)
     task = value.get("task", "")
     if not isinstance(task, str):
         raise MetadataError("field `task` must be a string", where=where, hint=_HINT)
     return SpeedRow(task_index, task, n_episodes, _percentiles(value.get("percentiles"), where))
+
+
+def _whole_number(value: object, name: str, where: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise MetadataError(
+        f"field `{name}` must be a whole number of 0 or more, found {value!r}"[:120],
+        where=where,
+        hint=_HINT,
+    )
 
 
 def _percentiles(value: object, where: str) -> Percentiles:

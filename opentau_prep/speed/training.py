@@ -55,9 +55,11 @@ def load_or_compute_speed_percentiles(
         if not rank.is_main and is_writable(path.parent) and not _is_part(root, episode_lengths):
             rows = wait_for(lambda: _complete(path, computed), what=str(path))
         else:
-            rows = _complete(path, computed)
-            if rows is None:
+            found = _complete(path, computed)
+            if found is None:
                 rows = _write(Path(root), path, computed, episode_lengths, rank)
+            else:
+                rows = found
         warn_if_short(rows, n_episodes, str(path))
     return {row.task_index: row.percentiles for row in rows}
 

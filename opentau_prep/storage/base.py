@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol
@@ -25,6 +26,9 @@ class Storage(Protocol):
     would leave the root is refused. Faults of what lies under `meta/` are `MetadataError`, all
     others `DataError`.
     """
+
+    opened: Counter[str]
+    """How many files were opened, by their top folder: the proof that nothing was read."""
 
     @property
     def url(self) -> str:
