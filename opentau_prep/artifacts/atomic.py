@@ -87,7 +87,14 @@ class PendingFile:
             self._renaming = False
             raise
         self.close()
-        _fsync_folder(self.target.parent)
+        try:
+            _fsync_folder(self.target.parent)
+        except OSError as error:
+            raise ArtifactError(
+                f"was replaced, but the disk did not confirm it ({error.strerror})",
+                where=str(self.target),
+                hint="Fix the disk, then run the same command again.",
+            ) from error
 
     def discard(self) -> None:
         """Remove the file unless it has taken its place."""
@@ -97,9 +104,8 @@ class PendingFile:
 
     def close(self) -> None:
         """Let go of the descriptor and with it of the lock."""
-        with contextlib.suppress(
-            OSError
-        ):  # a full disk fails the flush of the buffer a second time
+        # A full disk fails the flush of the buffer a second time here; the descriptor is closed.
+        with contextlib.suppress(OSError):
             self.file.close()
 
 

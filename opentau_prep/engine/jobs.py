@@ -1,0 +1,85 @@
+"""One job of a map, and what comes of it: a value, or a failure that can be told."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from opentau_prep import notices
+from opentau_prep.errors import EngineError, PrepError
+
+__all__ = ["Done", "Failure", "Job", "UnexpectedError", "perform", "unexpected"]
+
+
+class UnexpectedError(EngineError):
+    """A fault of the tool itself in a worker; `traceback` holds its text."""
+
+    def __init__(self, message: str, *, where: str, hint: str, traceback: str) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.traceback = traceback
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (self.message, self.where, self.hint, self.traceback))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An item that failed.
+
+    Attributes:
+        label: The item's name.
+        error: Why; an `UnexpectedError` when it was a fault of the tool.
+        traceback: The text of the traceback in the worker, empty when there is none.
+    """
+
+    label: str
+    error: PrepError
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One item to work on, at its place in the order."""
+
+    index: int
+    label: str
+    item: Any
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a job: a value or a failure, and what was said on the way."""
+
+    value: Any = None
+    failure: Failure | None = None
+    notices: tuple[notices.Notice, ...] = ()
+
+
+def perform(fn: Callable[[Any], Any], job: Job) -> Done:
+    """Run one job where it is: its errors become a failure, its notices are collected."""
+    failure, value = None, None
+    with notices.collect_notices() as said:
+        try:
+            value = fn(job.item)
+        except PrepError as error:
+            failure = Failure(job.label, error, traceback.format_exc())
+        except Exception as error:  # noqa: BLE001 - the one boundary where a fault becomes a value
+            failure = unexpected(job, error, traceback.format_exc())
+    return Done(value, failure, tuple(said))
+
+
+def unexpected(job: Job, error: BaseException, text: str) -> Failure:
+    """Return the failure of a job by an error that nobody foresaw."""
+    hint = "This is a fault of the tool: please report it with the traceback (--verbose)."
+    if isinstance(error, MemoryError):
+        hint = "The machine is out of memory: use fewer --workers."
+    kind = type(error).__name__
+    message = f"unexpected {kind}: {error}" if str(error) else f"unexpected {kind}"
+    wrapped = UnexpectedError(message, where=job.label, hint=hint, traceback=text)
+    return Failure(job.label, wrapped, text)
+
+
+def _rebuild(message: str, where: str, hint: str, text: str) -> UnexpectedError:
+    return UnexpectedError(message, where=where, hint=hint, traceback=text)
