@@ -38,6 +38,16 @@ class Failure:
     error: PrepError
     traceback: str = ""
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the failure JSON-ready."""
+        return {
+            "dataset": self.label,
+            "kind": type(self.error).__name__,
+            "message": self.error.message,
+            "where": self.error.where,
+            "hint": self.error.hint,
+        }
+
 
 @dataclass(frozen=True)
 class Job:
