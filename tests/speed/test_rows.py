@@ -63,7 +63,7 @@ def test_append_rows_keeps_old_bytes(old):
     ],
 )
 def test_decode_rows_edited_badly_names_line_and_fault(line, says):
-    with pytest.raises(MetadataError, match="speed-percentiles --force|Remove one") as caught:
+    with pytest.raises(MetadataError, match=r"speed-percentiles --force|Remove one") as caught:
         decode_rows(line.encode("utf-8", "surrogateescape"), "speed.jsonl")
     assert says in str(caught.value)
 
