@@ -100,9 +100,7 @@ def publish_race(root: Path) -> dict[str, object]:
             ensure(place, lambda: content, recipe_of(number))  # noqa: B023
 
     codes = [exit_code(pid) for pid in [fork(lambda s=s: work(s)) for s in range(16)]]
-    found = [
-        inspect(place, recipe_of(s * 100 + i)).state for s in range(16) for i in range(4)
-    ]
+    found = [inspect(place, recipe_of(s * 100 + i)).state for s in range(16) for i in range(4)]
     return {
         "codes": codes,
         "fresh": found.count(State.FRESH),

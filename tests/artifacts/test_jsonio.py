@@ -24,7 +24,9 @@ WORDS = st.sampled_from(["NaN", "Infinity", "-Infinity", "\\NaN", "\\\\-Infinity
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | WORDS
 VALUES = st.recursive(
     SCALARS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | WORDS, inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text() | WORDS, inner, max_size=4)
+    ),
     max_leaves=20,
 )
 
@@ -80,16 +82,28 @@ def test_dump_own_numpy_values_and_layout() -> None:
         '{\n  "state": {\n    "mean": [0.10000000149011612, -0.0],\n    "n": 3,\n    "ok": true,\n'
         '    "7": [1, [2]]\n  },\n  "empty": {}\n}\n'
     )
-    assert dump_own([np.nan, np.inf, -np.inf, "NaN"]) == rb'["NaN", "Infinity", "-Infinity", "\\NaN"]' + b"\n"
+    assert (
+        dump_own([np.nan, np.inf, -np.inf, "NaN"])
+        == rb'["NaN", "Infinity", "-Infinity", "\\NaN"]' + b"\n"
+    )
 
 
 def test_dump_own_extreme_floats_keep_their_bits() -> None:
-    values = [5e-324, -5e-324, 2.2250738585072014e-308, 1.7976931348623157e308, 0.1 + 0.2, 1e16, -0.0]
+    values = [
+        5e-324,
+        -5e-324,
+        2.2250738585072014e-308,
+        1.7976931348623157e308,
+        0.1 + 0.2,
+        1e16,
+        -0.0,
+    ]
     assert bits(load_own(dump_own(np.array(values)), where="x")) == bits(values)
 
 
 @pytest.mark.parametrize(
-    "value", [{1, 2}, b"bytes", {(1, 2): 3}, {"1": 0, 1: 0}, np.array([1j]), np.longdouble(1), object()]
+    "value",
+    [{1, 2}, b"bytes", {(1, 2): 3}, {"1": 0, 1: 0}, np.array([1j]), np.longdouble(1), object()],
 )
 def test_dump_own_without_json_form_type_error(value: Any) -> None:
     with pytest.raises(TypeError):
@@ -99,7 +113,9 @@ def test_dump_own_without_json_form_type_error(value: Any) -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, np.float32(-np.inf)])
 def test_dump_foreign_non_finite_is_refused_and_named(bad: float) -> None:
     stats = {"observation.state": {"mean": [0.0, bad]}}
-    with pytest.raises(ArtifactError, match=r"^meta/stats\.json: observation\.state\.mean\[1\] would"):
+    with pytest.raises(
+        ArtifactError, match=r"^meta/stats\.json: observation\.state\.mean\[1\] would"
+    ):
         dump_foreign(stats, where="meta/stats.json")
     with pytest.raises(ArtifactError, match=r"\[1\]\.a would"):
         dump_foreign_lines([{"a": 0}, {"a": bad}], where="x")

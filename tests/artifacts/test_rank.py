@@ -26,8 +26,14 @@ def no_frameworks(monkeypatch: pytest.MonkeyPatch) -> None:
         (TORCHRUN, Rank(5, 8, 1, False, "torchrun")),
         ({"RANK": "0", "WORLD_SIZE": "1"}, Rank()),
         ({"RANK": "3"}, Rank()),
-        ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"}, Rank(0, 2, None, True, "openmpi")),
-        ({"MV2_COMM_WORLD_RANK": "1", "MV2_COMM_WORLD_SIZE": "2"}, Rank(1, 2, None, False, "mvapich")),
+        (
+            {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"},
+            Rank(0, 2, None, True, "openmpi"),
+        ),
+        (
+            {"MV2_COMM_WORLD_RANK": "1", "MV2_COMM_WORLD_SIZE": "2"},
+            Rank(1, 2, None, False, "mvapich"),
+        ),
         ({"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1"}, Rank(1, 2, 1, False, "pmi")),
         (
             {"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"},

@@ -52,7 +52,16 @@ def test_inspect_every_state_is_told(place: Place) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [b"", b"{", b"[]", b"{}", b'{"tool": "opentau-prep"}', b'{"tool": "other"}', b"\xff", b"[" * 99_999],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"tool": "opentau-prep"}',
+        b'{"tool": "other"}',
+        b"\xff",
+        b"[" * 99_999,
+    ],
 )
 def test_inspect_damaged_provenance_counts_as_foreign(place: Place, damage: bytes) -> None:
     publish(place, b"1\n", OLD)
@@ -129,7 +138,9 @@ def test_publish_dry_run_changes_nothing(place: Place) -> None:
 
 
 def test_publish_reading_order_of_parameters_is_no_matter(place: Place) -> None:
-    publish(place, b"1\n", Recipe("test", {"a": 1, "b": {"c": 1, "d": 2}}, {"x": float("nan"), "y": 1}))
+    publish(
+        place, b"1\n", Recipe("test", {"a": 1, "b": {"c": 1, "d": 2}}, {"x": float("nan"), "y": 1})
+    )
     first = place.provenance_path.read_bytes()
     other = Recipe("test", {"b": {"d": 2, "c": 1}, "a": 1}, {"y": 1, "x": float("nan")})
     assert inspect(place, other).fresh
