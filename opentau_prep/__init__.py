@@ -17,8 +17,12 @@ _PUBLIC = {
     "ConfigError": "opentau_prep.errors",
     "DataError": "opentau_prep.errors",
     "EngineError": "opentau_prep.errors",
+    "GroupedLosses": "opentau_prep.val_loss.accumulate",
     "MetadataError": "opentau_prep.errors",
     "PrepError": "opentau_prep.errors",
+    "ValidationPlan": "opentau_prep.val_loss.plan",
+    "plan_validation": "opentau_prep.val_loss.plan",
+    "validation_subset": "opentau_prep.val_loss.subset",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])  # noqa: PLE0605
