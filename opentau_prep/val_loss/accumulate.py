@@ -186,7 +186,7 @@ class GroupedLosses:
             raise TypeError(f"dataset_index {row['dataset_index']!r}")
         cell = make_cell(row["dataset_index"], row["dataset"], row["control_mode"])
         for name, tally in row["losses"].items():
-            self._add(cell, check_loss_name(name), Tally.from_state(tally))
+            self._add(cell, check_loss_name(name, "GroupedLosses state"), Tally.from_state(tally))
 
 
 def _order(cell: Cell) -> tuple[str, int, str]:

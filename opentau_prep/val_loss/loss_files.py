@@ -17,31 +17,27 @@ are ignored. A file without rows is a rank without samples.
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from opentau_prep.errors import DataError
 from opentau_prep.val_loss.accumulate import GroupedLosses
-from opentau_prep.val_loss.samples import NO_HEAD, Cell, LossValues, check_loss_name, make_cell
-
-__all__ = ["BLOCK_ROWS", "read_losses"]
-
-BLOCK_ROWS: Final = 65_536
-_KEYS: Final = ("dataset_index", "dataset", "control_mode")
-_NON_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_FORMAT_HINT: Final = (
-    "A row needs dataset_index, dataset, control_mode and <LOSS>_sum, <LOSS>_count pairs."
+from opentau_prep.val_loss.loss_rows import (
+    BLOCK_ROWS,
+    FORMAT_HINT,
+    KEYS,
+    jsonl_blocks,
+    loss_columns,
 )
+from opentau_prep.val_loss.samples import NO_HEAD, Cell, LossValues, make_cell
+
+__all__ = ["read_losses"]
 
 
 def read_losses(paths: Iterable[str | Path]) -> GroupedLosses:
@@ -65,14 +61,14 @@ def read_losses(paths: Iterable[str | Path]) -> GroupedLosses:
             _add_block(losses, table, path, first_row)
     if not rows:
         raise DataError(
-            "no samples", where=", ".join(map(str, seen)) or "loss files", hint=_FORMAT_HINT
+            "no samples", where=", ".join(map(str, seen)) or "loss files", hint=FORMAT_HINT
         )
     return losses
 
 
 def _blocks(path: Path) -> Iterator[tuple[pa.Table, int]]:
     if path.suffix in (".jsonl", ".ndjson"):
-        return _jsonl_blocks(path)
+        return jsonl_blocks(path)
     if path.suffix == ".parquet":
         return _parquet_blocks(path)
     raise DataError(
@@ -84,7 +80,7 @@ def _parquet_blocks(path: Path) -> Iterator[tuple[pa.Table, int]]:
     first = 0
     try:
         with pq.ParquetFile(path) as file:
-            wanted = [*_KEYS, *_loss_columns(file.schema_arrow.names, path)]
+            wanted = [*KEYS, *loss_columns(file.schema_arrow.names, path)]
             for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=wanted):
                 yield pa.Table.from_batches([batch]), first
                 first += batch.num_rows
@@ -92,93 +88,8 @@ def _parquet_blocks(path: Path) -> Iterator[tuple[pa.Table, int]]:
         raise DataError(f"cannot be read as parquet ({error})", where=str(path)) from error
 
 
-def _jsonl_blocks(path: Path) -> Iterator[tuple[pa.Table, int]]:
-    try:
-        with path.open("rb") as file:
-            numbered = ((n, line) for n, line in enumerate(file, start=1) if line.strip())
-            while block := list(islice(numbered, BLOCK_ROWS)):
-                yield _jsonl_table([_parse(line, path, n) for n, line in block], path, block), 0
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
-
-
-def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        # orjson is strict; Python's own writer puts bare NaN and Infinity.
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"not JSON ({error})", where=f"{path}, line {number}") from error
-    if not isinstance(row, dict):
-        raise DataError(
-            f"{type(row).__name__} where an object is needed",
-            where=f"{path}, line {number}",
-            hint=_FORMAT_HINT,
-        )
-    return row
-
-
-def _jsonl_table(
-    rows: list[dict[str, Any]], path: Path, block: list[tuple[int, bytes]]
-) -> pa.Table:
-    """Return the rows as a table with the line number of each, every value checked for its type."""
-    lines = [number for number, _ in block]
-    for number, row in zip(lines, rows, strict=True):
-        if missing := [key for key in _KEYS if key not in row]:
-            raise DataError(
-                f"no {', '.join(missing)}", where=f"{path}, line {number}", hint=_FORMAT_HINT
-            )
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = {
-        name: _jsonl_column([row.get(name) for row in rows], name, path, lines)
-        for name in (*_KEYS, *_loss_columns(list(names), path))
-    }
-    return pa.table({**columns, "line": pa.array(lines, pa.int64())})
-
-
-def _jsonl_column(values: list[Any], name: str, path: Path, lines: list[int]) -> pa.Array:
-    if name in ("dataset", "control_mode"):
-        types: tuple[type, ...] = (str, type(None))
-        arrow = pa.string()
-    elif name == "dataset_index":
-        types, arrow = (int, type(None)), pa.int64()
-    else:
-        types, arrow = (int, float, type(None)), pa.float64()
-        values = [_NON_FINITE.get(v, v) if isinstance(v, str) else v for v in values]
-    for value, line in zip(values, lines, strict=True):
-        if not isinstance(value, types) or isinstance(value, bool):
-            raise DataError(
-                f"{name} is {value!r}, not {types[0].__name__ if arrow != pa.float64() else 'a number'}",
-                where=f"{path}, line {line}",
-            )
-    try:
-        return pa.array(values, arrow, from_pandas=False)
-    except (pa.ArrowException, OverflowError, UnicodeError) as error:
-        raise DataError(
-            f"{name} cannot be read ({error})", where=f"{path}, lines {lines[0]} to {lines[-1]}"
-        ) from error
-
-
-def _loss_columns(names: list[str], path: Path) -> list[str]:
-    """Return the `<LOSS>_sum` and `<LOSS>_count` columns, each beside its partner."""
-    losses = [n.removesuffix("_sum") for n in names if n.endswith("_sum")]
-    counts = [n.removesuffix("_count") for n in names if n.endswith("_count")]
-    lonely = [f"{n}_sum" for n in losses if n not in counts]
-    lonely += [f"{n}_count" for n in counts if n not in losses]
-    missing = [key for key in _KEYS if key not in names]
-    if missing or lonely or not losses:
-        found = f"columns {', '.join(names)}"
-        wrong = (
-            f"no {', '.join(missing)}" if missing else f"{', '.join(lonely) or 'no loss'} unpaired"
-        )
-        raise DataError(f"{wrong} in {found}", where=str(path), hint=_FORMAT_HINT)
-    return [f"{check_loss_name(n)}{part}" for n in losses for part in ("_sum", "_count")]
-
-
 def _add_block(losses: GroupedLosses, table: pa.Table, path: Path, first_row: int) -> None:
-    of_sample, cells = _cells(table, path)
+    of_sample, cells = _cells(table, path, first_row)
     for name in (n.removesuffix("_sum") for n in table.column_names if n.endswith("_sum")):
         sums, no_sum = _numbers(table, f"{name}_sum", path)
         counts, no_count = _numbers(table, f"{name}_count", path)
@@ -192,26 +103,24 @@ def _add_block(losses: GroupedLosses, table: pa.Table, path: Path, first_row: in
         losses.add_grouped(of_sample[kept], cells, {name: values})
 
 
-def _cells(table: pa.Table, path: Path) -> tuple[NDArray[np.int64], list[Cell]]:
-    """Return (cell of each row, (N,) int64; the distinct cells), by codes rather than row by row."""
+def _cells(table: pa.Table, path: Path, first_row: int) -> tuple[NDArray[np.int64], list[Cell]]:
+    """Return (cell of each row, (N,) int64; the distinct cells), worked out on codes."""
     rows, no_head = _column(table, "dataset_index", pa.int64(), path)
     rows = np.where(no_head, NO_HEAD, rows)
     datasets, dataset_code = _coded(table, "dataset", path)
     modes, mode_code = _coded(table, "control_mode", path)
-    heads, head_code = np.unique(rows, return_inverse=True)
+    _, head_code = np.unique(rows, return_inverse=True)
     together = (head_code.reshape(-1) * len(datasets) + dataset_code) * len(modes) + mode_code
-    distinct, of_sample = np.unique(together, return_inverse=True)
-    try:
-        cells = [
-            make_cell(
-                int(heads[code // len(modes) // len(datasets)]),
-                datasets[code // len(modes) % len(datasets)],
-                modes[code % len(modes)],
+    _, firsts, of_sample = np.unique(together, return_index=True, return_inverse=True)
+    cells = []
+    for row in firsts.tolist():
+        try:
+            cells.append(
+                make_cell(int(rows[row]), datasets[dataset_code[row]], modes[mode_code[row]])
             )
-            for code in distinct.tolist()
-        ]
-    except DataError as error:
-        raise DataError(error.message, where=str(path), hint=error.hint) from error
+        except DataError as error:
+            place = _place(table, path, row, first_row)
+            raise DataError(error.message, where=place, hint=error.hint) from error
     return of_sample.reshape(-1).astype(np.int64), cells
 
 
@@ -252,7 +161,7 @@ def _cast(table: pa.Table, name: str, dtype: pa.DataType, path: Path) -> pa.Chun
         # safe=False lets an integer beyond 2^53 become the nearest float64, as it would in a list.
         return column.cast(dtype, safe=dtype != pa.float64())
     except pa.ArrowException as error:
-        raise DataError(f"column {name}: {error}", where=str(path), hint=_FORMAT_HINT) from error
+        raise DataError(f"column {name}: {error}", where=str(path), hint=FORMAT_HINT) from error
 
 
 def _place(table: pa.Table, path: Path, row: int, first_row: int) -> str:

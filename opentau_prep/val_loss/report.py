@@ -5,86 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from opentau_prep.errors import ConfigError, DataError
+from opentau_prep.val_loss.compare import Change, compare_results
 from opentau_prep.val_loss.loss_files import read_losses
 from opentau_prep.val_loss.provenance import HeadsLike
+from opentau_prep.val_loss.rows import LossRow, result_rows
 
-__all__ = [
-    "Change",
-    "LossRow",
-    "ValidationReport",
-    "build_report",
-    "compare_results",
-    "load_report",
-    "parse_loss_weights",
-    "result_rows",
-]
+__all__ = ["ValidationReport", "build_report", "load_report", "parse_loss_weights"]
 
 _SCHEMA_VERSION: Final = 1
-_TOTAL: Final = "total"
-_STATUS_ORDER: Final = ("worse", "new", "gone", "better", "same")
-_NON_FINITE_TEXT: Final = {"Infinity": float("inf"), "-Infinity": float("-inf")}
-
-
-@dataclass(frozen=True)
-class LossRow:
-    """One line of the table.
-
-    Attributes:
-        scope: `group`, `norm_head` or `aggregate`.
-        dataset: The group's dataset; empty for the other scopes.
-        control_mode: The group's control mode; empty for the other scopes.
-        norm_head: The head's norm key; of a group, its head's, or empty.
-        loss: Loss name, or `total` for the weighted total.
-        value: The loss; None when nothing was counted.
-        count: What it was divided by; None for a total.
-        samples: Samples behind it.
-        non_finite: How many of them were left out for a NaN or an infinity.
-    """
-
-    scope: str
-    dataset: str
-    control_mode: str
-    norm_head: str
-    loss: str
-    value: float | str | None
-    count: int | float | None
-    samples: int
-    non_finite: int
-
-
-@dataclass(frozen=True)
-class Change:
-    """One loss of one group, head or of the aggregate in two runs.
-
-    Attributes:
-        scope: As in `LossRow`; so are the next four.
-        dataset: See `LossRow`.
-        control_mode: See `LossRow`.
-        norm_head: See `LossRow`.
-        loss: See `LossRow`.
-        before: Value in the earlier run; None when it is not there.
-        now: Value in this run; None when it is not there.
-        change: `now - before`; None unless both are there.
-        relative: `change / abs(before)`; None unless both are there and `before` is not 0.
-        status: `worse`, `better`, `same`, `new` (only now) or `gone` (only before).
-    """
-
-    scope: str
-    dataset: str
-    control_mode: str
-    norm_head: str
-    loss: str
-    before: float | None
-    now: float | None
-    change: float | None
-    relative: float | None
-    status: str
 
 
 @dataclass(frozen=True)
@@ -111,7 +45,7 @@ class ValidationReport:
         return out
 
     def as_csv(self) -> str:
-        """Return the table as CSV with a header; numbers as Python prints them, so none loses a bit."""
+        """Return the table as CSV with a header; numbers are written so that none loses a bit."""
         return _csv(LossRow, self.rows())
 
     def changes_as_csv(self) -> str:
@@ -156,29 +90,6 @@ def build_report(
     return ValidationReport(result, changes)
 
 
-def result_rows(result: Mapping[str, Any]) -> list[LossRow]:
-    """Return a result of `GroupedLosses` as table rows: groups, heads, aggregate."""
-    rows: list[LossRow] = []
-    for group in result["groups"]:
-        head = ", ".join(group["norm_heads"])
-        place = ("group", group["dataset"], group["control_mode"], head)
-        rows.extend(_entry_rows(group, place))
-    for entry in result["norm_heads"]:
-        rows.extend(_entry_rows(entry, ("norm_head", "", "", entry["norm_key"])))
-    rows.extend(_entry_rows(result["aggregate"], ("aggregate", "", "", "")))
-    return rows
-
-
-def compare_results(now: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[Change, ...]:
-    """Return every loss of two results side by side: the worst relative rise first.
-
-    Losses that only one of them has are `new` or `gone`; a rise from 0 counts as the worst of all.
-    """
-    new, old = _values(now), _values(before)
-    changes = [_change(key, new.get(key), old.get(key)) for key in dict.fromkeys([*new, *old])]
-    return tuple(sorted((c for c in changes if c is not None), key=_badness))
-
-
 def load_report(path: str | Path) -> dict[str, Any]:
     """Return the result in a report that `ValidationReport.as_json` gave, for a comparison.
 
@@ -189,7 +100,7 @@ def load_report(path: str | Path) -> dict[str, Any]:
         document = json.loads(Path(path).read_bytes())
         result: dict[str, Any] = document["result"]
         result_rows(result)
-        _values(result)
+        compare_results(result, result)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -223,50 +134,6 @@ def parse_loss_weights(texts: Iterable[str]) -> dict[str, float] | None:
             )
         weights[name] = weight
     return weights or None
-
-
-def _entry_rows(entry: Mapping[str, Any], place: tuple[str, str, str, str]) -> Iterator[LossRow]:
-    losses = entry["losses"]
-    for name, loss in losses.items():
-        yield LossRow(
-            *place, name, loss["loss"], loss["count"], loss["samples"], loss["non_finite"]
-        )
-    if _TOTAL in entry:
-        samples = max((loss["samples"] for loss in losses.values()), default=0)
-        broken = max((loss["non_finite"] for loss in losses.values()), default=0)
-        yield LossRow(*place, _TOTAL, entry[_TOTAL], None, samples, broken)
-
-
-def _values(result: Mapping[str, Any]) -> dict[tuple[str, ...], float]:
-    """Return the losses that have a value, keyed by what identifies them across runs."""
-    values = {}
-    for row in result_rows(result):
-        if row.value is not None:
-            # A group's head is no part of its identity: heads change when the mixture does.
-            head = row.norm_head if row.scope == "norm_head" else ""
-            key = (row.scope, row.dataset, row.control_mode, head, row.loss)
-            values[key] = (
-                _NON_FINITE_TEXT[row.value] if isinstance(row.value, str) else float(row.value)
-            )
-    return values
-
-
-def _change(key: tuple[str, ...], now: float | None, before: float | None) -> Change:
-    scope, dataset, mode, head, loss = key
-    place = (scope, dataset, mode, head, loss)
-    if now is None or before is None:
-        return Change(*place, before, now, None, None, "new" if before is None else "gone")
-    if now == before:
-        return Change(*place, before, now, 0.0, 0.0 if before else None, "same")
-    change = now - before
-    relative = change / abs(before) if before else None
-    return Change(*place, before, now, change, relative, "worse" if now > before else "better")
-
-
-def _badness(change: Change) -> tuple[int, float, tuple[str, ...]]:
-    rise = change.relative if change.relative is not None else float("inf")
-    place = (change.scope, change.dataset, change.control_mode, change.norm_head, change.loss)
-    return _STATUS_ORDER.index(change.status), -rise, place
 
 
 def _csv(record: type[LossRow] | type[Change], rows: Sequence[LossRow | Change]) -> str:

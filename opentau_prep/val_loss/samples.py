@@ -63,15 +63,17 @@ def unmasked(control_mode: object) -> str | None:
     return None if not text or text.lower() == "unknown" else text
 
 
-def check_loss_name(name: object) -> str:
+def check_loss_name(name: object, where: str) -> str:
     """Return the name, which becomes the last part of a logger key.
 
     Raises:
-        DataError: It is empty, not a string, or has a slash.
+        DataError: It is empty, not a string, has a slash, or is `total`.
     """
-    if not isinstance(name, str) or not name.strip() or "/" in name:
+    if not isinstance(name, str) or not name.strip() or "/" in name or name == "total":
         raise DataError(
-            f"loss name {name!r} is not a plain word", where=_WHERE, hint="Use names such as MSE."
+            f"loss name {name!r} is not a plain word",
+            where=where,
+            hint="Use names such as MSE; `total` stands for the weighted total.",
         )
     return name
 
@@ -127,7 +129,7 @@ def loss_values(losses: Mapping[str, Any], n_samples: int) -> dict[str, LossValu
     """
     checked = {}
     for name, pair in losses.items():
-        check_loss_name(name)
+        check_loss_name(name, _WHERE)
         where = f"{_WHERE} losses[{name!r}]"
         if (
             isinstance(pair, (str, bytes, Mapping))
