@@ -93,7 +93,7 @@ def _add_block(losses: GroupedLosses, table: pa.Table, path: Path, first_row: in
     for name in (n.removesuffix("_sum") for n in table.column_names if n.endswith("_sum")):
         sums, no_sum = _numbers(table, f"{name}_sum", path)
         counts, no_count = _numbers(table, f"{name}_count", path)
-        odd = (no_sum != no_count) | (counts < 0)
+        odd = (no_sum != no_count) | ((counts < 0) & np.isfinite(counts))
         if odd.any():
             row = int(np.argmax(odd))
             wrong = "is negative" if no_sum[row] == no_count[row] else "and its sum: one is null"

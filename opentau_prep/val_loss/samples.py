@@ -143,7 +143,7 @@ def loss_values(losses: Mapping[str, Any], n_samples: int) -> dict[str, LossValu
             _reals(part, n_samples, f"{where} {kind}")
             for part, kind in zip(pair, ("sums", "counts"), strict=True)
         )
-        if bool((counts < 0).any()):
+        if bool(((counts < 0) & np.isfinite(counts)).any()):
             raise DataError("a count is negative", where=where, hint="Counts weigh the sum: >= 0.")
         checked[name] = LossValues(sums, counts)
     return checked

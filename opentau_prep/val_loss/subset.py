@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from opentau_prep.errors import ConfigError
 
-__all__ = ["validation_subset"]
+__all__ = ["subset_size", "validation_subset"]
 
 
 def validation_subset(n_frames: int, ratio: float, seed: int, name: str) -> NDArray[np.int64]:
@@ -38,13 +38,26 @@ def validation_subset(n_frames: int, ratio: float, seed: int, name: str) -> NDAr
             [0, 1].
     """
     frames, key = _checked(n_frames, ratio, seed, name)
-    size = min(int(frames * float(ratio)), frames)
+    size = _size(frames, ratio)
     if size == 0:
         return np.empty(0, dtype=np.int64)
     digest = hashlib.sha256(f"{key}\n{name}".encode()).digest()
     generator = np.random.Philox(key=int.from_bytes(digest[:16], "little"))
     order = np.argsort(generator.random_raw(frames), kind="stable")
     return np.sort(order[:size]).astype(np.int64)
+
+
+def subset_size(n_frames: int, ratio: float, name: str = "validation_subset") -> int:
+    """Return how many rows `validation_subset` gives, without drawing them.
+
+    Raises:
+        ConfigError: As `validation_subset`.
+    """
+    return _size(_checked(n_frames, ratio, 0, name)[0], ratio)
+
+
+def _size(frames: int, ratio: float) -> int:
+    return min(int(frames * float(ratio)), frames)
 
 
 def _checked(n_frames: int, ratio: float, seed: int, name: str) -> tuple[int, int]:
