@@ -1,5 +1,6 @@
 """Grouped losses: taken apart correctly, and the same to the last bit however the samples come."""
 
+import doctest
 import json
 import math
 import pickle
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from opentau_prep import DataError, GroupedLosses, plan_validation
 from opentau_prep.notices import collect_notices
+from opentau_prep.val_loss import accumulate
 
 ADVERSARIAL = [1e16, 1.0, -1e16, 5e-324, -5e-324, 1.7976931348623157e308, -1.7976931348623157e308,
                2.2250738585072014e-308, 0.1, -0.0, 1e-200, 3.0]  # fmt: skip
@@ -311,3 +313,7 @@ def test_merge_leaves_the_other_untouched_and_works_on_itself():
 def test_merge_malformed_state_is_data_error(broken):
     with pytest.raises(DataError, match="state"):
         GroupedLosses().merge(broken)
+
+
+def test_docstring_example_holds():
+    assert doctest.testmod(accumulate) == (0, 3)
