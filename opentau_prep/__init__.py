@@ -17,9 +17,11 @@ _PUBLIC = {
     "ConfigError": "opentau_prep.errors",
     "DataError": "opentau_prep.errors",
     "EngineError": "opentau_prep.errors",
+    "GroupedLosses": "opentau_prep.val_loss.accumulate",
     "MetadataError": "opentau_prep.errors",
     "NormHeads": "opentau_prep.heads.build",
     "PrepError": "opentau_prep.errors",
+    "ValidationPlan": "opentau_prep.val_loss.plan",
     "aggregate_stats": "opentau_prep.pooling",
     "bucket_episode_length": "opentau_prep.speed.buckets",
     "build_norm_heads": "opentau_prep.heads.build",
@@ -31,10 +33,12 @@ _PUBLIC = {
     "make_dataset_names": "opentau_prep.config.names",
     "normalize": "opentau_prep.normalization",
     "normalize_mean_std": "opentau_prep.normalization",
+    "plan_validation": "opentau_prep.val_loss.plan",
     "resolve_refs": "opentau_prep.config.refs",
     "standardize_stats": "opentau_prep.heads.standardize",
     "unnormalize": "opentau_prep.normalization",
     "unnormalize_mean_std": "opentau_prep.normalization",
+    "validation_subset": "opentau_prep.val_loss.subset",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])
