@@ -19,6 +19,7 @@ _PUBLIC = {
     "EngineError": "opentau_prep.errors",
     "MetadataError": "opentau_prep.errors",
     "PrepError": "opentau_prep.errors",
+    "RunningStats": "opentau_prep.stats.histogram",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])  # noqa: PLE0605
