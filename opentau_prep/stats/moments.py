@@ -33,6 +33,8 @@ class Moments:
     Attributes:
         count: int64, finite values.
         mean: float64 mean of the finite values, NaN where there is none.
+        mean_rest: float64, what rounding to float64 took off the mean. Without it, merging parts
+            whose mean is huge beside their spread would lose the spread's digits.
         m2: float64 sum of squared deviations from the mean.
         min: float64 smallest finite value, NaN where there is none.
         max: float64 largest finite value, NaN where there is none.
@@ -43,6 +45,7 @@ class Moments:
 
     count: Ints
     mean: Floats
+    mean_rest: Floats
     m2: Floats
     min: Floats
     max: Floats
@@ -75,15 +78,20 @@ class Moments:
             )
         count = self.count + other.count
         # The empty side counts as equal to the other one, so that it moves nothing.
-        mine = np.where(self.count > 0, self.mean, other.mean)
-        theirs = np.where(other.count > 0, other.mean, mine)
+        empty, other_empty = self.count == 0, other.count == 0
+        mean, rest = (
+            np.where(empty, theirs, mine)
+            for mine, theirs in ((self.mean, other.mean), (self.mean_rest, other.mean_rest))
+        )
         with np.errstate(over="ignore", invalid="ignore"):
-            delta = theirs - mine
+            delta = np.where(
+                empty | other_empty, 0.0, (other.mean - mean) + (other.mean_rest - rest)
+            )
             share = other.count / np.maximum(count, 1)
             return Moments(
                 count,
-                mine + delta * share,
-                self.m2 + other.m2 + np.where(count > 0, delta**2 * (self.count * share), 0.0),
+                *_add(mean, rest + delta * share),
+                self.m2 + other.m2 + delta**2 * (self.count * share),
                 np.fmin(self.min, other.min),
                 np.fmax(self.max, other.max),
                 self.nan + other.nan,
@@ -217,18 +225,19 @@ def _reduce(columns: Floats, sizes: Ints) -> Moments:
         low = np.minimum.reduceat(np.where(finite, columns, np.inf), starts, axis=1)
         high = np.maximum.reduceat(np.where(finite, columns, -np.inf), starts, axis=1)
         columns = np.where(finite, columns, 0.0)
-    mean, m2 = _center(columns, finite, starts, stops, count)
+    mean, rest, m2 = _center(columns, finite, starts, stops, count)
     # A constant has no spread, and its mean is itself: rounding must not say otherwise.
     constant, none = low == high, count == 0
-    mean, m2 = np.where(constant, low, mean), np.where(constant | none, 0.0, m2)
+    mean = np.where(constant, low, mean)
+    rest, m2 = (np.where(constant | none, 0.0, array) for array in (rest, m2))
     mean, low, high = (np.where(none, np.nan, array) for array in (mean, low, high))
-    return Moments(*(np.ascontiguousarray(a.T) for a in (count, mean, m2, low, high, *bad)))
+    return Moments(*(np.ascontiguousarray(a.T) for a in (count, mean, rest, m2, low, high, *bad)))
 
 
 def _center(
     columns: Floats, finite: NDArray[np.bool_] | None, starts: Ints, stops: Ints, count: Ints
-) -> tuple[Floats, Floats]:
-    """Return mean and sum of squared deviations, both corrected for the first mean's rounding."""
+) -> tuple[Floats, Floats, Floats]:
+    """Return mean, its rest and sum of squares, corrected for the first mean's error."""
     number = np.maximum(count, 1)
     with np.errstate(over="ignore", invalid="ignore"):
         mean = np.add.reduceat(columns, starts, axis=1) / number
@@ -239,7 +248,14 @@ def _center(
         residue = np.add.reduceat(columns, starts, axis=1)
         np.square(columns, out=columns)
         m2 = np.add.reduceat(columns, starts, axis=1) - residue**2 / number
-        return mean + residue / number, np.maximum(m2, 0.0)
+        return (*_add(mean, residue / number), np.maximum(m2, 0.0))
+
+
+def _add(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+    """Return the rounded sum and the rounding's rest (Knuth's two-sum)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
 
 
 def _concatenate(parts: Sequence[Moments]) -> Moments:
@@ -250,7 +266,7 @@ def _concatenate(parts: Sequence[Moments]) -> Moments:
 
 def _empty(shape: tuple[int, ...]) -> Moments:
     none = {field.name: np.full(shape, np.nan) for field in fields(Moments)}
-    none["m2"] = np.zeros(shape)
+    none["m2"] = none["mean_rest"] = np.zeros(shape)
     counts = {name: np.zeros(shape, dtype=np.int64) for name in _INTEGER_FIELDS}
     return Moments(**{**none, **counts})
 
