@@ -70,6 +70,11 @@ class OpenpiAccumulator:
         action_dim: See `prepare_vectors`.
         clip_abnormal: See `prepare_vectors`.
         numpy1_edges: See `RunningStats`.
+
+    Attributes:
+        frames: Rows taken in, those left out included.
+        dropped: (D,) int64 values a dim that made a row be left out; None before the first block.
+            D is the width kept, and one more when padded.
     """
 
     def __init__(
@@ -97,7 +102,7 @@ class OpenpiAccumulator:
         """
         rows = prepare_vectors(
             matrix.astype(self._dtype, copy=False),
-            action_dim=self._action_dim,
+            action_dim=self._run_dim(matrix.shape[1]),
             clip_abnormal=self._clip,
         )
         if rows.dtype != self._dtype:
@@ -119,7 +124,15 @@ class OpenpiAccumulator:
             DataError: Fewer than two vectors were taken in.
         """
         self._run(final=True)
-        return self._stats.get_statistics()
+        found = self._stats.get_statistics()
+        if self._action_dim is None:
+            return found
+        dims = np.minimum(np.arange(self._action_dim), len(found.mean) - 1)
+        return NormStats(*(values[dims] for values in found.values()))
+
+    def _run_dim(self, width: int) -> int | None:
+        """Return how wide to prepare: all zero columns fare alike, so one stands for them."""
+        return None if self._action_dim is None else min(self._action_dim, width + 1)
 
     def _drop_non_finite(self, rows: Floats) -> Floats:
         if self.dropped is None:

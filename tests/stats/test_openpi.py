@@ -142,3 +142,17 @@ def test_update_wrong_width_or_dtype_is_data_error():
 def test_finish_without_frames_is_data_error():
     with pytest.raises(DataError, match="at least 2"):
         OpenpiAccumulator(dtype=np.float32).finish()
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 7])
+@pytest.mark.parametrize("offset", [0.0, 1.5])
+def test_finish_padded_dims_equal_running_all_of_them(width, offset):
+    rng = np.random.default_rng(width)
+    matrix = (np.sin(np.arange(700) / 90)[:, np.newaxis] * rng.random(width) + offset).astype("f4")
+    accumulator = OpenpiAccumulator(dtype=np.float64, action_dim=8)
+    accumulator.update(matrix)
+    direct = RunningStats()
+    direct.update_many(prepare_vectors(matrix, action_dim=8))
+    found = accumulator.finish()
+    for name, values in direct.get_statistics().items():
+        np.testing.assert_array_equal(found[name], values)
