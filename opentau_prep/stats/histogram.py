@@ -80,11 +80,13 @@ class RunningStats:
         self._low: Floats = np.empty(0)
         self._high: Floats = np.empty(0)
         self._columns: list[ColumnHistogram] = []
+        self._range: tuple[Floats, Floats] | None = None  # of all values, those waiting included
+        self._waiting: list[Floats] = []  # batches of one shape, to be taken in together
 
     @property
     def count(self) -> int:
         """The number of vectors seen so far."""
-        return self._count
+        return self._count + sum(len(batch) for batch in self._waiting)
 
     def update(self, batch: ArrayLike) -> None:
         """Take in one batch.
@@ -98,7 +100,17 @@ class RunningStats:
                 holds values that are not finite. The state is then unchanged.
         """
         rows = _as_rows(batch)
-        self._consume(rows[np.newaxis])
+        self._check(rows.min(axis=0), rows.max(axis=0))
+        if self._waiting and rows.shape != self._waiting[0].shape:
+            self._flush()
+        if not _is_row_major(rows):
+            # A sum adds in the order of the memory layout, which stacking would change.
+            self._flush()
+            self._consume(rows[np.newaxis])
+            return
+        self._waiting.append(rows.copy())
+        if len(self._waiting) * rows.size >= _BLOCK_VALUES:
+            self._flush()
 
     def update_many(self, matrix: ArrayLike, batch_size: int = 32) -> None:
         """Take in the rows of a matrix as `update` on consecutive slices of `batch_size` would.
@@ -112,14 +124,16 @@ class RunningStats:
         """
         if batch_size < 1:
             raise DataError(f"batch_size must be at least 1, not {batch_size}")
+        self._flush()
         rows = _as_rows(matrix)
         whole = len(rows) - len(rows) % batch_size
         step = batch_size * max(1, _BLOCK_VALUES // (batch_size * rows.shape[1]))
         for start in range(0, whole, step):
             block = rows[start : min(start + step, whole)]
+            self._check(block.min(axis=0), block.max(axis=0))
             self._consume(block.reshape(-1, batch_size, rows.shape[1]))
         if whole < len(rows):
-            self._consume(rows[np.newaxis, whole:])
+            self.update(rows[whole:])
 
     def get_statistics(self) -> NormStats:
         """Return mean, std, q01 and q99 of what was taken in so far.
@@ -127,6 +141,7 @@ class RunningStats:
         Raises:
             DataError: Fewer than two vectors were seen.
         """
+        self._flush()
         if self._count < 2:
             raise DataError(f"statistics need at least 2 vectors, {self._count} were given")
         mean, mean_of_squares = self._moments.copy()
@@ -137,35 +152,43 @@ class RunningStats:
         )
         return NormStats(mean, std, low, high)
 
+    def _flush(self) -> None:
+        if self._waiting:
+            batches = np.stack(self._waiting)
+            self._waiting = []
+            self._consume(batches)
+
     def _consume(self, batches: Floats) -> None:
-        """Take in (B, n, D) batches of n rows each."""
+        """Take in (B, n, D) checked batches of n rows each."""
         lows, highs = batches.min(axis=1), batches.max(axis=1)
-        self._check(lows, highs)
         if not self._count:
             self._start(batches[0], lows[0], highs[0])
         self._count_values(batches, lows, highs)
         self._advance_moments(batches)
         self._count += batches.shape[0] * batches.shape[1]
 
-    def _check(self, lows: Floats, highs: Floats) -> None:
-        if self._count and lows.shape[1] != len(self._low):
-            raise DataError(
-                f"vectors of width {lows.shape[1]} after vectors of width {len(self._low)}"
-            )
-        if self._count and lows.dtype != self._low.dtype:
-            raise DataError(
-                f"{lows.dtype} vectors after {self._low.dtype} ones",
-                hint="Convert all to float64 first: the result depends on the dtype",
-            )
+    def _check(self, low: Floats, high: Floats) -> None:
+        """Refuse values of range [low, high] that cannot follow the earlier ones; else note it."""
+        if self._range is not None:
+            least, most = self._range
+            if len(low) != len(least):
+                raise DataError(f"vectors of width {len(low)} after vectors of width {len(least)}")
+            if low.dtype != least.dtype:
+                raise DataError(
+                    f"{low.dtype} vectors after {least.dtype} ones",
+                    hint="Convert all to float64 first: the result depends on the dtype",
+                )
+            low, high = np.minimum(low, least), np.maximum(high, most)
         # A range beyond the dtype has no bin width, though each of its ends is finite.
         with np.errstate(invalid="ignore", over="ignore"):
-            finite = np.isfinite(highs.max(axis=0) - lows.min(axis=0))
+            finite = np.isfinite(high - low)
         if not finite.all():
             dims = np.flatnonzero(~finite).tolist()
             raise DataError(
-                f"values that are not finite, or a range beyond {lows.dtype}, in dims {dims}",
+                f"values that are not finite, or a range beyond {low.dtype}, in dims {dims}",
                 hint="Drop or repair those rows first",
             )
+        self._range = low, high
 
     def _start(self, batch: Floats, low: Floats, high: Floats) -> None:
         self._moments = np.stack([np.mean(batch, axis=0), np.mean(np.square(batch), axis=0)])
@@ -207,6 +230,11 @@ class RunningStats:
                     column.rebuild(lows[start + 1, d], highs[start + 1, d])
                 column.add(values[d, start * size : starts[k + 1] * size])
         self._low, self._high = lows[-1], highs[-1]
+
+
+def _is_row_major(rows: Floats) -> bool:
+    row, column = rows.strides
+    return bool(row >= column * rows.shape[1] > 0)
 
 
 def _as_rows(values: ArrayLike) -> Floats:

@@ -43,7 +43,7 @@ class QuantileSketch:
 
     A value read from it has a rank within 0.002 of the one asked for at 1 % and 99 %, in one part
     or merged from a hundred. Near the median it can be half a centroid off, about 0.01 on
-    discrete data. A digest takes at most 8 KiB a dim.
+    discrete data. A digest takes at most 13 KiB.
     """
 
     def __init__(self, digests: Sequence[Any]) -> None:

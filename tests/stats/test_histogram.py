@@ -107,18 +107,28 @@ def _matrix(kind, rows, dims, dtype, seed):
     dims=st.integers(1, 6),
     dtype=st.sampled_from([np.float32, np.float64]),
     batch=st.sampled_from([1, 7, 32, 600]),
-    layout=st.sampled_from(["C", "F", "sliced"]),
+    layout=st.sampled_from(["C", "F", "sliced", "reversed"]),
+    single=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_update_many_any_matrix_equals_histogram_loop(kind, rows, dims, dtype, batch, layout, seed):
+def test_update_any_matrix_equals_histogram_loop(
+    kind, rows, dims, dtype, batch, layout, single, seed
+):
     matrix = _matrix(kind, rows, dims, dtype, seed)
     if layout == "F":
         matrix = np.asfortranarray(matrix)
     elif layout == "sliced":
         matrix = np.repeat(matrix, 2, axis=1)[:, ::2]
+    elif layout == "reversed":
+        matrix = matrix[::-1]
     stats = RunningStats(numpy1_edges=NUMPY1)
-    stats.update_many(matrix, batch)
-    expected = _loop([matrix[i : i + batch] for i in range(0, rows, batch)])
+    batches = [matrix[i : i + batch] for i in range(0, rows, batch)]
+    if single:
+        for rows_of_batch in batches:
+            stats.update(rows_of_batch)
+    else:
+        stats.update_many(matrix, batch)
+    expected = _loop(batches)
     _assert_same_bits(stats.get_statistics(), expected)
 
 
@@ -171,6 +181,26 @@ def test_update_unusable_batch_is_data_error_and_leaves_state(batch, message):
     with pytest.raises(DataError, match=message):
         stats.update(batch)
     _assert_same_bits(stats.get_statistics(), before)
+
+
+def test_update_caller_reuses_its_buffer_counts_what_was_passed():
+    rows, buffer = _matrix("noise", 96, 3, np.float64, 8), np.empty((32, 3))
+    stats = RunningStats()
+    for start in range(0, 96, 32):
+        buffer[:] = rows[start : start + 32]
+        stats.update(buffer)
+    assert stats.count == 96
+    _assert_same_bits(stats.get_statistics(), _loop([rows[:32], rows[32:64], rows[64:]]))
+
+
+def test_get_statistics_between_updates_changes_nothing_later():
+    rows = _matrix("drift", 160, 2, np.float32, 9)
+    asked = RunningStats(numpy1_edges=NUMPY1)
+    for start in range(0, 160, 32):
+        asked.update(rows[start : start + 32])
+        if start:
+            asked.get_statistics()
+    _assert_same_bits(asked.get_statistics(), _loop([rows[i : i + 32] for i in range(0, 160, 32)]))
 
 
 def test_get_statistics_result_is_record_and_mapping():
