@@ -21,6 +21,7 @@ _PUBLIC = {
     "MetadataError": "opentau_prep.errors",
     "NormHeads": "opentau_prep.heads.build",
     "PrepError": "opentau_prep.errors",
+    "RunningStats": "opentau_prep.stats.histogram",
     "ValidationPlan": "opentau_prep.val_loss.plan",
     "aggregate_stats": "opentau_prep.pooling",
     "bucket_episode_length": "opentau_prep.speed.buckets",
