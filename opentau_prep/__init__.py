@@ -22,6 +22,7 @@ _PUBLIC = {
     "PrepError": "opentau_prep.errors",
     "aggregate_stats": "opentau_prep.pooling",
     "build_norm_heads": "opentau_prep.heads.build",
+    "chunk_rows": "opentau_prep.frames.chunks",
     "compute_norm_key": "opentau_prep.heads.keys",
     "load_mixture": "opentau_prep.config.load",
     "make_dataset_names": "opentau_prep.config.names",
