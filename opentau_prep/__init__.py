@@ -26,6 +26,7 @@ _PUBLIC = {
     "aggregate_stats": "opentau_prep.pooling",
     "bucket_episode_length": "opentau_prep.speed.buckets",
     "build_norm_heads": "opentau_prep.heads.build",
+    "chunk_rows": "opentau_prep.frames.chunks",
     "compute_norm_key": "opentau_prep.heads.keys",
     "compute_task_percentiles": "opentau_prep.speed.buckets",
     "load_dataset_metadata": "opentau_prep.metadata.dataset",
