@@ -226,9 +226,8 @@ def _reduce(columns: Floats, sizes: Ints) -> Moments:
         high = np.maximum.reduceat(np.where(finite, columns, -np.inf), starts, axis=1)
         columns = np.where(finite, columns, 0.0)
     mean, rest, m2 = _center(columns, finite, starts, stops, count)
-    # A constant has no spread, and its mean is itself: rounding must not say otherwise.
+    # A constant has no spread: rounding must not say otherwise.
     constant, none = low == high, count == 0
-    mean = np.where(constant, low, mean)
     rest, m2 = (np.where(constant | none, 0.0, array) for array in (rest, m2))
     mean, low, high = (np.where(none, np.nan, array) for array in (mean, low, high))
     return Moments(*(np.ascontiguousarray(a.T) for a in (count, mean, rest, m2, low, high, *bad)))

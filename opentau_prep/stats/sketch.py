@@ -85,8 +85,7 @@ class QuantileSketch:
         merged = [copy.copy(digest) for digest in self._digests]
         for other in others:
             for digest, part in zip(merged, other._digests, strict=True):
-                if not part.is_empty():
-                    digest.merge(part)
+                digest.merge(part)
         return QuantileSketch(merged)
 
     def quantiles(self, q: Sequence[float]) -> Floats:
