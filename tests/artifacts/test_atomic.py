@@ -154,7 +154,7 @@ def test_replacing_block_writes_in_place_afterwards(tmp_path: Path) -> None:
 def test_replacing_block_raises_old_file_stays(tmp_path: Path, error: BaseException) -> None:
     (tmp_path / "a").write_bytes(b"old")
     kind = error if isinstance(error, type) else type(error)
-    with pytest.raises(kind), replacing(tmp_path / "a") as pending:
+    with pytest.raises(kind), replacing(tmp_path / "a") as pending:  # noqa: PT012
         pending.file.write(b"new")
         raise error
     assert os.listdir(tmp_path) == ["a"]
@@ -167,6 +167,8 @@ def test_sweep_removes_leftovers_but_not_live_files(tmp_path: Path) -> None:
     os.close(dead_fd)
     bystander = tmp_path / ".a.prep-tmp.txt"
     bystander.write_bytes(b"")
+    old = time.time() - 2 * LEFTOVER_AGE_S
+    os.utime(live, (old, old))  # however long its writer has been at it
     assert sweep(tmp_path) == [dead]
     assert live.exists()
     assert bystander.exists()
