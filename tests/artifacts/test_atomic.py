@@ -154,7 +154,7 @@ def test_replacing_block_writes_in_place_afterwards(tmp_path: Path) -> None:
 def test_replacing_block_raises_old_file_stays(tmp_path: Path, error: BaseException) -> None:
     (tmp_path / "a").write_bytes(b"old")
     kind = error if isinstance(error, type) else type(error)
-    with pytest.raises(kind), replacing(tmp_path / "a") as pending:  # noqa: PT012
+    with pytest.raises(kind), replacing(tmp_path / "a") as pending:
         pending.file.write(b"new")
         raise error
     assert os.listdir(tmp_path) == ["a"]

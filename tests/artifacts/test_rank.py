@@ -137,7 +137,7 @@ def test_main_rank_notices_each_once_and_from_one_process() -> None:
 
 def test_main_rank_notices_block_raises_they_are_said_all_the_same() -> None:
     with notices.collect_notices() as said:
-        with pytest.raises(ValueError, match="x"), main_rank_notices(Rank()):  # noqa: PT012
+        with pytest.raises(ValueError, match="x"), main_rank_notices(Rank()):
             notices.warn("kind", "a")
             raise ValueError("x")
         assert [notice.message for notice in said] == ["a"]
