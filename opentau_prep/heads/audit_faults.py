@@ -117,14 +117,17 @@ def _another_unit(
     gains = expected.logpdf(mended) + math.log(unit.factor) - model.logpdf(stats)
     size = np.maximum(np.abs(stats.low), np.abs(stats.high))
     fits = np.maximum(np.abs(mended.low), np.abs(mended.high)) < unit.below
-    chosen = judged & (gains > _MIN_DIM_GAIN) & (size >= unit.least) & fits
-    if not chosen.any() or chosen.sum() < max(
-        min(2, judged.sum()) if unit.share else 1, unit.share * judged.sum()
-    ):
+    possible = judged & (gains > 0) & (size >= unit.least) & fits
+    chosen = possible & (gains > _MIN_DIM_GAIN)
+    n_judged = int(judged.sum())
+    least = max(min(2, n_judged), unit.share * n_judged) if unit.share else 1
+    if chosen.sum() < least:
         return
+    if unit.share:  # the fault is known by now: dims that also fit it better have it too
+        chosen = possible
     gain = float(gains[chosen].sum()) - math.log(len(_UNITS))
     if not unit.share:
-        gain -= chosen.sum() * math.log(2 * judged.sum())
+        gain -= chosen.sum() * math.log(2 * n_judged)
     if unit.kind == "ticks":  # other dims that count ticks have another gear
         chosen = chosen | (judged & (size >= unit.least) & (model.z(stats)[1] > 3))
         mended = stats.where(chosen, DimStats(model.center, model.scale, model.low, model.high))
