@@ -23,6 +23,7 @@ _PUBLIC = {
     "aggregate_stats": "opentau_prep.pooling",
     "build_norm_heads": "opentau_prep.heads.build",
     "compute_norm_key": "opentau_prep.heads.keys",
+    "load_dataset_metadata": "opentau_prep.metadata.dataset",
     "load_mixture": "opentau_prep.config.load",
     "make_dataset_names": "opentau_prep.config.names",
     "normalize": "opentau_prep.normalization",
