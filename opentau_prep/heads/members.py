@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from opentau_prep.errors import PrepError, join_errors
+from opentau_prep.errors import ConfigError, PrepError, join_errors
 from opentau_prep.heads.build import head_weight
 from opentau_prep.heads.delta import delta_action_stats
 from opentau_prep.heads.keys import check_required_tags, compute_norm_key, shorten_names
@@ -74,9 +74,15 @@ def read_members(
         artifact_root: Where artifacts of `stats` lie when not in the datasets.
 
     Raises:
-        ConfigError: A required tag is empty (every offender is listed), before any stats are read.
+        ConfigError: There is no robot dataset; or a required tag is empty (every offender is
+            listed, before any stats are read).
         PrepError: Datasets whose stats cannot be used; every one of them is listed.
     """
+    if not resolved.entries:
+        raise ConfigError(
+            "there is no robot dataset in the mixture, so there are no heads",
+            where=resolved.mixture.where("datasets"),
+        )
     infos = _infos(resolved)
     mixture = resolved.mixture
     check_required_tags(
