@@ -81,9 +81,7 @@ def test_fps_anything_else_is_an_error_of_its_own(root: Path, fps: object) -> No
     set_info(root, fps=fps)
     meta = load_dataset_metadata(root)
     assert len(meta.episodes) == 3
-    with pytest.raises(
-        MetadataError, match=r"info\.json: field `fps` "
-    ):
+    with pytest.raises(MetadataError, match=r"info\.json: field `fps` "):
         meta.fps  # noqa: B018
 
 
