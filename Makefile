@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type check docs clean bench-help \
+.PHONY: help demo test lint type check docs clean bench-help bench-val \
 	run stats heads speed-percentiles fit-tokenizer validate
 
 help: ## Show this text
@@ -47,6 +47,9 @@ run speed-percentiles: $(STAMP) ## A command on MIXTURE=path
 
 bench-help: $(STAMP) ## Time `--help` beside `import typer`
 	$(BIN)/python scripts/bench_help.py
+
+bench-val: $(STAMP) ## Time one combined validation pass beside a loop over datasets
+	$(BIN)/python scripts/bench_val.py
 
 clean: ## Remove what make made here, but not .venv
 	rm -rf demo bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

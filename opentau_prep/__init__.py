@@ -32,6 +32,7 @@ _PUBLIC = {
     "load_dataset_metadata": "opentau_prep.metadata.dataset",
     "load_mixture": "opentau_prep.config.load",
     "load_or_compute_speed_percentiles": "opentau_prep.speed.training",
+    "load_validation_plan": "opentau_prep.val_loss.mixture",
     "make_dataset_names": "opentau_prep.config.names",
     "normalize": "opentau_prep.normalization",
     "normalize_mean_std": "opentau_prep.normalization",
@@ -41,6 +42,7 @@ _PUBLIC = {
     "unnormalize": "opentau_prep.normalization",
     "unnormalize_mean_std": "opentau_prep.normalization",
     "validation_subset": "opentau_prep.val_loss.subset",
+    "write_losses": "opentau_prep.val_loss.loss_write",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from opentau_prep import __version__
-from opentau_prep.cli import demo, run, speed
+from opentau_prep.cli import demo, run, speed, val_plan, val_report
 
 __all__ = ["app", "main"]
 
@@ -44,6 +44,8 @@ def _root(
 
 
 speed.register(app)
+val_plan.register(app)
+val_report.register(app)
 run.register(app)
 demo.register(app)
 
