@@ -66,11 +66,18 @@ def report_tables(report: LossReport) -> Render:
         names += ["total"] if "total" in result["aggregate"] else []
         losses = [f"#{name}" for name in names]
         groups = [
-            (g["dataset"], g["control_mode"], ", ".join(g["norm_heads"]) or "-", *_cells(g, names))
+            (
+                g["dataset"],
+                g["control_mode"],
+                ", ".join(g["norm_heads"]) or "-",
+                *_cells(g, names),
+                g["recovered"],
+            )
             for g in _highest_first(result["groups"], names)
         ]
         tail = ("#samples", "#non-finite")
-        console.print(table(("dataset", "control mode", "norm head", *losses, *tail), groups))
+        columns = ("dataset", "control mode", "norm head", *losses, *tail, "#mode recovered")
+        console.print(table(columns, groups))
         heads = [
             (h["norm_key"], len(h["datasets"]), _number(h["weight"]), *_cells(h, names))
             for h in _highest_first(result["norm_heads"], names)
