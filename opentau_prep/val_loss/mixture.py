@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ class MixtureValidation:
                 world_size=document["world_size"],
                 batch_size=document["batch_size"],
             )
-            read = cls(sets, document["seed"], plan)
+            read = cls(sets, operator.index(document["seed"]), plan)
             same = read.as_json() == dict(document)
         except (PrepError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise _not_a_plan(where, f"{type(error).__name__}: {error}") from error
