@@ -39,7 +39,9 @@ _UNICODE_END = 0x110000
 # Code points from _WRAP on belong to negative distances; the holes below it cost 0x801 distances.
 _MAX_DISTANCE = _WRAP - _N_SURROGATES - 2
 _MIN_DISTANCE = _WRAP - _UNICODE_END
+_LARGEST_VALUE = _MAX_DISTANCE // 2
 _ONE_BYTE_HEADROOM = -127
+_BLOCK_CHUNKS = 256
 
 
 def dct_coefficients(chunks: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
@@ -64,12 +66,16 @@ def quantize(chunks: npt.NDArray[np.floating[Any]], scale: float) -> npt.NDArray
     Raises:
         DataError: A chunk with a non-finite value, or with one too large for a code point.
     """
-    scaled = np.rint(dct_coefficients(chunks) * scale)
-    # NaN fails every comparison, so one test catches it together with the overlarge values.
-    held = np.abs(scaled) <= _MAX_DISTANCE // 2
-    if not held.all():
-        _refuse(scaled, held)
-    values: npt.NDArray[np.int32] = scaled.reshape(len(chunks), -1).astype(np.int32)
+    values = np.empty((len(chunks), chunks.shape[1] * chunks.shape[2]), dtype=np.int32)
+    # In blocks that stay in the cache between the steps.
+    for start in range(0, len(chunks), _BLOCK_CHUNKS):
+        scaled = dct_coefficients(chunks[start : start + _BLOCK_CHUNKS])
+        scaled *= scale
+        np.rint(scaled, out=scaled)
+        # NaN fails both comparisons, so one test catches it together with the overlarge values.
+        if not (scaled.min() >= -_LARGEST_VALUE and scaled.max() <= _LARGEST_VALUE):
+            _refuse(chunks, scale)
+        values[start : start + len(scaled)] = scaled.reshape(len(scaled), -1)
     return values
 
 
@@ -106,13 +112,20 @@ def code_points(values: npt.NDArray[np.integer[Any]], min_token: int) -> npt.NDA
         >>> code_points(np.array([-3, -2, 5, -4]), -3)
         array([      0,       1,       8, 1114111], dtype=uint32)
     """
-    distance = values.astype(np.int64) - min_token
-    if distance.size and not _MIN_DISTANCE <= distance.min() <= distance.max() <= _MAX_DISTANCE:
+    if not values.size:
+        return np.zeros(values.shape, dtype=np.uint32)
+    low, high = int(values.min()) - min_token, int(values.max()) - min_token
+    if low >= 0 and high < _SURROGATES:
+        near = values.astype(np.int32)
+        near -= min_token
+        return near.view(np.uint32)
+    if low < _MIN_DISTANCE or high > _MAX_DISTANCE:
         raise DataError(
             f"quantized values from {values.min()} to {values.max()} do not fit into Unicode"
             f" around min_token {min_token}",
             hint="Look for actions far out of their normalization range, or lower the scale.",
         )
+    distance = values.astype(np.int64) - min_token
     points = np.where(distance < 0, distance + _UNICODE_END, distance)
     lifted = (distance >= _SURROGATES) * _N_SURROGATES
     points += lifted
@@ -133,8 +146,9 @@ def values_of_code_points(points: npt.NDArray[np.uint32], min_token: int) -> npt
     return distance
 
 
-def _refuse(scaled: npt.NDArray[np.floating[Any]], held: npt.NDArray[np.bool_]) -> None:
-    rows, _, dims = np.nonzero(~held)
+def _refuse(chunks: npt.NDArray[np.floating[Any]], scale: float) -> None:
+    scaled = np.rint(dct_coefficients(chunks) * scale)
+    rows, _, dims = np.nonzero(~(np.abs(scaled) <= _LARGEST_VALUE))
     kind = "too large to be a token" if np.isfinite(scaled).all() else "not finite"
     raise DataError(
         f"{len(np.unique(rows))} of {len(scaled)} action chunks have values that are {kind}"
