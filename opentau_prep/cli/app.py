@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from opentau_prep import __version__
-from opentau_prep.cli import demo, heads, run, speed
+from opentau_prep.cli import (
+    demo,
+    heads,
+    run,
+    speed,
+    val_plan,
+    val_report,
+)
 
 __all__ = ["app", "main"]
 
@@ -45,6 +52,8 @@ def _root(
 
 heads.register(app)
 speed.register(app)
+val_plan.register(app)
+val_report.register(app)
 run.register(app)
 demo.register(app)
 
