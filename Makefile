@@ -7,6 +7,7 @@ MIXTURE ?= demo/mixture.json
 ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint type check docs clean bench-help \
@@ -18,6 +19,10 @@ help: ## Show this text
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(DEV): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
@@ -25,14 +30,14 @@ demo: $(STAMP) ## Set up, write the demo mixture to demo/, and run every step on
 	$(BIN)/opentau-prep demo --out demo
 	$(BIN)/opentau-prep run --mixture-json demo/mixture.json
 
-test: $(STAMP) ## Set up and run the tests
+test: $(DEV) ## Set up and run the tests
 	$(BIN)/python -m pytest -q $(ARGS)
 
-lint: $(STAMP) ## Check style
+lint: $(DEV) ## Check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-type: $(STAMP) ## Check types
+type: $(DEV) ## Check types
 	$(BIN)/mypy
 
 check: lint type test ## All of the above
