@@ -38,8 +38,8 @@ def fraction_of(name: str) -> float | None:
     """Return 0.01 for `q01`, 0.999 for `q99.9`; None for what is not the name of a quantile."""
     if not is_quantile(name):
         return None
-    digits = name[1:].replace("_", ".")
-    return float(digits) / 100 if "." in digits else float(f"0.{digits}")
+    percent = float(name[1:].replace("_", "."))
+    return percent / 100 if percent <= 100 else None
 
 
 def rank_faults(

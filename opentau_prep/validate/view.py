@@ -19,6 +19,7 @@ from opentau_prep.metadata.resolve import ResolvedEntry
 from opentau_prep.metadata.statsread import STATS, read_stats
 from opentau_prep.notices import Notice, collect_notices
 from opentau_prep.storage import Storage, open_storage
+from opentau_prep.validate.artifacts import FoundArtifact, find_artifacts
 from opentau_prep.validate.footers import Footers, read_footers
 from opentau_prep.validate.tables import TaskRow, read_row_ranges, read_task_rows
 
@@ -46,6 +47,7 @@ class EntrySpec:
         config: The entry as written.
         tolerance_s: Of the timestamp check, after the entry's override.
         skip_timestamp_check: Whether that check is left out, after the entry's override.
+        action_freq: The mixture's.
     """
 
     index: int
@@ -53,6 +55,7 @@ class EntrySpec:
     config: DatasetEntry
     tolerance_s: float
     skip_timestamp_check: bool
+    action_freq: float | None = None
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,11 @@ class DatasetView:
     @property
     def _specs(self) -> Sequence[EntrySpec]:
         return self.target.entries
+
+    @cached_property
+    def artifacts(self) -> Sequence[FoundArtifact]:
+        """The artifacts in the dataset's folder."""
+        return find_artifacts(self)
 
     @cached_property
     def vectors(self) -> Mapping[str, str]:
