@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from opentau_prep import __version__
-from opentau_prep.cli import demo, run, speed
+from opentau_prep.cli import demo, run, speed, validate
 
 __all__ = ["app", "main"]
 
@@ -44,6 +44,7 @@ def _root(
 
 
 speed.register(app)
+validate.register(app)
 run.register(app)
 demo.register(app)
 

@@ -58,7 +58,9 @@ def _rescue(path: Path, error: ConfigError) -> Salvage:
         raise error
     good = [i for i, entry in enumerate(raw) if _is_valid(entry)]
     entries = {"datasets": [raw[i] for i in good]}
-    origins = {new: origin.at(("datasets", old)) for new, old in enumerate(good)}
+    origins: dict[str | int, Origin] = {
+        new: origin.at(("datasets", old)) for new, old in enumerate(good)
+    }
     source = MixtureSource(path=path, files=document.files, mixture_id=path.stem)
     where = Origin(origin.file, {"datasets": Origin(origin.file, origins)})
     settings = {name: value[name] for name in _KEPT if name in value}
@@ -85,9 +87,7 @@ def _faults(error: ConfigError) -> tuple[tuple[str, str], ...]:
     if not lines:
         return ((_json_path(error.where or ""), head),)
     parts = [line.split(": ", 2) for line in lines]
-    return tuple(
-        (part[1], part[2]) if len(part) == 3 else ("", ": ".join(part)) for part in parts
-    )
+    return tuple((part[1], part[2]) if len(part) == 3 else ("", ": ".join(part)) for part in parts)
 
 
 def _json_path(where: str) -> str:

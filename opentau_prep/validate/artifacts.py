@@ -84,7 +84,9 @@ def _candidates(home: Path) -> Iterator[tuple[ArtifactSpec, str, str]]:
         if spec.readers == "own":
             stems = {p.name.removesuffix(suffix) for p in (home / folder).glob(f"*{suffix}")}
         prep = home / PROVENANCE_DIR / below
-        stems |= {p.relative_to(prep).as_posix().removesuffix(".json") for p in prep.rglob("*.json")}
+        stems |= {
+            p.relative_to(prep).as_posix().removesuffix(".json") for p in prep.rglob("*.json")
+        }
         for stem in sorted(stem for stem in stems if not stem.startswith(".")):
             yield spec, f"{folder}/{stem}{suffix}", f"{PROVENANCE_DIR}/{below}/{stem}.json"
 

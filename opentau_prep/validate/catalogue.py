@@ -66,9 +66,7 @@ def pick_rules(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[
     """
     chosen = [_prefix(text, "--select") for text in select] or [""]
     ignored = [_prefix(text, "--ignore") for text in ignore]
-    return tuple(
-        rule for rule in all_rules() if _longest(rule, chosen) > _longest(rule, ignored)
-    )
+    return tuple(rule for rule in all_rules() if _longest(rule, chosen) > _longest(rule, ignored))
 
 
 def find_rule(code: str) -> Rule:

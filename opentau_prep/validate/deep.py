@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,11 +55,7 @@ def plan_slices(target: Target) -> list[Slice]:
     every = np.concatenate([part.episodes for part in parts])
     spread = np.linspace(0, len(every) - 1, min(_SAMPLED_EPISODES, len(every))).astype(int)
     sample = frozenset(int(e) for e in np.sort(every)[spread])
-    return [
-        Slice(target, first, stop, sample)
-        for first, stop in zip(edges[:-1], edges[1:], strict=True)
-        if first < stop
-    ]
+    return [Slice(target, first, stop, sample) for first, stop in pairwise(edges) if first < stop]
 
 
 def scan_slice(piece: Slice) -> FrameSummary:

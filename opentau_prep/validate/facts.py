@@ -12,6 +12,7 @@ import numpy.typing as npt
 from opentau_prep.errors import PrepError
 from opentau_prep.heads import raw_dims, standardize_stats
 from opentau_prep.notices import collect_notices
+from opentau_prep.validate.names import flat_names
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.records import IntArray
@@ -36,6 +37,7 @@ class EntryFacts:
         dims: (state width, action width) after column selection; None without usable stats.
         stats: Its standardized stats; None where they cannot be made.
         root: The dataset's folder.
+        layout: The names of the state's and the actions' dims, as info.json gives them.
     """
 
     index: int
@@ -45,6 +47,7 @@ class EntryFacts:
     dims: tuple[int, int] | None
     stats: Stats | None
     root: str
+    layout: tuple[tuple[str, ...], ...] = ()
 
     @property
     def tags(self) -> tuple[str, str]:
@@ -68,8 +71,26 @@ def _facts(view: DatasetView, entry: ResolvedEntry) -> EntryFacts:
         info[tag] = value if isinstance(value, str) else None
     dims, stats = _standardized(view, entry)
     return EntryFacts(
-        entry.index, entry.name, info, _selected(view, entry), dims, stats, view.target.root
+        entry.index,
+        entry.name,
+        info,
+        _selected(view, entry),
+        dims,
+        stats,
+        view.target.root,
+        _layout(view),
     )
+
+
+def _layout(view: DatasetView) -> tuple[tuple[str, ...], ...]:
+    raw = (view.info or {}).get("features")
+    found = []
+    for name in ("state", "actions"):
+        column = view.vectors.get(name)
+        entry = raw.get(column) if isinstance(raw, Mapping) else None
+        names = flat_names(entry.get("names")) if isinstance(entry, Mapping) else []
+        found.append(tuple(map(str, names)))
+    return tuple(found) if all(found) else ()
 
 
 def _selected(view: DatasetView, entry: ResolvedEntry) -> IntArray | None:

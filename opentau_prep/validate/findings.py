@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,9 +63,9 @@ def hit(
     hint: str = "",
     *,
     file: str | None = None,
-    episodes: Sequence[int] = (),
+    episodes: Iterable[Any] = (),
     column: str | None = None,
-    dims: Sequence[int] = (),
+    dims: Iterable[Any] = (),
 ) -> Hit:
     """Return a hit; NumPy integers are taken for episodes and dims."""
     place = Place(file, tuple(int(e) for e in episodes), column, tuple(int(d) for d in dims))

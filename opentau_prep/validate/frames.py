@@ -134,7 +134,7 @@ class FrameSummary:
         scan = self.scalars.get(name)
         if scan is None:
             return np.zeros(0, dtype=np.int64)
-        return scan.episodes[~scan.counts_up | (scan.first != 0)]
+        return np.asarray(scan.episodes[~scan.counts_up | (scan.first != 0)])
 
     def task_spans(self) -> tuple[IntArray, IntArray, IntArray] | None:
         """Return the episodes, and the smallest and largest task_index of each."""
@@ -189,7 +189,9 @@ def _concatenated(parts: Sequence[R]) -> R | None:
     values: list[Any] = []
     for each in fields(parts[0]):  # type: ignore[arg-type]
         found = [getattr(part, each.name) for part in parts]
-        values.append(_concatenated(found) if isinstance(found[0], Moments) else np.concatenate(found))
+        values.append(
+            _concatenated(found) if isinstance(found[0], Moments) else np.concatenate(found)
+        )
     return type(parts[0])(*values)
 
 

@@ -32,9 +32,7 @@ class Lag:
     correlation: float
 
 
-def lag_curve(
-    state: npt.NDArray[Any], actions: npt.NDArray[Any], *, fps: float
-) -> Floats | None:
+def lag_curve(state: npt.NDArray[Any], actions: npt.NDArray[Any], *, fps: float) -> Floats | None:
     """Return (2 L + 1, D) correlation of velocities at lags -L..L, L one second or 30 frames.
 
     Args:

@@ -38,7 +38,11 @@ class Subject:
 
 
 def find_targets(
-    subject: Subject, *, download: bool = False, artifact_root: Path | None = None, deep: bool = False
+    subject: Subject,
+    *,
+    download: bool = False,
+    artifact_root: Path | None = None,
+    deep: bool = False,
 ) -> tuple[list[Target], list[tuple[str, PrepError]]]:
     """Return the datasets, and (name, why) of those that are nowhere.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from opentau_prep.metadata.info import INFO
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.footers import list_width, value_type
+from opentau_prep.validate.names import flat_names
 from opentau_prep.validate.rule import Rule
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = ["RULES"]
 _STANDARD = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 _USUAL = {"state": "observation.state", "actions": "action"}
 _IMAGE_CHANNELS = (1, 3, 4)
+_MAX_FPS = 1e6
 
 
 def _raw(view: DatasetView) -> Mapping[str, Mapping[str, Any]]:
@@ -170,21 +172,13 @@ def names_count(view: DatasetView) -> Iterator[Hit]:
         feature = (view.features or {}).get(name)
         if feature is None or feature.is_camera or not feature.shape:
             continue
-        names = _flat(raw.get("names"))
+        names = flat_names(raw.get("names"))
         width = int(np.prod(feature.shape))
         if names and width > 1 and len(names) != width:
             yield hit(f"has {width} dims and {len(names)} names", file=INFO, column=name)
         elif len(set(map(str, names))) < len(names) and not feature.is_camera:
             twice = sorted({str(n) for n in names if names.count(n) > 1})
             yield hit(f"dims share names: {listed(twice)}", file=INFO, column=name)
-
-
-def _flat(names: object) -> Sequence[object]:
-    if isinstance(names, Mapping):
-        return [leaf for value in names.values() for leaf in _flat(value)]
-    if isinstance(names, list):
-        return [leaf for value in names for leaf in (_flat(value) or [value])]
-    return []
 
 
 def widths_unlike(view: DatasetView) -> Iterator[Hit]:
@@ -217,8 +211,9 @@ def camera_fps(view: DatasetView) -> Iterator[Hit]:
     for name, raw in _raw(view).items():
         details = raw.get("info") or raw.get("video_info")
         fps = details.get("video.fps") if isinstance(details, Mapping) else None
-        known = isinstance(fps, (int, float)) and view.fps is not None
-        if known and abs(float(fps) - float(view.fps or 0)) > 1e-3 * float(fps):
+        if not isinstance(fps, (int, float)) or view.fps is None or not 0 < fps < _MAX_FPS:
+            continue
+        if abs(fps - view.fps) > 1e-3 * fps:
             yield hit(
                 f"its video has {fps:g} frames a second, the dataset {view.fps:g}",
                 file=INFO,

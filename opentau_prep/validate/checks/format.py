@@ -163,7 +163,9 @@ def fps_invalid(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("fps")) is not None:
         yield hit(fault.message, fault.hint or "", file=INFO)
     elif view.fps is not None and not 1 <= view.fps <= 1000:
-        yield hit(f"fps is {view.fps:g}: robots are recorded at 1 to 1,000 frames a second", file=INFO)
+        yield hit(
+            f"fps is {view.fps:g}: robots are recorded at 1 to 1,000 frames a second", file=INFO
+        )
 
 
 def field_type(view: DatasetView) -> Iterator[Hit]:
@@ -182,8 +184,6 @@ def count_missing(view: DatasetView) -> Iterator[Hit]:
     missing = [n for n in ("total_episodes", "total_frames") if n not in (view.info or {n: 0})]
     if missing and view.info:
         yield hit(f"has no {' and no '.join(missing)}", file=INFO)
-
-
 
 
 _FROM_SOURCE = "Restore the file from its source, or download the dataset again."

@@ -25,12 +25,17 @@ def _lacking(facts: EntryFacts) -> list[str]:
     return [name for name, tag in zip(_TAGS, facts.tags, strict=True) if not tag]
 
 
+def _tagged_layouts(view: MixtureView) -> set[tuple[tuple[str, ...], ...]]:
+    """Return how the dims of datasets with both tags are named: each such layout has a head."""
+    return {f.layout for f in view.facts if f.layout and all(f.tags)}
+
+
 def tag_missing(view: MixtureView) -> Iterator[Hit]:
-    widths = [f.dims for f in view.facts if f.dims is not None and all(f.tags)]
+    layouts = _tagged_layouts(view)
     groups: dict[str, list[str]] = {}
     for facts in view.facts:
         lacking = _lacking(facts)
-        could_share = view.from_file and facts.dims in widths
+        could_share = facts.layout in layouts
         if lacking and (len(lacking) == 1 or could_share):
             groups.setdefault(" and no ".join(lacking), []).append(facts.name)
     for what, names in groups.items():
@@ -38,12 +43,8 @@ def tag_missing(view: MixtureView) -> Iterator[Hit]:
 
 
 def untagged(view: MixtureView) -> Iterator[Hit]:
-    widths = [f.dims for f in view.facts if f.dims is not None and all(f.tags)]
-    names = [
-        f.name
-        for f in view.facts
-        if len(_lacking(f)) == 2 and not (view.from_file and f.dims in widths)
-    ]
+    layouts = _tagged_layouts(view)
+    names = [f.name for f in view.facts if len(_lacking(f)) == 2 and f.layout not in layouts]
     if names:
         yield hit(f"neither robot_type nor control_mode: {listed(names)}; a head of its own each")
 
@@ -110,8 +111,8 @@ RULES = (
         "H001",
         "tag-missing",
         "warning",
-        "A dataset has only one of robot_type and control_mode, or has neither although a head of"
-        " its widths exists in the mixture.",
+        "A dataset has only one of robot_type and control_mode, or has neither although the"
+        " mixture has a head of datasets with the same names of dims.",
         "It falls back to a norm head of its own instead of sharing one: what is learned from it"
         " does not carry over, and a robot at run time finds no head.",
         "Set both in the mixture's entry or in info.json.",
@@ -122,7 +123,8 @@ RULES = (
         "H002",
         "untagged",
         "note",
-        "A dataset has neither robot_type nor control_mode, and no other has its widths.",
+        "A dataset has neither robot_type nor control_mode, and no dataset with both"
+        " names its dims alike.",
         "It gets a norm head of its own, which is all it could have; a robot at run time must ask"
         " for it by the dataset's name.",
         "Set both tags to give the head a name that lasts.",

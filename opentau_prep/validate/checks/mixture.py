@@ -62,9 +62,7 @@ def required_tag_missing(view: MixtureView) -> Iterator[Hit]:
             continue
         lacking = [f.name for f in view.facts if not str(f.info.get(field) or "").strip()]
         if lacking:
-            yield hit(
-                f"{listed(lacking)} have no {field}", file=f"require_non_empty_{field}"
-            )
+            yield hit(f"{listed(lacking)} have no {field}", file=f"require_non_empty_{field}")
 
 
 RULES = (

@@ -75,7 +75,9 @@ def whole_against_episodes(view: DatasetView) -> Iterator[Hit]:
             continue
         try:
             with collect_notices():
-                pooled = aggregate_stats([{column: dict(p)} for p in parts if p is not None])[column]
+                pooled = aggregate_stats([{column: dict(p)} for p in parts if p is not None])[
+                    column
+                ]
         except PrepError:
             continue  # told by the rules on what the stats lack
         true = {s: np.atleast_1d(pooled[s]).astype(np.float64) for s in STATS_COMPARED}
@@ -142,7 +144,9 @@ def quantile_rank(view: DatasetView) -> Iterator[Hit]:
         claimed = (view.whole_stats or {}).get(column)
         if scan is None or claimed is None or not _complete(view, len(scan.episodes)):
             continue
-        names = sorted((s for s in claimed if fraction_of(s) is not None), key=lambda s: fraction_of(s) or 0)
+        names = sorted(
+            (s for s in claimed if fraction_of(s) is not None), key=lambda s: fraction_of(s) or 0
+        )
         equal = view.frames.equal[column] if view.frames else below
         count = scan.moments.count.sum(axis=0)
         faults = rank_faults(names, below, equal, count)

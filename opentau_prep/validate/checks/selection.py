@@ -49,7 +49,7 @@ def excluded_unknown(view: DatasetView) -> Iterator[Hit]:
 def nothing_left(view: DatasetView) -> Iterator[Hit]:
     for spec in view.target.entries if view.episodes is not None and len(view.episodes) else ():
         config = spec.config
-        every = (view.episodes.episode_index.tolist() if view.episodes else ())
+        every = view.episodes.episode_index.tolist() if view.episodes else ()
         chosen = set(config.episodes if config.episodes is not None else every)
         if not chosen - set(config.excluded_episodes or ()):
             yield hit("no episode is left after excluded_episodes", file=_place(spec, "episodes"))

@@ -126,26 +126,28 @@ def _contradictions(entry: Mapping[str, npt.NDArray[Any]]) -> dict[str, list[int
     """Return what cannot be, and in which dims; up to float32 rounding."""
     if not all(stat in entry for stat in _MOMENTS):
         return {}
-    low, high, mean, std = (entry[s].astype(np.float64).ravel() for s in ("min", "max", "mean", "std"))
+    low, high, mean, std = (
+        entry[s].astype(np.float64).ravel() for s in ("min", "max", "mean", "std")
+    )
     if len({len(v) for v in (low, high, mean, std)}) > 1:
         return {}
     slack = _ROUNDING * np.maximum(np.abs(low), np.abs(high)) + 1e-12
     with np.errstate(invalid="ignore"):
-        found = {
+        found: dict[str, npt.NDArray[Any]] = {
             "min is above max": low > high,
             "mean lies outside min and max": (low <= high)
             & ((mean < low - slack) | (mean > high + slack)),
             "std is negative": std < 0,
             # A bound of Popoviciu's: values within a range cannot deviate by more than half of it.
-            "std is larger than half the range": (low <= high) & (std > (high - low) / 2 * 1.05 + slack),
+            "std is larger than half the range": (low <= high)
+            & (std > (high - low) / 2 * 1.05 + slack),
         }
         quantiles = sorted((s for s in entry if is_quantile(s)), key=lambda s: fraction_of(s) or 0)
         rows = [entry[s].astype(np.float64).ravel() for s in quantiles]
         if rows and all(len(row) == len(low) for row in rows):
             block = np.stack([low - slack, *rows, high + slack])
-            found["quantiles are not in order between min and max"] = (
-                (np.diff(block, axis=0) < -slack).any(axis=0)
-            )
+            unordered = np.asarray(np.diff(block, axis=0) < -slack)
+            found["quantiles are not in order between min and max"] = unordered.any(axis=0)
     return {what: np.flatnonzero(mask).tolist() for what, mask in found.items() if mask.any()}
 
 
@@ -184,7 +186,11 @@ def _count(entry: Mapping[str, npt.NDArray[Any]] | None) -> int | None:
 
 def count_missing(view: DatasetView) -> Iterator[Hit]:
     for column in view.vectors.values():
-        lacking = [e for e, s in (view.episodes_stats or {}).items() if column in s and "count" not in s[column]]
+        lacking = [
+            e
+            for e, s in (view.episodes_stats or {}).items()
+            if column in s and "count" not in s[column]
+        ]
         if lacking:
             yield hit(
                 f"{len(lacking):,} episodes have stats without count",
@@ -217,9 +223,10 @@ def image_stats(view: DatasetView) -> Iterator[Hit]:
             yield hit(f"{stat} has the shape {shape}", file=own_stats_file(view), column=name)
             continue
         top = entry.get("max")
-        if top is not None and (np.nanmax(top.astype(np.float64)) > 1.0 + _ROUNDING):
+        brightest = 0.0 if top is None else float(np.fmax.reduce(top.astype(np.float64).ravel()))
+        if brightest > 1.0 + _ROUNDING:
             yield hit(
-                f"its max is {float(np.nanmax(top.astype(np.float64))):g}: pixels of 0 to 255, not 0 to 1",
+                f"its max is {brightest:g}: pixels of 0 to 255, not 0 to 1",
                 file=own_stats_file(view),
                 column=name,
             )

@@ -56,9 +56,9 @@ def near_duplicates(view: DatasetView) -> Iterator[Hit]:
         groups.setdefault(" ".join(text.split()).casefold(), []).append(index)
     for text, indices in groups.items():
         if len(indices) > 1 and text:
-            texts = [repr((view.tasks or {})[i]) for i in indices]
+            told = [repr((view.tasks or {})[i]) for i in indices]
             yield hit(
-                f"tasks {listed(indices)} differ only in case or blanks: {listed(texts, 3)}",
+                f"tasks {listed(indices)} differ only in case or blanks: {listed(told, 3)}",
                 file=tasks_file(view.meta),
             )
 
@@ -89,10 +89,10 @@ def string_unknown(view: DatasetView) -> Iterator[Hit]:
             if text not in known:
                 unknown.setdefault(text, []).append(int(episode))
     if unknown:
-        texts = [repr(text)[:80] for text in unknown]
+        told = [repr(text)[:80] for text in unknown]
         yield hit(
             f"{len(unknown):,} task strings of the episodes table are not in the tasks table:"
-            f" {listed(texts, 3)}",
+            f" {listed(told, 3)}",
             file=tasks_file(view.meta),
             episodes=sorted({e for some in unknown.values() for e in some}),
         )
@@ -132,7 +132,9 @@ def _footer_tasks(view: DatasetView) -> set[int] | None:
     ranges = [footer.ranges.get("task_index") for footer in good.values()]
     if not ranges or any(pair is None for pair in ranges):
         return None
-    return {i for pair in ranges if pair for i in range(pair[0], min(pair[1], pair[0] + 10_000) + 1)}
+    return {
+        i for pair in ranges if pair for i in range(pair[0], min(pair[1], pair[0] + 10_000) + 1)
+    }
 
 
 def task_changes(view: DatasetView) -> Iterator[Hit]:
