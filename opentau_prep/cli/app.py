@@ -14,6 +14,7 @@ from opentau_prep.cli import (
     speed,
     val_plan,
     val_report,
+    validate,
 )
 
 __all__ = ["app", "main"]
@@ -52,6 +53,7 @@ def _root(
 
 heads.register(app)
 speed.register(app)
+validate.register(app)
 val_plan.register(app)
 val_report.register(app)
 run.register(app)
