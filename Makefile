@@ -15,7 +15,7 @@ DEV := $(VENV)/.installed-dev
 
 help: ## Show this text
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
-	@echo "  Pipeline targets: make run|speed-percentiles MIXTURE=path [ARGS='--workers 8']"
+	@echo "  Pipeline targets: make run|heads|speed-percentiles|validate MIXTURE=path [ARGS='--workers 8']"
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -42,7 +42,7 @@ type: $(DEV) ## Check types
 
 check: lint type test ## All of the above
 
-run speed-percentiles: $(STAMP) ## A command on MIXTURE=path
+run heads speed-percentiles validate: $(STAMP) ## A command on MIXTURE=path
 	$(BIN)/opentau-prep $@ --mixture-json $(MIXTURE) $(ARGS)
 
 bench-%: $(DEV) ## A benchmark: bench-frames, bench-heads, bench-help, bench-stats, ...
