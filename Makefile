@@ -7,17 +7,22 @@ MIXTURE ?= demo/mixture.json
 ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type check docs clean bench-help bench-frames \
+.PHONY: help demo test lint type check docs clean \
 	run stats heads speed-percentiles fit-tokenizer validate
 
 help: ## Show this text
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 	@echo "  Pipeline targets: make run|speed-percentiles MIXTURE=path [ARGS='--workers 8']"
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(DEV): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
@@ -25,14 +30,14 @@ demo: $(STAMP) ## Set up, write the demo mixture to demo/, and run every step on
 	$(BIN)/opentau-prep demo --out demo
 	$(BIN)/opentau-prep run --mixture-json demo/mixture.json
 
-test: $(STAMP) ## Set up and run the tests
+test: $(DEV) ## Set up and run the tests
 	$(BIN)/python -m pytest -q $(ARGS)
 
-lint: $(STAMP) ## Check style
+lint: $(DEV) ## Check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-type: $(STAMP) ## Check types
+type: $(DEV) ## Check types
 	$(BIN)/mypy
 
 check: lint type test ## All of the above
@@ -40,11 +45,8 @@ check: lint type test ## All of the above
 run speed-percentiles: $(STAMP) ## A command on MIXTURE=path
 	$(BIN)/opentau-prep $@ --mixture-json $(MIXTURE) $(ARGS)
 
-bench-help: $(STAMP) ## Time `--help` beside `import typer`
-	$(BIN)/python scripts/bench_help.py
-
-bench-frames: $(STAMP) ## Time reading frames and metadata beside plain pyarrow and orjson
-	$(BIN)/python scripts/bench_frames.py
+bench-%: $(DEV) ## A benchmark: bench-frames, bench-heads, bench-help, bench-stats, ...
+	$(BIN)/python scripts/bench_$*.py $(ARGS)
 
 clean: ## Remove what make made here, but not .venv
 	rm -rf demo bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -138,12 +138,12 @@ def main_rank_notices(rank: Rank) -> Iterator[None]:
     They are passed on at the end of the block, also when it raises. Commands and library entry
     points wrap their whole work in it, so that 8 ranks give one warning.
     """
-    with notices.collect_notices() as collected:
-        try:
+    said: list[notices.Notice] = []
+    try:
+        with notices.collect_notices() as said:
             yield
-        finally:
-            said = list(collected)
-    _emit_distinct(said if rank.speaks else [])
+    finally:
+        _emit_distinct(said if rank.speaks else [])
 
 
 def _emit_distinct(said: list[notices.Notice]) -> None:

@@ -197,11 +197,10 @@ def heal(place: Place) -> None:
 
     A provenance that was complete but not yet in place is put there when it describes the artifact.
     """
-    artifact_sha = _sha256_at(place.path)
     for temp in list_temps(place.provenance_path.parent, place.provenance_path.name):
         with claim_leftover(temp) as leftover:
-            if leftover and artifact_sha is not None:
-                _complete(place, temp, artifact_sha)
+            if leftover:
+                _complete(place, temp)
     sweep(place.path.parent)
     sweep(place.provenance_path.parent)
 
@@ -296,13 +295,14 @@ def _provenance_at(path: Path, artifact: str) -> Provenance | None:
     return found if found is not None and found.artifact == artifact else None
 
 
-def _complete(place: Place, temp: Path, artifact_sha: str) -> None:
+def _complete(place: Place, temp: Path) -> None:
     """Put a killed run's finished provenance in place, if the artifact it describes is."""
+    artifact_sha = _sha256_at(place.path)
     current = _provenance_at(place.provenance_path, place.name)
     if current is not None and current.sha256 == artifact_sha:
         return
     left = _provenance_at(temp, place.name)
-    if left is not None and left.sha256 == artifact_sha:
+    if left is not None and artifact_sha is not None and left.sha256 == artifact_sha:
         with contextlib.suppress(OSError):
             os.replace(temp, place.provenance_path)
 

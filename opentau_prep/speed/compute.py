@@ -226,8 +226,8 @@ def _trust(work: _Work, found: Inspection) -> SpeedResult:
     old = found.content or b""
     where = str(found.path)
     rows = decode_rows(old, where)
-    _say_stale(work, found, rows)
     added = missing_rows(rows, work.computed)
+    _say_stale(work, found, [*rows, *added])
     if not added:
         return work.result(rows, "kept", changes=found.changes)
     computed = {row.task_index: row for row in work.computed}

@@ -1,0 +1,131 @@
+"""The byte-level BPE under the action tokenizer: training, encoding, decoding, all on arrays.
+
+Chunks are rows of code points (see `quantize`). Training and coding are the Rust library's; what
+stands here is what makes them fit for actions: all 256 bytes are in the vocabulary, so that nothing
+a policy meets is lost, a chunk is one word, so that a token may be as long as the corpus deserves,
+and memory is known beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from opentau_prep.errors import ConfigError
+
+__all__ = [
+    "decode_points",
+    "encode_points",
+    "strings_of_points",
+    "token_lengths",
+    "train_bpe",
+    "trainer_bytes",
+    "utf8_bytes",
+]
+
+_N_BYTES = 256
+_MIN_FREQUENCY = 2
+_BLOCK_CHUNKS = 1024
+# Peak resident bytes a UTF-8 byte of corpus that the trainer of tokenizers 0.23 takes, rounded up:
+# scripts/measure_bpe_trainer.py finds 100 to 129, depending on chunk length and on how mixed the
+# corpus is.
+_TRAINER_BYTES = 130
+
+
+def strings_of_points(points: npt.NDArray[np.uint32]) -> list[str]:
+    """Return each row of an (N, L) array of code points as one string of L characters."""
+    n, length = points.shape
+    # One decode of the whole block, then slices: NumPy's own '<U' view would drop trailing NULs.
+    text = np.ascontiguousarray(points, dtype="<u4").tobytes().decode("utf-32-le")
+    return [text[i * length : (i + 1) * length] for i in range(n)]
+
+
+def utf8_bytes(points: npt.NDArray[np.uint32]) -> int:
+    """Return how many bytes (N, L) code points take in UTF-8: what the trainer's cost goes by."""
+    beyond = sum(int(np.count_nonzero(points >= edge)) for edge in (0x80, 0x800, 0x10000))
+    return points.size + beyond
+
+
+def trainer_bytes(n_utf8_bytes: int) -> int:
+    """Return an upper estimate of the trainer's peak memory, in bytes, for a corpus so large."""
+    return n_utf8_bytes * _TRAINER_BYTES
+
+
+def train_bpe(
+    points: npt.NDArray[np.uint32], *, vocab_size: int, max_token_length: int | None = None
+) -> Tokenizer:
+    """Return a byte-level BPE trained on chunks, the same for the same chunks in any order.
+
+    Args:
+        points: (N, L) code points, one chunk a row.
+        vocab_size: Tokens in all, the 256 bytes included; fewer come out when the corpus runs out
+            of pairs that occur at least twice.
+        max_token_length: Longest token, in UTF-8 bytes; None means no limit.
+
+    Raises:
+        ConfigError: A vocabulary that has no room for the 256 bytes, a cap below 1, or no chunks.
+    """
+    if vocab_size < _N_BYTES:
+        raise ConfigError(
+            f"a vocabulary of {vocab_size} has no room for the {_N_BYTES} bytes",
+            where="vocab_size",
+            hint=f"Give at least {_N_BYTES + 1}.",
+        )
+    if max_token_length is not None and max_token_length < 1:
+        raise ConfigError(f"must be at least 1, not {max_token_length}", where="max_token_length")
+    if not points.size:
+        raise ConfigError("there are no chunks to fit a tokenizer on")
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=_MIN_FREQUENCY,
+        show_progress=False,
+        special_tokens=[],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        max_token_length=max_token_length,
+    )
+    tokenizer = _new_tokenizer()
+    tokenizer.train_from_iterator(_string_blocks(points), trainer=trainer, length=len(points))
+    return tokenizer
+
+
+def encode_points(tokenizer: Tokenizer, points: npt.NDArray[np.uint32]) -> list[list[int]]:
+    """Return the token ids of each row of (N, L) code points."""
+    blocks = _string_blocks(points)
+    return [code.ids for block in blocks for code in tokenizer.encode_batch_fast(block)]
+
+
+def token_lengths(tokenizer: Tokenizer, points: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+    """Return the number of tokens, (N,) int64, of each row of (N, L) code points."""
+    blocks = _string_blocks(points)
+    lengths = (len(code) for block in blocks for code in tokenizer.encode_batch_fast(block))
+    return np.fromiter(lengths, dtype=np.int64, count=len(points))
+
+
+def decode_points(
+    tokenizer: Tokenizer, ids: Iterable[Sequence[int]]
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+    """Return the code points that token ids stand for.
+
+    Returns:
+        All of them in one flat array, and the number that each id list gave, (N,) int64. Bytes that
+        are not UTF-8, which only ids that no chunk was encoded to can give, come out as U+FFFD.
+    """
+    texts = tokenizer.decode_batch([list(row) for row in ids], skip_special_tokens=False)
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    return np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4"), lengths
+
+
+def _new_tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    # The regex of text models would split a chunk wherever its numbers happen to look like letters.
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _string_blocks(points: npt.NDArray[np.uint32]) -> Iterator[list[str]]:
+    for start in range(0, len(points), _BLOCK_CHUNKS):
+        yield strings_of_points(points[start : start + _BLOCK_CHUNKS])

@@ -1,0 +1,201 @@
+"""Choosing how much to fit on and how long a token may be, by what held-out chunks cost.
+
+Both are questions of data, not of habit: on padded corpora a cap of 64 bytes a token makes
+sequences half as long again, and a few thousand chunks often teach the tokenizer all that it can
+learn. So the cap is chosen by fits on a small prefix of the corpus, and then the prefix is doubled
+until held-out sequences stop getting shorter, the corpus is used up, or memory is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from opentau_prep.notices import warn
+from opentau_prep.tokenizer.bpe import token_lengths, train_bpe, trainer_bytes, utf8_bytes
+
+__all__ = ["AUTO_CAPS", "BpeFit", "BpePlan", "Candidate", "fit_bpe", "proportional_order"]
+
+Points = npt.NDArray[np.uint32]
+AUTO_CAPS: tuple[int | None, ...] = (64, 256, 1024, None)
+_PILOT_CHUNKS = 2000
+_ENOUGH = 0.005
+_TIE = 0.001
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One fit that was tried.
+
+    Attributes:
+        n_chunks: Chunks it was fitted on.
+        max_token_length: Its cap, in bytes; None without one.
+        mean: Mean tokens a held-out chunk.
+        p99: 99th percentile of them.
+        seconds: What the fit took.
+    """
+
+    n_chunks: int
+    max_token_length: int | None
+    mean: float
+    p99: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BpePlan:
+    """What is fixed beforehand.
+
+    Attributes:
+        vocab_size: Tokens in all.
+        caps: Caps to choose from, one when it is given by the user.
+        grow: Whether to start small and double; else all chunks are used at once.
+        memory_bytes: What the trainer may take.
+    """
+
+    vocab_size: int
+    caps: Sequence[int | None] = AUTO_CAPS
+    grow: bool = True
+    memory_bytes: int = 4 << 30
+
+
+@dataclass(frozen=True)
+class BpeFit:
+    """The fit that was chosen, and those it was chosen from.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        chosen: Its row of `candidates`.
+        candidates: All fits, in the order they were made.
+        stopped_by: `converged`, `corpus` (it is used up) or `memory`.
+    """
+
+    tokenizer: Tokenizer
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+    stopped_by: str
+
+
+def proportional_order(counts: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return an order of grouped items whose every prefix holds the groups in proportion.
+
+    Args:
+        counts: Items of each group; items are numbered group after group.
+
+    Returns:
+        (sum of counts,) int64 item numbers. Item k of n stands at (k + 1/2) / n of the way.
+
+    Example:
+        >>> proportional_order([4, 2])
+        array([0, 1, 4, 2, 3, 5])
+    """
+    place = np.concatenate([(np.arange(n) + 0.5) / n for n in counts] or [np.empty(0)])
+    return np.argsort(place, kind="stable").astype(np.int64)
+
+
+def fit_bpe(
+    points: Points,
+    order: npt.NDArray[np.int64],
+    held_out: Points,
+    plan: BpePlan,
+    *,
+    progress: Callable[[Candidate], None] | None = None,
+) -> BpeFit:
+    """Return the BPE whose held-out sequences are shortest within the plan.
+
+    Args:
+        points: (N, L) code points of the corpus.
+        order: (N,) rows of `points`; a fit on n chunks uses the first n of them.
+        held_out: (M, L) code points of chunks from other episodes.
+        plan: What is fixed and what may be tried.
+        progress: Called after every fit.
+
+    A corpus too large for the plan's memory is cut, with a `corpus_cut` notice.
+    """
+    trial = _Trial(points, order, held_out, plan, progress or _silent)
+    limit, stopped_by = _affordable(points, plan)
+    sizes = _sizes(limit) if plan.grow else [limit]
+    caps = list(plan.caps)
+    if len(caps) > 1:
+        caps = [_best_cap([trial.run(sizes[0], cap)[1] for cap in caps])]
+    tokenizer, chosen = trial.run(sizes[0], caps[0])
+    for size in sizes[1:]:
+        grown, candidate = trial.run(size, caps[0])
+        gain = 1 - candidate.mean / chosen.mean
+        if gain >= 0:
+            tokenizer, chosen = grown, candidate
+        if gain < _ENOUGH:
+            stopped_by = "converged"
+            break
+    return BpeFit(tokenizer, chosen, tuple(trial.candidates.values()), stopped_by)
+
+
+class _Trial:
+    """Fits by size and cap, each made once."""
+
+    def __init__(
+        self,
+        points: Points,
+        order: npt.NDArray[np.int64],
+        held_out: Points,
+        plan: BpePlan,
+        progress: Callable[[Candidate], None],
+    ) -> None:
+        self.candidates: dict[tuple[int, int | None], Candidate] = {}
+        self._fits: dict[tuple[int, int | None], Tokenizer] = {}
+        self._points, self._order, self._held_out = points, order, held_out
+        self._plan, self._progress = plan, progress
+
+    def run(self, size: int, cap: int | None) -> tuple[Tokenizer, Candidate]:
+        key = (size, cap)
+        if key not in self.candidates:
+            started = time.perf_counter()
+            chunks = self._points[self._order[:size]]
+            fit = train_bpe(chunks, vocab_size=self._plan.vocab_size, max_token_length=cap)
+            seconds = time.perf_counter() - started
+            lengths = token_lengths(fit, self._held_out)
+            p99 = float(np.percentile(lengths, 99))
+            self.candidates[key] = Candidate(size, cap, float(lengths.mean()), p99, seconds)
+            self._fits[key] = fit
+            self._progress(self.candidates[key])
+        return self._fits[key], self.candidates[key]
+
+
+def _affordable(points: Points, plan: BpePlan) -> tuple[int, str]:
+    per_chunk = trainer_bytes(utf8_bytes(points)) / len(points)
+    limit = max(1, int(plan.memory_bytes / per_chunk))
+    if limit >= len(points):
+        return len(points), "corpus"
+    warn(
+        "corpus_cut",
+        f"fitting on all {len(points):,} chunks would take about "
+        f"{per_chunk * len(points) / 2**30:.1f} GiB; at most {limit:,} are used, which fit into "
+        f"{plan.memory_bytes / 2**30:.1f} GiB",
+        asked=len(points),
+        limit=limit,
+    )
+    return limit, "memory"
+
+
+def _sizes(limit: int) -> list[int]:
+    sizes = [min(_PILOT_CHUNKS, limit)]
+    while sizes[-1] < limit:
+        sizes.append(min(2 * sizes[-1], limit))
+    return sizes
+
+
+def _best_cap(candidates: Sequence[Candidate]) -> int | None:
+    """The shortest mean; among those nearly as short the best p99, then the shortest tokens."""
+    shortest = min(candidate.mean for candidate in candidates)
+    near = [c for c in candidates if c.mean <= shortest * (1 + _TIE)]
+    best = min(near, key=lambda c: (c.p99, c.max_token_length or float("inf")))
+    return best.max_token_length
+
+
+def _silent(candidate: Candidate) -> None:
+    """Progress that nobody asked for."""

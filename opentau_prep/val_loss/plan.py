@@ -1,0 +1,221 @@
+"""One validation pass over all datasets at once, instead of one pass a dataset.
+
+A loop over datasets rounds every dataset up to whole rounds of (ranks x batch size): a dataset of
+one frame keeps one rank busy and all others waiting. Concatenated, only the last round can be
+ragged.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, SupportsIndex
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opentau_prep.errors import ConfigError, DataError
+
+__all__ = ["ValidationPlan", "plan_validation"]
+
+
+@dataclass(frozen=True)
+class ValidationPlan:
+    """Which samples of the concatenated validation sets each rank evaluates, in how many rounds.
+
+    A position is `offset of the dataset + row in its validation set`, the datasets in the order of
+    `lengths`. Each rank has one contiguous range of positions; the ranges follow each other in rank
+    order, cover every position once, and their sizes differ by at most one sample.
+
+    Attributes:
+        lengths: Samples in each dataset's validation set, in mixture order.
+        world_size: Number of ranks.
+        batch_size: Samples a rank evaluates at once.
+    """
+
+    lengths: tuple[int, ...]
+    world_size: int
+    batch_size: int
+
+    @property
+    def total(self) -> int:
+        """Samples in all validation sets together."""
+        return sum(self.lengths)
+
+    @property
+    def rounds(self) -> int:
+        """Batches of the busiest rank: how often all ranks meet if they gather after each."""
+        return _ceil_div(self.total, self.world_size * self.batch_size)
+
+    @property
+    def rounds_per_dataset_loop(self) -> int:
+        """Rounds of a loop over one loader a dataset, its batches dealt to the ranks in turn."""
+        per_round = self.world_size * self.batch_size
+        return sum(_ceil_div(length, per_round) for length in self.lengths)
+
+    def span(self, rank: SupportsIndex) -> tuple[int, int]:
+        """Return the rank's positions as `(start, stop)`.
+
+        Raises:
+            ConfigError: There is no such rank.
+        """
+        r = _whole(rank, "rank", minimum=0)
+        if r >= self.world_size:
+            raise ConfigError(
+                f"rank {r} of a plan for {self.world_size} rank(s)",
+                where="ValidationPlan",
+                hint="Ranks count from 0; plan with the world size that runs.",
+            )
+        share, extra = divmod(self.total, self.world_size)
+        start = r * share + min(r, extra)
+        return start, start + share + (r < extra)
+
+    def indices(self, rank: SupportsIndex) -> NDArray[np.int64]:
+        """Return the rank's positions in the concatenated validation sets, ascending, (n,) int64.
+
+        Raises:
+            ConfigError: There is no such rank.
+        """
+        return np.arange(*self.span(rank), dtype=np.int64)
+
+    def batches(self, rank: SupportsIndex) -> Iterator[NDArray[np.int64]]:
+        """Yield the rank's positions batch by batch: `rounds` arrays on every rank.
+
+        The last array may be shorter, or empty: the rank then only takes part in the gather, so
+        that no rank waits for one that has left the loop.
+
+        Raises:
+            ConfigError: There is no such rank.
+        """
+        start, stop = self.span(rank)
+        for step in range(self.rounds):
+            low = min(start + step * self.batch_size, stop)
+            yield np.arange(low, min(low + self.batch_size, stop), dtype=np.int64)
+
+    def locate(self, positions: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return (dataset, row in its validation set) of each position, two (n,) int64 arrays.
+
+        Args:
+            positions: (n,) integers in `[0, total)`.
+
+        Raises:
+            DataError: A position lies outside the validation sets.
+        """
+        wanted = np.asarray(positions, dtype=np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= self.total):
+            raise DataError(
+                f"positions {wanted.min()} to {wanted.max()} where 0 to {self.total - 1} exist",
+                where="ValidationPlan",
+                hint="Take positions from `indices` or `batches` of the same plan.",
+            )
+        ends = np.asarray(list(accumulate(self.lengths)), dtype=np.int64)
+        dataset = np.searchsorted(ends, wanted, side="right").astype(np.int64)
+        starts = ends - np.asarray(self.lengths, dtype=np.int64)
+        return dataset, wanted - starts[dataset] if wanted.size else wanted
+
+    def idle_shares(self) -> list[float]:
+        """Return, for each rank, the share of the combined pass's rounds that it sits out."""
+        return [1 - _ratio(busy, self.rounds) for busy in self._busy_combined()]
+
+    def idle_shares_per_dataset_loop(self) -> list[float]:
+        """Return, for each rank, the share of the per-dataset loop's rounds that it sits out."""
+        rounds = self.rounds_per_dataset_loop
+        return [1 - _ratio(busy, rounds) for busy in self._busy_per_dataset_loop()]
+
+    @property
+    def expected_speed_up(self) -> float:
+        """Rounds of the per-dataset loop over rounds of this pass; 1 when there is nothing to do.
+
+        Supposes that a round costs the same however full its batches are: true where latency, data
+        loading or the gather dominate, an upper bound where the model's arithmetic does.
+        """
+        return _ratio(self.rounds_per_dataset_loop, self.rounds)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan as a JSON-ready mapping, ranges as `[start, stop)` positions."""
+        offsets = list(accumulate(self.lengths, initial=0))
+        return {
+            "world_size": self.world_size,
+            "batch_size": self.batch_size,
+            "total_samples": self.total,
+            "lengths": list(self.lengths),
+            "offsets": offsets[:-1],
+            "rounds": self.rounds,
+            "rounds_per_dataset_loop": self.rounds_per_dataset_loop,
+            "expected_speed_up": self.expected_speed_up,
+            "ranks": [
+                {
+                    "rank": rank,
+                    "range": list(self.span(rank)),
+                    "samples": self.span(rank)[1] - self.span(rank)[0],
+                    "batches": busy,
+                    "idle_share": idle,
+                    "idle_share_per_dataset_loop": loop_idle,
+                }
+                for rank, (busy, idle, loop_idle) in enumerate(
+                    zip(
+                        self._busy_combined(),
+                        self.idle_shares(),
+                        self.idle_shares_per_dataset_loop(),
+                        strict=True,
+                    )
+                )
+            ],
+        }
+
+    def _busy_combined(self) -> list[int]:
+        spans = (self.span(rank) for rank in range(self.world_size))
+        return [_ceil_div(stop - start, self.batch_size) for start, stop in spans]
+
+    def _busy_per_dataset_loop(self) -> list[int]:
+        batches = [_ceil_div(length, self.batch_size) for length in self.lengths]
+        return [
+            sum(_ceil_div(max(n - rank, 0), self.world_size) for n in batches)
+            for rank in range(self.world_size)
+        ]
+
+
+def plan_validation(
+    lengths: Sequence[SupportsIndex] | NDArray[Any], *, world_size: int, batch_size: int
+) -> ValidationPlan:
+    """Return the plan of one validation pass over the concatenated validation sets.
+
+    Every sample is evaluated once; nothing random is involved, so every rank that calls this with
+    the same arguments holds the same plan. Example: lengths `[1, 4]` over 2 ranks give rank 0
+    positions 0, 1, 2 and rank 1 positions 3, 4.
+
+    Args:
+        lengths: Samples in each dataset's validation set, in mixture order; zeros are allowed.
+        world_size: Number of ranks, at least 1.
+        batch_size: Samples a rank evaluates at once, at least 1.
+
+    Raises:
+        ConfigError: An argument is not a whole number, or is too small.
+    """
+    return ValidationPlan(
+        lengths=tuple(_whole(n, f"lengths[{i}]", minimum=0) for i, n in enumerate(lengths)),
+        world_size=_whole(world_size, "world_size", minimum=1),
+        batch_size=_whole(batch_size, "batch_size", minimum=1),
+    )
+
+
+def _whole(value: SupportsIndex, name: str, *, minimum: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = minimum - 1
+    if number < minimum or isinstance(value, (bool, np.bool_)):
+        raise ConfigError(
+            f"{value!r} where a whole number of at least {minimum} is needed", where=name
+        )
+    return number
+
+
+def _ceil_div(value: int, by: int) -> int:
+    return -(-value // by)
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 1.0

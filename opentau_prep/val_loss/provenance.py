@@ -1,0 +1,175 @@
+"""Which norm heads there are, what they weigh, and which control mode a masked sample had.
+
+The rules work on whole sets of cells, never on the order in which samples came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Protocol
+
+from opentau_prep.errors import ConfigError, DataError
+from opentau_prep.val_loss.samples import NO_HEAD, Cell, unmasked
+
+__all__ = ["UNKNOWN_MODE", "HeadsLike", "Provenance", "recover_modes"]
+
+UNKNOWN_MODE = "unknown"
+_SEPARATOR = "::"
+
+
+class HeadsLike(Protocol):
+    """The part of `NormHeads` that says who is in which head."""
+
+    @property
+    def norm_keys(self) -> Sequence[str]:
+        """Norm keys, by head row."""
+        ...
+
+    @property
+    def dataset_to_norm_index(self) -> Mapping[str, int]:
+        """Mixture-level dataset name -> head row."""
+        ...
+
+    @property
+    def norm_key_to_dataset_names(self) -> Mapping[str, Sequence[str]]:
+        """Norm key -> its members' mixture-level names."""
+        ...
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is known of a mixture beside the samples themselves; all of it is optional.
+
+    Attributes:
+        norm_keys: Norm keys by head row.
+        head_of: Dataset name -> head row, in mixture order.
+        weights: Dataset name -> mixture weight, exact; None when there are none.
+        control_modes: Dataset name -> its control mode, for the datasets that have one.
+    """
+
+    norm_keys: tuple[str, ...] | None = None
+    head_of: Mapping[str, int] = field(default_factory=dict)
+    weights: Mapping[str, Fraction] | None = None
+    control_modes: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        heads: HeadsLike | None = None,
+        weights: Mapping[str, float] | Sequence[float] | None = None,
+        control_modes: Mapping[str, str | None] | None = None,
+    ) -> Provenance:
+        """Return the provenance that these arguments of `GroupedLosses.result` describe.
+
+        Raises:
+            ConfigError: A weight is negative or not finite, a list of weights is not parallel to
+                the heads' datasets, or a dataset of the heads has no weight.
+        """
+        head_of = dict(heads.dataset_to_norm_index) if heads is not None else {}
+        modes = {name: unmasked(mode) for name, mode in (control_modes or {}).items()}
+        return cls(
+            norm_keys=tuple(heads.norm_keys) if heads is not None else None,
+            head_of=head_of,
+            weights=None if weights is None else _exact_weights(weights, list(head_of)),
+            control_modes={name: mode for name, mode in modes.items() if mode is not None},
+        )
+
+    def head_label(self, row: int) -> str:
+        """Return the norm key of a row, or the row's number when the heads are not known."""
+        return str(row) if self.norm_keys is None else self.norm_keys[row]
+
+    def members(self, row: int, seen: Iterable[str]) -> list[str]:
+        """Return a head's datasets: all of them when the heads are known, else those in `seen`."""
+        if self.norm_keys is None:
+            return sorted(seen)
+        return [name for name, head in self.head_of.items() if head == row]
+
+    def head_mode(self, row: int) -> str | None:
+        """Return the control mode in a row's norm key; None for a dataset's fallback head."""
+        if self.norm_keys is None or row == NO_HEAD:
+            return None
+        key = self.norm_keys[row]
+        # A fallback head is named after its only member, whatever characters that name has.
+        if key in self.head_of or _SEPARATOR not in key:
+            return None
+        return unmasked(key.rpartition(_SEPARATOR)[2])
+
+    def check(self, cells: Iterable[Cell]) -> None:
+        """Check that the samples' head rows are those of the mixture.
+
+        Raises:
+            DataError: A row does not exist, or is not the row of the sample's dataset.
+        """
+        if self.norm_keys is None:
+            return
+        for cell in cells:
+            expected = self.head_of.get(cell.dataset, NO_HEAD)
+            if cell.dataset_index != expected:
+                told = "say that it has none" if expected == NO_HEAD else f"say {expected}"
+                raise DataError(
+                    f"samples of {cell.dataset} say norm-head row {cell.dataset_index}, the heads "
+                    f"{told}",
+                    where=f"dataset {cell.dataset}",
+                    hint="Pass the heads that training used; dataset_index is the head's row in "
+                    "them (-1 for a dataset without a head).",
+                )
+
+
+def recover_modes(cells: Iterable[Cell], known: Provenance) -> dict[Cell, str]:
+    """Return each cell's control mode: its own, or the one that training dropped out of it.
+
+    A masked one is taken from the first of these that has one: the dataset's declared control mode;
+    the norm key of the sample's head; the one mode that other samples of the dataset show; the one
+    mode that other samples of the head show. Otherwise it is `unknown`.
+    """
+    cells = list(cells)
+    by_dataset = _single_modes((cell.dataset, cell.control_mode) for cell in cells)
+    by_head = _single_modes(
+        (cell.dataset_index, cell.control_mode) for cell in cells if cell.dataset_index != NO_HEAD
+    )
+    return {
+        cell: cell.control_mode
+        or known.control_modes.get(cell.dataset)
+        or known.head_mode(cell.dataset_index)
+        or by_dataset.get(cell.dataset)
+        or by_head.get(cell.dataset_index)
+        or UNKNOWN_MODE
+        for cell in cells
+    }
+
+
+def _single_modes(pairs: Iterable[tuple[Any, str | None]]) -> dict[Any, str]:
+    """Return key -> mode for the keys that show exactly one."""
+    shown: dict[Any, set[str]] = {}
+    for key, mode in pairs:
+        if mode is not None:
+            shown.setdefault(key, set()).add(mode)
+    return {key: next(iter(modes)) for key, modes in shown.items() if len(modes) == 1}
+
+
+def _exact_weights(
+    weights: Mapping[str, float] | Sequence[float], names: list[str]
+) -> dict[str, Fraction]:
+    if not isinstance(weights, Mapping):
+        if len(weights) != len(names):
+            raise ConfigError(
+                f"{len(weights)} weights for the {len(names)} datasets of the heads",
+                where="weights",
+                hint="Pass one a dataset in the heads' order, or a mapping by dataset name.",
+            )
+        weights = dict(zip(names, weights, strict=True))
+    if missing := [name for name in names if name not in weights]:
+        raise ConfigError(f"no weight for {', '.join(missing[:10])}", where="weights")
+    exact = {}
+    for name, weight in weights.items():
+        try:
+            exact[name] = Fraction(float(weight))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ConfigError(
+                f"{weight!r} is not a finite number", where=f"weight of {name}"
+            ) from error
+        if exact[name] < 0:
+            raise ConfigError(f"{weight!r} is negative", where=f"weight of {name}")
+    return exact

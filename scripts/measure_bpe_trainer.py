@@ -1,0 +1,97 @@
+"""Measure what the BPE trainer costs: time and peak memory by corpus size, token cap and shape.
+
+    python scripts/measure_bpe_trainer.py                 # a table on generated chunks
+    python scripts/measure_bpe_trainer.py --sizes 1000,4000 --dims 14,32 --caps none,64
+
+Each row is a process of its own, so that its peak memory is its own. "bytes/byte" is peak memory of
+the training step beside the corpus's UTF-8 bytes: the number that `opentau_prep.tokenizer.bpe`
+estimates by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+HEADER = ("chunks", "dims", "cap", "MB", "seconds", "peak MB", "bytes/byte", "held-out tokens")
+
+
+def generated_chunks(n: int, used_dims: int, seed: int) -> np.ndarray:
+    """Return (n, 50, 32) float32 normalized chunks: smooth, noisy, padded beyond `used_dims`."""
+    rng = np.random.default_rng(seed)
+    steps = np.linspace(0, 1, 50)[None, :, None]
+    start, end = rng.uniform(-1, 1, (2, n, 1, used_dims))
+    end = start + (end - start) * rng.uniform(0, 0.5, (n, 1, 1))
+    path = start + (end - start) * steps**3 * (10 - 15 * steps + 6 * steps**2)
+    path += rng.normal(size=path.shape) * rng.choice([0, 0.002, 0.01], size=(n, 1, 1))
+    chunks = np.zeros((n, 50, 32), dtype=np.float32)
+    chunks[..., :used_dims] = path
+    return chunks
+
+
+def measure_one(n: int, used_dims: int, cap: int | None) -> dict[str, float]:
+    from opentau_prep.tokenizer import bpe, quantize
+
+    def points_of(count: int, seed: int) -> np.ndarray:
+        blocks = [
+            generated_chunks(min(1000, count - i), used_dims, seed + i)
+            for i in range(0, count, 1000)
+        ]
+        values = np.concatenate([quantize.quantize(block, 10) for block in blocks])
+        return quantize.code_points(values, quantize.choose_min_token(int(values.min())))
+
+    points, held_out = points_of(n, 0), points_of(500, 10**6)
+    before = _peak_bytes()
+    started = time.perf_counter()
+    tokenizer = bpe.train_bpe(points, vocab_size=2048, max_token_length=cap)
+    seconds = time.perf_counter() - started
+    size = bpe.utf8_bytes(points)
+    grown = _peak_bytes() - before
+    return {
+        "mb": size / 1e6,
+        "seconds": seconds,
+        "peak_mb": grown / 1e6,
+        "ratio": grown / size,
+        "tokens": float(bpe.token_lengths(tokenizer, held_out).mean()),
+    }
+
+
+def _peak_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", default="1000,4000,8000")
+    parser.add_argument("--dims", default="7,14,32", help="action dims that move, of 32")
+    parser.add_argument("--caps", default="none,64")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure_one(*json.loads(args.one))))
+        return
+    print(*(f"{name:>15}" for name in HEADER))
+    caps = [None if cap == "none" else int(cap) for cap in args.caps.split(",")]
+    dims = [int(dim) for dim in args.dims.split(",")]
+    sizes = [int(size) for size in args.sizes.split(",")]
+    for used, cap, n in itertools.product(dims, caps, sizes):
+        command = [sys.executable, __file__, "--one", json.dumps([n, used, cap])]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        out = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+        row = json.loads(out)
+        cells = [n, used, cap or "none"]
+        cells += [f"{row[k]:.1f}" for k in ("mb", "seconds", "peak_mb", "ratio", "tokens")]
+        print(*(f"{cell!s:>15}" for cell in cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The shell of the command line: streams, documents, exit codes, help."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from builders import tiny_dataset
+from cli_runner import command, environment, run_cli
+
+from opentau_prep.cli.app import app
+
+
+def _commands():
+    return [c.name or c.callback.__name__ for c in app.registered_commands]
+
+
+@pytest.mark.parametrize("name", _commands())
+def test_help_of_every_command_has_an_example(name):
+    ran = run_cli(name, "--help")
+    assert ran.code == 0
+    assert f"opentau-prep {name}" in ran.out
+    for option in ("--json", "--dry-run", "--force", "--workers", "--artifact-root"):
+        assert option in ran.out
+
+
+def test_help_and_import_load_nothing_heavy():
+    code = (
+        "import sys, opentau_prep, runpy\n"
+        "sys.argv = ['opentau-prep', '--help']\n"
+        "try: runpy.run_module('opentau_prep', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'pyarrow', 'sklearn', 'tokenizers', 'numpy', 'pydantic', 'torch'}\n"
+        "sys.stderr.write(repr(sorted(heavy & set(sys.modules))))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
+    )
+    assert done.stderr == "[]"
+
+
+def test_version_is_the_package_version():
+    import opentau_prep
+
+    assert run_cli("--version").out == f"opentau-prep {opentau_prep.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["speed-percentiles"], 2, "no dataset given"),
+        (["speed-percentiles", "--nonsense"], 2, "--nonsense"),
+        (["speed-percentiles", "--workers", "0", "x"], 2, "--workers"),
+        (["speed-percentiles", "--engine", "abacus", "{root}"], 2, "abacus"),
+        (["speed-percentiles", "--engine", "dask", "{root}"], 4, "dask"),
+        (["speed-percentiles", "-q", "-v", "{root}"], 2, "contradict"),
+        (["speed-percentiles", "/nonexistent"], 3, "/nonexistent"),
+        (["speed-percentiles", "{root}", "--mixture-json", "m.json"], 2, "exclude each other"),
+        (["run", "--mixture-json", "/nonexistent.json"], 2, "/nonexistent.json"),
+        (["speed-percentiles", "s3://bucket/x"], 2, "s3://"),
+    ],
+)
+def test_expected_error_one_message_and_its_exit_code(args, code, says, tmp_path):
+    root = tiny_dataset(tmp_path)
+    ran = run_cli(*(a.format(root=root) for a in args))
+    assert ran.code == code, ran.err
+    assert says in ran.err
+    assert "Traceback" not in ran.err
+    assert ran.out == ""
+
+
+def test_json_error_is_one_document_too(tmp_path):
+    ran = run_cli("speed-percentiles", tmp_path / "nothing", "--json")
+    assert ran.code == 3
+    assert ran.json["error"]["kind"] == "MetadataError"
+    assert ran.json["exit_code"] == 3
+
+
+def test_launcher_variables_that_make_no_sense_exit_2(tmp_path):
+    ran = run_cli("speed-percentiles", tmp_path, env={"RANK": "x", "WORLD_SIZE": "2"})
+    assert ran.code == 2
+    assert "RANK" in ran.err
+
+
+def test_quiet_prints_nothing_but_keeps_warnings(tmp_path):
+    root = tiny_dataset(tmp_path, n_episodes=3)
+    (root / "meta/speed_percentiles.jsonl").write_text("")
+    ran = run_cli("speed-percentiles", root, "--quiet")
+    assert (ran.code, ran.out) == (0, "")
+    assert len(ran.warnings) == 1
+
+
+def test_names_from_files_are_text_not_markup(tmp_path):
+    root = tiny_dataset(tmp_path, name="[bold]x[red]", n_episodes=3, tasks=("[red]do[/]",))
+    ran = run_cli("speed-percentiles", root)
+    assert ran.code == 0, ran.err
+    assert "[bold]x[red]" in ran.out
+    assert "[red]do[/]" in ran.out
+
+
+@pytest.mark.parametrize("option", ["--json", "--force"])
+def test_reader_of_stdout_gone_no_complaint(tmp_path, option):
+    root = tiny_dataset(tmp_path)
+    process = subprocess.Popen(
+        command("speed-percentiles", root, option),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 0
+
+
+def test_interrupt_exit_130_without_traceback(tmp_path):
+    root = tiny_dataset(tmp_path)
+    # Another rank waits for the main one: a place where Ctrl-C surely finds the command at work.
+    process = subprocess.Popen(
+        command("speed-percentiles", root),
+        env=environment({"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(2.0)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Interrupted" in err
+    assert "Traceback" not in err
+
+
+def test_demo_then_run_then_fresh(tmp_path):
+    assert run_cli("demo", "--out", tmp_path / "demo").code == 0
+    mixture = tmp_path / "demo/mixture.json"
+    first = run_cli("run", "--mixture-json", mixture, "--json")
+    assert first.code == 0, first.err
+    written = {p: p.read_bytes() for p in (tmp_path / "demo").rglob("*") if p.is_file()}
+    second = run_cli("run", "--mixture-json", mixture, "--json")
+    assert second.code == 0, second.err
+    assert {p: p.read_bytes() for p in (tmp_path / "demo").rglob("*") if p.is_file()} == written
+    for step in second.json["steps"]:
+        assert not any(d.get("status") == "written" for d in step.get("datasets", []))
+
+
+def test_mixture_faults_name_file_path_value_and_nearest_field(tmp_path):
+    path = tmp_path / "mixture.json"
+    path.write_text(json.dumps({"datasets": [{"repo_id": "a/b", "robot_typ": "x"}]}))
+    ran = run_cli("run", "--mixture-json", path)
+    assert ran.code == 2
+    for part in (str(path), "datasets[0].robot_typ", "robot_type"):
+        assert part in ran.err

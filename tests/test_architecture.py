@@ -1,0 +1,95 @@
+"""The layout holds: who may import whom, how long a module may be, what is public."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import opentau_prep
+
+PACKAGE = Path(opentau_prep.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+# A room may import those to its left, and itself.
+ORDER = [
+    "errors", "notices", "storage", "artifacts", "engine", "context", "config", "pooling",
+    "metadata", "normalization", "frames", "stats", "heads", "speed", "tokenizer", "val_loss",
+    "validate", "demo", "pipeline", "cli",
+]  # fmt: skip
+LONGEST = 400
+
+
+def _room(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def _imports(path, *, top_level_only=False):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            if node.module == "opentau_prep":
+                yield from (f"opentau_prep.{alias.name}" for alias in node.names)
+
+
+def _typing_only(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for child in ast.walk(node):
+                if isinstance(child, ast.ImportFrom):
+                    found.add(child.module)
+    return found
+
+
+def _checked():
+    return [p for p in MODULES if _room(p) not in ("__init__", "__main__")]
+
+
+@pytest.mark.parametrize("path", _checked(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_rooms_import_only_what_stands_before_them(path):
+    room = _room(path)
+    assert room in ORDER, f"a new room {room!r} needs its place in the order"
+    typing_only = _typing_only(path)
+    for name in _imports(path):
+        parts = name.split(".")
+        if parts[0] != "opentau_prep" or len(parts) < 2 or name in typing_only:
+            continue
+        if parts[1] in opentau_prep._PUBLIC or parts[1] == "__version__":
+            continue
+        # The context maps with the engine, which is imported when it is used.
+        assert ORDER.index(parts[1]) <= ORDER.index(room), f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_command_line_draws(path):
+    if _room(path) == "cli":
+        return
+    for name in _imports(path):
+        assert name.split(".")[0] not in ("typer", "rich", "click"), path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_modules_stay_short_and_free_of_private_names_of_others(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST, path
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("opentau_prep"):
+            private = [a.name for a in node.names if a.name.startswith("_")]
+            assert private in ([], ["__version__"]), f"{path} imports {private}"
+
+
+def test_public_names_resolve():
+    for name in opentau_prep.__all__:
+        assert getattr(opentau_prep, name) is not None
+
+
+def test_torch_is_never_imported():
+    for path in MODULES:
+        assert not any(n.split(".")[0] == "torch" for n in _imports(path)), path

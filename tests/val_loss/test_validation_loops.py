@@ -1,0 +1,121 @@
+"""The example loops, run as users run them: real processes, ragged last batches, one result."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "scripts"
+
+
+def start(script, *arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPTS / script), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(*processes):
+    try:
+        for process in processes:
+            said, _ = process.communicate(timeout=120)
+            assert process.returncode == 0, said
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return str(server.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_accelerate_loop_two_processes_equal_one(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("accelerate")
+    alone, together = tmp_path / "one.json", tmp_path / "two.json"
+    finish(start("validation_loop_accelerate.py", "--batch-size", 5, "--out", alone))
+    port = free_port()
+    ranks = [
+        start(
+            "validation_loop_accelerate.py", "--batch-size", 3, "--out", together,
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    finish(*ranks)
+    one = json.loads(alone.read_text())
+    # 32 samples: 16 a rank in batches of 3, the last of one sample.
+    assert [g["samples"] for g in one["result"]["groups"]] == [4, 1, 20, 7]
+    assert json.loads(together.read_text()) == one
+    assert "Validation/lab/arm-2/joint/MSE" in one["result"]["metrics"]
+
+
+def test_accelerate_loop_every_round_gathers_once_full_batches():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("accelerate")
+    spec = importlib.util.spec_from_file_location("loop", SCRIPTS / "validation_loop_accelerate.py")
+    loop = importlib.util.module_from_spec(spec)
+    sys.modules["loop"] = loop
+    spec.loader.exec_module(loop)
+    shapes = []
+
+    class LastOfThree:
+        """Stands in for the accelerator of a rank that has nothing left in the last round."""
+
+        process_index, device = 2, "cpu"
+
+        def gather(self, rows):
+            shapes.append(tuple(rows.shape))
+            return rows
+
+    plan = loop.plan_validation([4, 3], world_size=3, batch_size=2)
+    losses = loop.validate(
+        LastOfThree(), plan, loop.SOURCES,
+        lambda positions: {"MSE": (positions.double(), torch.ones(len(positions)))}, ["MSE"],
+    )  # fmt: skip
+    assert shapes == [(2, 3)] * plan.rounds
+    groups = losses.result()["groups"]
+    assert [(g["dataset"], g["samples"]) for g in groups] == [("lab/arm-2", 2)]
+    assert groups[0]["losses"]["MSE"]["loss"] == (5 + 6) / 2
+
+
+@pytest.mark.parametrize(("world_size", "batch_size"), [(3, 5)])
+def test_numpy_loop_several_processes_equal_one(tmp_path, world_size, batch_size):
+    alone, together = tmp_path / "one.json", tmp_path / "many.json"
+    script = "validation_loop_numpy.py"
+    finish(
+        start(script, "--world-size", 1, "--batch-size", 32, "--out", alone),
+        start(script, "--world-size", world_size, "--batch-size", batch_size, "--out", together),
+    )
+    assert together.read_text() == alone.read_text()
+
+
+def test_bench_val_per_dataset_batches_cover_every_sample_once():
+    spec = importlib.util.spec_from_file_location("bench_val", SCRIPTS / "bench_val.py")
+    bench = importlib.util.module_from_spec(spec)
+    sys.modules["bench_val"] = bench
+    spec.loader.exec_module(bench)
+    lengths = bench.representative_lengths()
+    assert sorted(lengths)[-10:] == [2000] * 10
+    assert len(lengths) == 210
+    assert max(sorted(lengths)[:200]) <= 5
+    plan = bench.plan_validation([3, 0, 11, 1], world_size=2, batch_size=2)
+    seen = []
+    for rank in range(2):
+        batches = list(bench.per_dataset_batches(plan, rank))
+        assert len(batches) == plan.rounds_per_dataset_loop
+        seen += [position for batch in batches for position in batch.tolist()]
+    assert sorted(seen) == list(range(15))
