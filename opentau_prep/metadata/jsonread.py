@@ -40,6 +40,10 @@ class JsonLines:
     rows: Sequence[dict[str, Any]]
     numbers: Sequence[int]
 
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (line number, object)."""
+        return zip(self.numbers, self.rows, strict=True)
+
     def place(self, row: int) -> str:
         """Return where a row stands, for messages."""
         return f"{self.where}, line {self.numbers[row]}"

@@ -110,8 +110,8 @@ def test_locate_not_found_lists_every_place_once(tmp_path: Path) -> None:
     assert "--download" in text
     with pytest.raises(MetadataError) as caught:
         locate_dataset(repo_id="own/er", root="gone", json_dir=tmp_path)
-    assert "\n  gone\n" in str(caught.value)
-    assert f"\n  {tmp_path}/gone\n" in str(caught.value)
+    assert f"in gone, {tmp_path}/gone. Correct the path" in str(caught.value)
+    assert "\n" not in text + str(caught.value)
 
 
 @pytest.mark.parametrize(
