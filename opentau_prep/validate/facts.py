@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from opentau_prep.errors import PrepError
 from opentau_prep.heads import raw_dims, standardize_stats
+from opentau_prep.metadata.info import as_integer
 from opentau_prep.notices import collect_notices
 from opentau_prep.validate.names import flat_names
 
@@ -64,7 +65,7 @@ def collect_facts(view: DatasetView) -> list[EntryFacts]:
 
 
 def _facts(view: DatasetView, entry: ResolvedEntry) -> EntryFacts:
-    info = {"total_frames": (view.info or {}).get("total_frames")}
+    info: dict[str, Any] = {"total_frames": as_integer((view.info or {}).get("total_frames"))}
     for tag in ("robot_type", "control_mode"):
         override = getattr(entry.config, tag)
         value = override if override is not None else (view.info or {}).get(tag)

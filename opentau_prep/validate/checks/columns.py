@@ -136,7 +136,7 @@ def width_differs(view: DatasetView) -> Iterator[Hit]:
         found = list_width(kind)
         if found is None and view.frames is not None:
             found = view.frames.width(name)
-        if found is not None and found != declared:
+        if found is not None and found != declared and declared > 0:
             yield hit(
                 f"info.json says {declared} dims, the data holds {found}",
                 file=first[0] if first else None,
@@ -184,7 +184,7 @@ def names_count(view: DatasetView) -> Iterator[Hit]:
 def widths_unlike(view: DatasetView) -> Iterator[Hit]:
     features = view.features or {}
     widths = {n: int(np.prod(features[c].shape)) for n, c in view.vectors.items()}
-    if len(widths) == 2 and widths["state"] != widths["actions"]:
+    if len(widths) == 2 and widths["state"] != widths["actions"] and all(widths.values()):
         yield hit(
             f"the state has {widths['state']} dims, the actions {widths['actions']}", file=INFO
         )

@@ -147,7 +147,9 @@ def _contradictions(entry: Mapping[str, npt.NDArray[Any]]) -> dict[str, list[int
         if rows and all(len(row) == len(low) for row in rows):
             block = np.stack([low - slack, *rows, high + slack])
             lowest = np.diff(block, axis=0).min(axis=0)
-            found["quantiles are not in order between min and max"] = lowest < -slack
+            found["quantiles are not in order between min and max"] = (lowest < -slack) & (
+                low <= high
+            )
     return {what: np.flatnonzero(mask).tolist() for what, mask in found.items() if mask.any()}
 
 
