@@ -60,6 +60,13 @@ class StepOutcome:
     failed: bool
 
 
+def _heads(resolved: ResolvedMixture, context: RunContext) -> Report:
+    from opentau_prep.heads.compute import default_out, prepare_heads
+    from opentau_prep.heads.options import HeadOptions
+
+    return prepare_heads(resolved, context, HeadOptions(), out=default_out(resolved, context))
+
+
 def _speed(resolved: ResolvedMixture, context: RunContext) -> Report:
     from opentau_prep.speed import prepare_speed
 
@@ -75,6 +82,7 @@ def _validate(resolved: ResolvedMixture, context: RunContext) -> ValidateReport:
 
 
 STEPS: tuple[Step, ...] = (
+    Step("heads", _heads),
     Step("speed-percentiles", _speed),
     # Last: it sees what the others have written.
     Step("validate", _validate, failed=lambda report: report.exit_code() != 0),

@@ -95,7 +95,7 @@ def one_twice(episodes):
 
 
 def no_names(features: dict[str, Any]) -> dict[str, Any]:
-    return {k: "nothing" for k in features}
+    return dict.fromkeys(features, "nothing")
 
 
 MUTATIONS = (
