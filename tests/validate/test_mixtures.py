@@ -151,3 +151,14 @@ def test_validate_wide_dataset_is_named(tmp_path: Path) -> None:
     file.write_text(json.dumps({"datasets": [{"repo_id": "lab/wide", "root": str(root)}]}))
 
     assert codes_of(check_mixture(file)) == {"C012", "H005"}
+
+
+def test_validate_audit_demo_names_the_planted_faults(tmp_path: Path) -> None:
+    from opentau_prep.demo.mixture import write_demo
+
+    report = check_mixture(write_demo(tmp_path / "demo", variant="audit"))
+
+    misfits = [f.message for f in report.findings if f.code == "H007"]
+    assert len(misfits) == 2
+    assert "demo/audit_03" in misfits[0]
+    assert "demo/audit_07" in misfits[1]

@@ -16,7 +16,7 @@ from opentau_prep.validate.catalogue import all_rules
 def test_validate_clean_dataset_says_nothing(tmp_path: Path, version) -> None:
     write_broken(tmp_path / "clean", mutation("clean", "", version))
 
-    assert check(tmp_path / "clean").findings == []
+    assert list(check(tmp_path / "clean").findings) == []
 
 
 @pytest.mark.parametrize("change", MUTATIONS, ids=[m.name.replace(" ", "-") for m in MUTATIONS])

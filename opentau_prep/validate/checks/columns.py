@@ -10,7 +10,6 @@ import numpy as np
 from opentau_prep.metadata.info import INFO
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.footers import list_width, value_type
-from opentau_prep.validate.names import flat_names
 from opentau_prep.validate.rule import Rule
 
 if TYPE_CHECKING:
@@ -168,11 +167,10 @@ def names_nested(view: DatasetView) -> Iterator[Hit]:
 
 
 def names_count(view: DatasetView) -> Iterator[Hit]:
-    for name, raw in _raw(view).items():
-        feature = (view.features or {}).get(name)
-        if feature is None or feature.is_camera or not feature.shape:
+    for name, feature in (view.features or {}).items():
+        if feature.is_camera or not feature.shape:
             continue
-        names = flat_names(raw.get("names"))
+        names = list(feature.names)
         width = int(np.prod(feature.shape))
         if names and width > 1 and len(names) != width:
             yield hit(f"has {width} dims and {len(names)} names", file=INFO, column=name)
