@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.engine import Failure
     from opentau_prep.metadata.resolve import ResolvedMixture
+    from opentau_prep.validate import ValidateReport
 
 __all__ = ["STEPS", "Report", "Step", "StepOutcome", "run_pipeline"]
 
@@ -31,6 +32,10 @@ class Report(Protocol):
         ...
 
 
+def _has_failures(report: Report) -> bool:
+    return bool(report.failures)
+
+
 @dataclass(frozen=True)
 class Step:
     """One step.
@@ -38,18 +43,21 @@ class Step:
     Attributes:
         name: The command that does it alone.
         run: Does it.
+        failed: Whether its report makes the exit code 1.
     """
 
     name: str
-    run: Callable[[ResolvedMixture, RunContext], Report]
+    run: Callable[[ResolvedMixture, RunContext], Any]
+    failed: Callable[[Any], bool] = _has_failures
 
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """A step's name and report."""
+    """A step's name and report, and whether that makes the exit code 1."""
 
     name: str
     report: Report
+    failed: bool
 
 
 def _heads(resolved: ResolvedMixture, context: RunContext) -> Report:
@@ -65,7 +73,20 @@ def _speed(resolved: ResolvedMixture, context: RunContext) -> Report:
     return prepare_speed(resolved, context)
 
 
-STEPS: tuple[Step, ...] = (Step("heads", _heads), Step("speed-percentiles", _speed))
+def _validate(resolved: ResolvedMixture, context: RunContext) -> ValidateReport:
+    from opentau_prep.validate import Subject, validate
+
+    path = resolved.mixture.path
+    name = path.name if path is not None else "the datasets together"
+    return validate(Subject(resolved.mixture, name, from_file=path is not None), context)
+
+
+STEPS: tuple[Step, ...] = (
+    Step("heads", _heads),
+    Step("speed-percentiles", _speed),
+    # Last: it sees what the others have written.
+    Step("validate", _validate, failed=lambda report: report.exit_code() != 0),
+)
 
 
 def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
@@ -80,5 +101,6 @@ def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
     outcomes: list[StepOutcome] = []
     for step in STEPS:
         resolved = resolve_mixture(mixture, options)
-        outcomes.append(StepOutcome(step.name, step.run(resolved, context)))
+        report = step.run(resolved, context)
+        outcomes.append(StepOutcome(step.name, report, step.failed(report)))
     return outcomes

@@ -76,10 +76,12 @@ def speed_table(report: SpeedReport) -> Render:
 def run_tables(outcomes: Sequence[StepOutcome]) -> Render:
     """Return what draws the outcome of `run`: each step as its own command shows it."""
     from opentau_prep.cli.heads_tables import heads_tables
+    from opentau_prep.cli.lint import render_report
 
     drawn: dict[str, Callable[[Any], Render]] = {
         "heads": heads_tables,
         "speed-percentiles": speed_table,
+        "validate": render_report,
     }
 
     def render(console: Console) -> None:
