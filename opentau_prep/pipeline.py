@@ -52,13 +52,32 @@ class StepOutcome:
     report: Report
 
 
+def _heads(resolved: ResolvedMixture, context: RunContext) -> Report:
+    from opentau_prep.heads.compute import default_out, prepare_heads
+    from opentau_prep.heads.options import HeadOptions
+
+    return prepare_heads(resolved, context, HeadOptions(), out=default_out(resolved, context))
+
+
 def _speed(resolved: ResolvedMixture, context: RunContext) -> Report:
     from opentau_prep.speed import prepare_speed
 
     return prepare_speed(resolved, context)
 
 
-STEPS: tuple[Step, ...] = (Step("speed-percentiles", _speed),)
+def _validate(resolved: ResolvedMixture, context: RunContext) -> Report:
+    from opentau_prep.validate import Subject, validate
+
+    path = resolved.mixture.path
+    name = path.name if path is not None else "the datasets together"
+    return validate(Subject(resolved.mixture, name, from_file=path is not None), context)
+
+
+STEPS: tuple[Step, ...] = (
+    Step("heads", _heads),
+    Step("speed-percentiles", _speed),
+    Step("validate", _validate),
+)
 
 
 def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:

@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from opentau_prep import __version__
-from opentau_prep.cli import demo, run, speed, stats
+from opentau_prep.cli import (
+    demo,
+    heads,
+    run,
+    speed,
+    stats,
+    val_plan,
+    val_report,
+    validate,
+)
 
 __all__ = ["app", "main"]
 
@@ -44,7 +53,11 @@ def _root(
 
 
 stats.register(app)
+heads.register(app)
 speed.register(app)
+validate.register(app)
+val_plan.register(app)
+val_report.register(app)
 run.register(app)
 demo.register(app)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from opentau_prep.errors import ConfigError
+from opentau_prep.metadata.statsread import pool_stats
 from opentau_prep.notices import warn
-from opentau_prep.pooling import aggregate_stats
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.dataset import DatasetMetadata
@@ -59,12 +59,17 @@ def select_episodes(
     return np.array(kept, dtype=np.int64)
 
 
-def selected_stats(meta: DatasetMetadata, episodes: IntArray | None) -> Stats:
+def selected_stats(
+    meta: DatasetMetadata,
+    episodes: IntArray | None,
+    columns: Collection[str] | None = None,
+) -> Stats:
     """Return the stats that training uses for a selection of episodes.
 
     Args:
         meta: The dataset.
         episodes: The selected `episode_index` values, or None for the whole dataset.
+        columns: The columns whose stats are wanted; all by default. Others may be there too.
 
     Returns:
         The dataset's own stats without a selection; with one, the aggregate of the selected
@@ -75,15 +80,15 @@ def selected_stats(meta: DatasetMetadata, episodes: IntArray | None) -> Stats:
         MetadataError: The stats are missing or malformed.
     """
     if episodes is None:
-        return meta.stats
-    own = meta.episodes_stats
-    missing = [int(e) for e in episodes if not own.get(int(e))]
-    if not missing:
-        return aggregate_stats([own[int(e)] for e in episodes], context=meta.repo_id)
+        return meta.stats if columns is None else meta.stats_of(columns)
+    own = meta.stacked_stats
+    rows = own.rows_of(episodes) if own is not None else None
+    if own is not None and rows is not None:
+        return pool_stats(own, meta.repo_id, rows)
     warn(
         "whole_stats_for_selection",
-        f"{meta.repo_id}: {len(missing):,} of {len(episodes):,} selected episodes have no stats of"
-        " their own; using the whole dataset's stats",
+        f"{meta.repo_id}: not all of the {len(episodes):,} selected episodes have stats of their"
+        " own; using the whole dataset's stats",
         dataset=meta.repo_id,
     )
     return meta.stats
