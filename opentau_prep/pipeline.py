@@ -51,6 +51,17 @@ class StepOutcome:
     name: str
     report: Report
 
+    @property
+    def needs_attention(self) -> bool:
+        """Whether something failed, or was found that a person should look at."""
+        return bool(self.report.failures) or bool(getattr(self.report, "needs_attention", False))
+
+
+def _stats(resolved: ResolvedMixture, context: RunContext) -> Report:
+    from opentau_prep.stats.compute import prepare_stats
+
+    return prepare_stats(resolved, context)
+
 
 def _heads(resolved: ResolvedMixture, context: RunContext) -> Report:
     from opentau_prep.heads.compute import default_out, prepare_heads
@@ -74,6 +85,7 @@ def _validate(resolved: ResolvedMixture, context: RunContext) -> Report:
 
 
 STEPS: tuple[Step, ...] = (
+    Step("stats", _stats),
     Step("heads", _heads),
     Step("speed-percentiles", _speed),
     Step("validate", _validate),

@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def stats(
     session: Session,
+    *,
     roots: Roots = None,
     mixture_json: MixtureJson = None,
     format: Annotated[
