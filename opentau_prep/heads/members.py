@@ -173,12 +173,11 @@ def _delta_stats(
 
 def _column_stats(entry: ResolvedEntry, options: HeadOptions) -> Stats:
     columns = entry.name_map.columns
-    wanted = {columns[f] for f in VECTOR_FEATURES if f in columns}
-    cameras = (f"camera{i}" for i in range(options.num_cams))
-    wanted |= {columns[camera] for camera in cameras if camera in columns}
+    names = (*VECTOR_FEATURES, *(f"camera{i}" for i in range(options.num_cams)))
+    wanted = list(dict.fromkeys(columns[name] for name in names if name in columns))
     found = entry.stats_of(wanted)
     # What is missing is told with all that there is.
-    return found if wanted <= set(found) else entry.stats
+    return found if set(wanted) <= set(found) else entry.stats
 
 
 def _say_vqa(names: Sequence[str]) -> None:
