@@ -26,6 +26,11 @@ class Report(Protocol):
         """The datasets that failed."""
         ...
 
+    @property
+    def needs_attention(self) -> bool:
+        """Whether something failed, or was found that a person should look at: exit code 1."""
+        ...
+
     def as_json(self) -> dict[str, Any]:
         """Return the report JSON-ready."""
         ...
@@ -50,11 +55,6 @@ class StepOutcome:
 
     name: str
     report: Report
-
-    @property
-    def needs_attention(self) -> bool:
-        """Whether something failed, or was found that a person should look at."""
-        return bool(self.report.failures) or bool(getattr(self.report, "needs_attention", False))
 
 
 def _stats(resolved: ResolvedMixture, context: RunContext) -> Report:
@@ -88,6 +88,7 @@ STEPS: tuple[Step, ...] = (
     Step("stats", _stats),
     Step("heads", _heads),
     Step("speed-percentiles", _speed),
+    # Last: it sees what the others have written.
     Step("validate", _validate),
 )
 

@@ -73,7 +73,7 @@ def run_openpi(
     if given["--out"] is not None and len(jobs) > 1:
         raise ConfigError(f"--out names one file for {len(jobs)} datasets", where="--out")
     report = prepare_openpi(jobs, session.context)
-    failed = bool(report.failures or report.needs_attention)
+    failed = report.needs_attention
     return Result(report.as_json(), openpi_table(report), exit_code=1 if failed else 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,10 @@ class JsonLines:
     rows: Sequence[dict[str, Any]]
     numbers: Sequence[int]
 
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (line number, object)."""
+        return zip(self.numbers, self.rows, strict=True)
+
     def place(self, row: int) -> str:
         """Return where a row stands, for messages."""
         return f"{self.where}, line {self.numbers[row]}"
@@ -74,12 +78,14 @@ def read_json_lines(
     """
     where = f"{storage.url}/{rel}"
     lines = storage.read_bytes(rel).split(b"\n")
-    numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
+    numbers = [number for number, line in enumerate(lines, 1) if line and not line.isspace()]
     try:
         rows = [keep(orjson.loads(lines[number - 1])) for number in numbers]
     except orjson.JSONDecodeError:
         _check_text(lines[0], where)
         rows = [keep(_loads(lines[number - 1], f"{where}, line {number}")) for number in numbers]
+    if set(map(type, rows)) <= {dict}:
+        return JsonLines(where, rows, numbers)
     for number, row in zip(numbers, rows, strict=True):
         if not isinstance(row, dict):
             message = f"must hold a JSON object, found {_kind(row)}"

@@ -86,8 +86,8 @@ class OpenpiReport:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether a file differs, or something was wrong with the frames."""
-        return any(r.findings or r.status == "differs" for r in self.results)
+        """Whether a folder failed, a file differs, or something was wrong with the frames."""
+        return bool(self.failures) or any(r.findings or r.status == "differs" for r in self.results)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report JSON-ready."""

@@ -183,9 +183,9 @@ class StatsReport:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether a file differs, or something is wrong with the frames."""
+        """Whether a dataset failed, a file differs, or something is wrong with the frames."""
         left = ("differs", "no finite value")
-        return any(r.findings or r.status in left for r in self.results)
+        return bool(self.failures) or any(r.findings or r.status in left for r in self.results)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report JSON-ready."""
