@@ -26,10 +26,12 @@ from opentau_prep.validate.tables import TaskRow, read_row_ranges, read_task_row
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from opentau_prep.config.schema import DatasetEntry
     from opentau_prep.frames import DataPart
     from opentau_prep.metadata import EpisodeTable, Feature, Stats
-    from opentau_prep.metadata.records import IntArray
+    from opentau_prep.metadata.records import EpisodesStats, IntArray
     from opentau_prep.validate.frames import FrameSummary
 
 __all__ = ["DatasetView", "EntrySpec", "Target"]
@@ -162,11 +164,20 @@ class DatasetView:
         return self._part("whole_stats", lambda: read_stats(self.storage) if there else None)
 
     @property
-    def episodes_stats(self) -> Mapping[int, Stats] | None:
-        """The stats of each episode; empty when the dataset keeps none."""
+    def episodes_stats(self) -> EpisodesStats | None:
+        """The stats of each episode, in blocks; None also when the dataset keeps none."""
         if self.meta.is_v3 and self.episodes is None:
             return None
-        return self._part("episodes_stats", lambda: self.meta.episodes_stats)
+        return self._part("episodes_stats", lambda: self.meta.stacked_stats)
+
+    def episode_stat(self, column: str, stat: str) -> tuple[IntArray, NDArray[Any]] | None:
+        """Return the (n,) episodes that have a stat of a column, and its (n, *shape) values."""
+        stacked = self.episodes_stats
+        block = None if stacked is None else stacked.blocks.get(column, {}).get(stat)
+        if stacked is None or block is None:
+            return None
+        rows = slice(None) if block.rows is None else block.rows
+        return stacked.episode_index[rows], block.values
 
     @property
     def stats(self) -> Stats | None:

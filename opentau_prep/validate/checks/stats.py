@@ -18,7 +18,7 @@ from opentau_prep.validate.rule import Rule
 from opentau_prep.validate.view import relative
 
 if TYPE_CHECKING:
-    from opentau_prep.metadata import Stats
+    from opentau_prep.metadata import EpisodeTable
     from opentau_prep.validate.view import DatasetView
 
 __all__ = ["RULES", "own_stats_file"]
@@ -165,12 +165,8 @@ def count_wrong(view: DatasetView) -> Iterator[Hit]:
                 file=STATS,
                 column=column,
             )
-        wrong = [
-            int(e)
-            for e, length in zip(view.episodes.episode_index, view.episodes.length, strict=True)
-            if _count((view.episodes_stats or {}).get(int(e), {}).get(column)) not in (None, length)
-        ]
-        if wrong:
+        wrong = _wrong_lengths(view, view.episodes, column)
+        if len(wrong):
             yield hit(
                 f"count is not the length of {len(wrong):,} episodes",
                 file=_episodes_file(view),
@@ -186,14 +182,23 @@ def _count(entry: Mapping[str, npt.NDArray[Any]] | None) -> int | None:
     return int(value.ravel()[0])
 
 
+def _wrong_lengths(view: DatasetView, table: EpisodeTable, column: str) -> npt.NDArray[Any]:
+    """Return the episodes of the table whose own count is another number than their length."""
+    found = view.episode_stat(column, "count")
+    if found is None or found[1].size != len(found[0]):
+        return np.zeros(0, dtype=np.int64)
+    counts = dict(zip(found[0].tolist(), found[1].ravel().tolist(), strict=True))
+    own = zip(table.episode_index.tolist(), table.length.tolist(), strict=True)
+    return np.array([e for e, length in own if counts.get(e, length) != length], dtype=np.int64)
+
+
 def count_missing(view: DatasetView) -> Iterator[Hit]:
     for column in view.vectors.values():
-        lacking = [
-            e
-            for e, s in (view.episodes_stats or {}).items()
-            if column in s and "count" not in s[column]
-        ]
-        if lacking:
+        mean, count = view.episode_stat(column, "mean"), view.episode_stat(column, "count")
+        if mean is None:
+            continue
+        lacking = np.setdiff1d(mean[0], count[0]) if count is not None else mean[0]
+        if len(lacking):
             yield hit(
                 f"{len(lacking):,} episodes have stats without count",
                 file=_episodes_file(view),
@@ -204,14 +209,15 @@ def count_missing(view: DatasetView) -> Iterator[Hit]:
 
 def coverage(view: DatasetView) -> Iterator[Hit]:
     own = view.episodes_stats
-    if view.episodes is None or not own or view.meta.is_v3:
+    if view.episodes is None or own is None or view.meta.is_v3:
         return
-    known = set(view.episodes.episode_index.tolist())
-    for wrong, what in ((known - set(own), "have no stats"), (set(own) - known, "do not exist")):
-        if wrong:
-            yield hit(
-                f"{len(wrong):,} episodes {what}", file=EPISODES_STATS, episodes=sorted(wrong)
-            )
+    known = view.episodes.episode_index
+    for wrong, what in (
+        (np.setdiff1d(known, own.episode_index), "have no stats"),
+        (np.setdiff1d(own.episode_index, known), "do not exist"),
+    ):
+        if len(wrong):
+            yield hit(f"{len(wrong):,} episodes {what}", file=EPISODES_STATS, episodes=wrong)
 
 
 def image_stats(view: DatasetView) -> Iterator[Hit]:
@@ -263,17 +269,6 @@ def mixed_scales(view: DatasetView) -> Iterator[Hit]:
                 column=column,
                 dims=ticks,
             )
-
-
-def scale_of(stats: Stats, column: str) -> float | None:
-    """Return the median over dims of the largest absolute value, None where it is not known."""
-    entry = stats.get(column)
-    if entry is None or "min" not in entry or "max" not in entry:
-        return None
-    low, high = (np.atleast_1d(entry[s]).astype(np.float64) for s in ("min", "max"))
-    if low.shape != high.shape or not low.size:
-        return None
-    return float(np.median(np.maximum(np.abs(low), np.abs(high))))
 
 
 _AGAIN = "Compute them again: `opentau-prep stats`."
