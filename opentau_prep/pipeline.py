@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.engine import Failure
     from opentau_prep.metadata.resolve import ResolvedMixture
-    from opentau_prep.validate import ValidateReport
 
 __all__ = ["STEPS", "Report", "Step", "StepOutcome", "run_pipeline"]
 
@@ -27,13 +26,14 @@ class Report(Protocol):
         """The datasets that failed."""
         ...
 
+    @property
+    def needs_attention(self) -> bool:
+        """Whether something failed, or was found that a person should look at: exit code 1."""
+        ...
+
     def as_json(self) -> dict[str, Any]:
         """Return the report JSON-ready."""
         ...
-
-
-def _has_failures(report: Report) -> bool:
-    return bool(report.failures)
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,24 @@ class Step:
     Attributes:
         name: The command that does it alone.
         run: Does it.
-        failed: Whether its report makes the exit code 1.
     """
 
     name: str
-    run: Callable[[ResolvedMixture, RunContext], Any]
-    failed: Callable[[Any], bool] = _has_failures
+    run: Callable[[ResolvedMixture, RunContext], Report]
 
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """A step's name and report, and whether that makes the exit code 1."""
+    """A step's name and report."""
 
     name: str
     report: Report
-    failed: bool
+
+
+def _stats(resolved: ResolvedMixture, context: RunContext) -> Report:
+    from opentau_prep.stats.compute import prepare_stats
+
+    return prepare_stats(resolved, context)
 
 
 def _heads(resolved: ResolvedMixture, context: RunContext) -> Report:
@@ -73,7 +76,7 @@ def _speed(resolved: ResolvedMixture, context: RunContext) -> Report:
     return prepare_speed(resolved, context)
 
 
-def _validate(resolved: ResolvedMixture, context: RunContext) -> ValidateReport:
+def _validate(resolved: ResolvedMixture, context: RunContext) -> Report:
     from opentau_prep.validate import Subject, validate
 
     path = resolved.mixture.path
@@ -82,10 +85,11 @@ def _validate(resolved: ResolvedMixture, context: RunContext) -> ValidateReport:
 
 
 STEPS: tuple[Step, ...] = (
+    Step("stats", _stats),
     Step("heads", _heads),
     Step("speed-percentiles", _speed),
     # Last: it sees what the others have written.
-    Step("validate", _validate, failed=lambda report: report.exit_code() != 0),
+    Step("validate", _validate),
 )
 
 
@@ -101,6 +105,5 @@ def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
     outcomes: list[StepOutcome] = []
     for step in STEPS:
         resolved = resolve_mixture(mixture, options)
-        report = step.run(resolved, context)
-        outcomes.append(StepOutcome(step.name, report, step.failed(report)))
+        outcomes.append(StepOutcome(step.name, step.run(resolved, context)))
     return outcomes

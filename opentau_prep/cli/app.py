@@ -12,6 +12,7 @@ from opentau_prep.cli import (
     heads,
     run,
     speed,
+    stats,
     val_plan,
     val_report,
     validate,
@@ -51,6 +52,7 @@ def _root(
     """
 
 
+stats.register(app)
 heads.register(app)
 speed.register(app)
 validate.register(app)

@@ -77,8 +77,10 @@ def run_tables(outcomes: Sequence[StepOutcome]) -> Render:
     """Return what draws the outcome of `run`: each step as its own command shows it."""
     from opentau_prep.cli.heads_tables import heads_tables
     from opentau_prep.cli.lint import render_report
+    from opentau_prep.cli.stats_tables import stats_table
 
     drawn: dict[str, Callable[[Any], Render]] = {
+        "stats": stats_table,
         "heads": heads_tables,
         "speed-percentiles": speed_table,
         "validate": render_report,
