@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from opentau_prep.errors import MetadataError, PrepError
+from opentau_prep.errors import PrepError
 from opentau_prep.metadata import DatasetMetadata
 from opentau_prep.metadata.info import INFO
 from opentau_prep.metadata.resolve import ResolvedEntry
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from opentau_prep.metadata.records import EpisodesStats, IntArray
     from opentau_prep.validate.frames import FrameSummary
 
-__all__ = ["DatasetView", "EntrySpec", "Target"]
+__all__ = ["DatasetView", "EntrySpec", "Target", "relative"]
 
 T = TypeVar("T")
 
@@ -270,10 +270,10 @@ class _Overlay:
 
 
 def relative(error: PrepError, root: str) -> tuple[str | None, str]:
-    """Return the file of an error relative to the root, and the rest of its message."""
+    """Return the file of an error relative to the root, and the rest of what it says."""
     where = error.where or ""
-    if not isinstance(error, MetadataError) and not where:
-        return None, error.message
-    inside = where.removeprefix(root).lstrip("/")
+    inside = where.removeprefix(f"{root}/")
+    if inside == where:  # not a file of the dataset
+        return None, f"{where}: {error.message}" if where else error.message
     file, _, rest = inside.partition(", ")
-    return file or None, f"{rest}: {error.message}" if rest else error.message
+    return file, f"{rest}: {error.message}" if rest else error.message

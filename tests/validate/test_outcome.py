@@ -125,7 +125,7 @@ def test_list_and_explain_show_the_catalogue() -> None:
 def test_text_groups_by_dataset_and_spells_control_characters_out(broken: Path) -> None:
     text = as_text(check(broken))
 
-    assert text.startswith("broken\n  error   F009 meta/info.json: total_episodes is 105")
+    assert text.startswith(f"broken ({broken})\n  error   F009 meta/info.json: total_episodes is")
     assert "\x1b" not in text
     assert text.splitlines()[-1].startswith("Checked 1 dataset with their frames: 2 errors")
 

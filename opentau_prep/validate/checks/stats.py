@@ -43,20 +43,20 @@ def _episodes_file(view: DatasetView) -> str:
 
 def whole_unreadable(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("whole_stats")) is not None:
-        file, message = relative(fault, view.target.root)
+        file, message = relative(fault, view.storage.url)
         yield hit(message, fault.hint or "", file=file)
 
 
 def episodes_unreadable(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("episodes_stats")) is not None:
-        file, message = relative(fault, view.target.root)
+        file, message = relative(fault, view.storage.url)
         yield hit(message, fault.hint or "", file=file)
 
 
 def stats_missing(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("stats")) is not None:
-        file, message = relative(fault, view.target.root)
-        yield hit(message, fault.hint or "", file=file)
+        file, message = relative(fault, view.storage.url)
+        yield hit(message, fault.hint or "", file=file or own_stats_file(view))
 
 
 def stats_stand_in(view: DatasetView) -> Iterator[Hit]:
