@@ -6,6 +6,8 @@ what was expected, and what to do about it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = [
     "ArtifactError",
     "ConfigError",
@@ -13,6 +15,7 @@ __all__ = [
     "EngineError",
     "MetadataError",
     "PrepError",
+    "join_errors",
 ]
 
 
@@ -76,3 +79,28 @@ class EngineError(PrepError):
     """An engine that cannot be started or died (exit code 4)."""
 
     exit_code = 4
+
+
+def join_errors(faults: Sequence[tuple[str, PrepError]], what: str) -> PrepError:
+    """Return one error for what is wrong with several datasets, one a line.
+
+    Its class is that of the fault with the lowest exit code: a configuration is mended first.
+
+    Args:
+        faults: Dataset name and fault, at least one.
+        what: What they have in common, such as `"datasets cannot be opened"`.
+    """
+    worst = min((fault for _, fault in faults), key=lambda fault: fault.exit_code)
+    kinds = (ConfigError, MetadataError, DataError, ArtifactError, EngineError)
+    kind = next((kind for kind in kinds if isinstance(worst, kind)), PrepError)
+    if len(faults) == 1:
+        name, fault = faults[0]
+        where = fault.where or name
+        return kind(
+            fault.message, where=where if name in where else f"{name}: {where}", hint=fault.hint
+        )
+    lines = (
+        str(fault) if fault.where and name in fault.where else f"{name}: {fault}"
+        for name, fault in faults
+    )
+    return kind(f"{len(faults)} {what}:" + "".join(f"\n- {line}" for line in lines))

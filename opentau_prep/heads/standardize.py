@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.notices import warn
 
-__all__ = ["is_camera_placeholder", "raw_dims", "standardize_stats"]
+__all__ = [
+    "is_camera_placeholder",
+    "native_stats",
+    "raw_dims",
+    "standardize_native",
+    "standardize_stats",
+]
 
 _REQUIRED = ("mean", "std", "min", "max")
 _VECTORS = {"state": "state_index", "actions": "action_index"}
@@ -58,23 +64,79 @@ def standardize_stats(
 
     Source: OpenTau 0b153a9, `DatasetMixtureMetadata`, pinned by recorded values.
     """
+    native = native_stats(
+        stats,
+        name_map=name_map,
+        num_cams=num_cams,
+        state_index=state_index,
+        action_index=action_index,
+        repo_id=repo_id,
+    )
+    return standardize_native(
+        native,
+        max_state_dim=max_state_dim,
+        max_action_dim=max_action_dim,
+        num_cams=num_cams,
+        repo_id=repo_id,
+    )
+
+
+def native_stats(
+    stats: Mapping[str, FeatureStats],
+    *,
+    name_map: Mapping[str, str],
+    num_cams: int = 0,
+    state_index: Sequence[int] | None = None,
+    action_index: Sequence[int] | None = None,
+    repo_id: str = "",
+) -> dict[str, dict[str, Array]]:
+    """Return what `standardize_stats` works on: standard names, selected columns, not padded.
+
+    Cameras that the dataset does not have are left out. Args and errors are those of
+    `standardize_stats`.
+    """
     indices = {"state": state_index, "actions": action_index}
-    widths = {"state": max_state_dim, "actions": max_action_dim}
     native = _select_vectors(stats, name_map, indices, repo_id)
+    for camera in (f"camera{i}" for i in range(num_cams)):
+        if camera in name_map:
+            native[camera] = _feature_stats(stats, camera, name_map[camera], repo_id)
+    return native
+
+
+def standardize_native(
+    native: Mapping[str, Mapping[str, Array]],
+    *,
+    max_state_dim: int,
+    max_action_dim: int,
+    num_cams: int = 0,
+    truncate_dims: bool = False,
+    repo_id: str = "",
+) -> dict[str, dict[str, Array]]:
+    """Return `native_stats` padded to the policy's widths, with stand-ins for missing cameras.
+
+    Args:
+        native: From `native_stats`.
+        max_state_dim: See `standardize_stats`, as for the others.
+        max_action_dim: Width of the standardized actions.
+        num_cams: Cameras to keep.
+        truncate_dims: Cut dims beyond the maximum, rather than raise.
+        repo_id: The dataset, for messages.
+
+    Raises:
+        ConfigError: State or actions are wider than the maximum and are not to be cut.
+    """
     standardized: dict[str, dict[str, Array]] = {}
-    for feature, entry in native.items():
-        _check_width(feature, entry, widths[feature], repo_id)
+    for feature, width in (("state", max_state_dim), ("actions", max_action_dim)):
+        entry = native[feature]
+        if not truncate_dims:
+            _check_width(feature, entry, width, repo_id)
         standardized[feature] = {
-            stat: value if stat == "count" else _pad(value, widths[feature])
+            stat: value if stat == "count" else _pad(value[:width], width)
             for stat, value in entry.items()
         }
     count = standardized["state"].get("count")
-    for i in range(num_cams):
-        camera = f"camera{i}"
-        if camera in name_map:
-            standardized[camera] = _feature_stats(stats, camera, name_map[camera], repo_id)
-        else:
-            standardized[camera] = _placeholder(count)
+    for camera in (f"camera{i}" for i in range(num_cams)):
+        standardized[camera] = dict(native[camera]) if camera in native else _placeholder(count)
     _warn_non_finite(standardized, repo_id)
     return standardized
 

@@ -1,0 +1,180 @@
+"""The datasets of a mixture as members of heads: their stats in the policy's names and widths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from opentau_prep.errors import PrepError, join_errors
+from opentau_prep.heads.build import head_weight
+from opentau_prep.heads.delta import delta_action_stats
+from opentau_prep.heads.keys import check_required_tags, compute_norm_key, shorten_names
+from opentau_prep.heads.standardize import native_stats, standardize_native
+from opentau_prep.metadata.features import warn_inferred
+from opentau_prep.notices import warn
+
+if TYPE_CHECKING:
+    from opentau_prep.heads.build import Stats
+    from opentau_prep.heads.options import HeadOptions
+    from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
+
+__all__ = ["VECTOR_FEATURES", "HeadMember", "read_members"]
+
+_INFO_FIELDS = ("total_frames", "total_episodes")
+VECTOR_FEATURES = ("state", "actions")
+
+
+@dataclass(frozen=True)
+class HeadMember:
+    """One dataset of a mixture, as its head sees it.
+
+    Attributes:
+        entry: The dataset.
+        info: `robot_type` and `control_mode` after overrides, `total_frames`, `total_episodes`.
+        norm_key: Its head's key.
+        is_fallback: Whether that is its own name, for lack of a tag.
+        weight: What it weighs in a shared head.
+        stats: Its standardized stats.
+        raw_dims: Width of state and actions before padding or cutting.
+    """
+
+    entry: ResolvedEntry
+    info: Mapping[str, Any]
+    norm_key: str
+    is_fallback: bool
+    weight: float
+    stats: Stats
+    raw_dims: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        """The dataset's mixture-level name."""
+        return self.entry.name
+
+    def kept_dims(self, feature: str) -> int:
+        """Return how many dims of `state` or `actions` hold data; those beyond are padding."""
+        width = self.raw_dims[VECTOR_FEATURES.index(feature)]
+        return min(width, len(self.stats[feature]["mean"]))
+
+
+def read_members(
+    resolved: ResolvedMixture, options: HeadOptions, *, artifact_root: Path | None = None
+) -> list[HeadMember]:
+    """Return every robot dataset of a mixture with its standardized stats, in mixture order.
+
+    Notices: `vqa_left_out`, `inferred_columns`, `truncated_dims`, and those of the stats.
+
+    Args:
+        resolved: The mixture.
+        options: Widths.
+        artifact_root: Where artifacts of `stats` lie when not in the datasets.
+
+    Raises:
+        ConfigError: A required tag is empty (every offender is listed), before any stats are read.
+        PrepError: Datasets whose stats cannot be used; every one of them is listed.
+    """
+    infos = _infos(resolved)
+    mixture = resolved.mixture
+    check_required_tags(
+        [entry.name for entry in resolved.entries],
+        infos,
+        require_non_empty_robot_type=mixture.require_non_empty_robot_type,
+        require_non_empty_control_mode=mixture.require_non_empty_control_mode,
+    )
+    _say_vqa(resolved.vqa)
+    members: list[HeadMember] = []
+    faults: list[tuple[str, PrepError]] = []
+    for entry, info in zip(resolved.entries, infos, strict=True):
+        try:
+            members.append(_member(entry, info, options, artifact_root))
+        except PrepError as fault:
+            faults.append((entry.name, fault))
+    if faults:
+        raise join_errors(faults, "datasets have no usable stats")
+    warn_inferred((member.name, member.entry.name_map) for member in members)
+    if options.truncate_dims:
+        _say_truncated(members)
+    return members
+
+
+def _infos(resolved: ResolvedMixture) -> list[dict[str, Any]]:
+    infos = []
+    faults = []
+    for entry in resolved.entries:
+        try:
+            tags = {"robot_type": entry.robot_type, "control_mode": entry.control_mode}
+        except PrepError as fault:
+            faults.append((entry.name, fault))
+            continue
+        infos.append({**tags, **{f: entry.meta.info.get(f) for f in _INFO_FIELDS}})
+    if faults:
+        raise join_errors(faults, "datasets have unusable tags")
+    return infos
+
+
+def _member(
+    entry: ResolvedEntry,
+    info: Mapping[str, Any],
+    options: HeadOptions,
+    artifact_root: Path | None,
+) -> HeadMember:
+    config = entry.config
+    columns = entry.name_map.columns
+    source: Mapping[str, Mapping[str, NDArray[Any]]] = entry.stats
+    if config.use_delta_joint_actions and "actions" in columns:
+        delta = delta_action_stats(entry, artifact_root=artifact_root)
+        source = {**source, columns["actions"]: delta}
+    native = native_stats(
+        source,
+        name_map=columns,
+        num_cams=options.num_cams,
+        state_index=config.state_index,
+        action_index=config.action_index,
+        repo_id=entry.name,
+    )
+    stats = standardize_native(
+        native,
+        max_state_dim=options.max_state_dim,
+        max_action_dim=options.max_action_dim,
+        num_cams=options.num_cams,
+        truncate_dims=options.truncate_dims,
+        repo_id=entry.name,
+    )
+    key, is_fallback = compute_norm_key(info["robot_type"], info["control_mode"], entry.name)
+    weight = head_weight(info, entry.name)
+    dims = (len(native["state"]["mean"]), len(native["actions"]["mean"]))
+    return HeadMember(entry, info, key, is_fallback, weight, stats, dims)
+
+
+def _say_vqa(names: Sequence[str]) -> None:
+    if names:
+        shown, suffix = shorten_names(names)
+        warn(
+            "vqa_left_out",
+            f"{len(names)} vqa entries carry no robot data and have no head:"
+            f" {', '.join(shown)}{suffix}",
+            datasets=list(names),
+        )
+
+
+def _say_truncated(members: Sequence[HeadMember]) -> None:
+    cut = {
+        member.name: [
+            f"{feature} {width} -> {len(member.stats[feature]['mean'])}"
+            for feature, width in zip(VECTOR_FEATURES, member.raw_dims, strict=True)
+            if width > len(member.stats[feature]["mean"])
+        ]
+        for member in members
+    }
+    told = [f"{name} ({', '.join(dims)})" for name, dims in cut.items() if dims]
+    if told:
+        shown, suffix = shorten_names(told)
+        warn(
+            "truncated_dims",
+            f"dims beyond the maximum are cut off: {', '.join(shown)}{suffix}",
+            datasets=[name for name, dims in cut.items() if dims],
+        )

@@ -1,0 +1,109 @@
+"""The norm heads of a mixture, from its datasets' metadata alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.artifacts.rank import Rank, main_rank_notices
+from opentau_prep.heads.build import NormHeads, build_norm_heads
+from opentau_prep.heads.members import HeadMember, read_members
+from opentau_prep.heads.options import HeadOptions
+from opentau_prep.heads.sketches import (
+    QuantileRanks,
+    head_sketches,
+    quantile_ranks,
+    warn_ranks,
+    with_sketch_quantiles,
+)
+from opentau_prep.metadata.resolve import ResolvedMixture, resolve_mixture
+
+if TYPE_CHECKING:
+    from opentau_prep.config.schema import Mixture
+
+__all__ = ["MixtureHeads", "build_mixture_heads", "mixture_norm_heads"]
+
+
+@dataclass(frozen=True)
+class MixtureHeads:
+    """The heads of a mixture, and what they were made of.
+
+    Attributes:
+        heads: The heads.
+        members: The datasets, in mixture order.
+        ranks: Norm key -> where its pooled q01 and q99 really lie, where that is known.
+    """
+
+    heads: NormHeads
+    members: Sequence[HeadMember]
+    ranks: Mapping[str, Sequence[QuantileRanks]]
+
+
+def mixture_norm_heads(
+    mixture: Mixture | ResolvedMixture,
+    *,
+    max_state_dim: int,
+    max_action_dim: int,
+    num_cams: int = 0,
+    **options: Any,
+) -> NormHeads:
+    """Return the heads that training would normalize a mixture's datasets with, bit for bit.
+
+    Reads metadata only. See `read_members` and `build_norm_heads` for the notices.
+
+    Args:
+        mixture: From `load_mixture`, or with its datasets found already.
+        max_state_dim: Width of the state in the policy.
+        max_action_dim: Width of the actions in the policy.
+        num_cams: Cameras that have stats in the heads.
+        **options: `quantiles="sketch"` and `truncate_dims=True`; see `HeadOptions`.
+
+    Raises:
+        ConfigError: The mixture requires a tag that is empty, names collide, members of a head
+            differ in their widths, an option is not valid, or dims are too many.
+        MetadataError: Datasets were not found, or their stats cannot be used (all are listed).
+    """
+    chosen = HeadOptions(max_state_dim, max_action_dim, num_cams, **options)
+    with main_rank_notices(Rank.detect()):
+        resolved = mixture if isinstance(mixture, ResolvedMixture) else resolve_mixture(mixture)
+        return build_mixture_heads(resolved, chosen).heads
+
+
+def build_mixture_heads(
+    resolved: ResolvedMixture, options: HeadOptions, *, artifact_root: Path | None = None
+) -> MixtureHeads:
+    """Return the heads of a mixture with their members.
+
+    Notice: `pooled_quantile_rank` where a pooled q01 or q99 is more than 0.5 % off.
+
+    Args:
+        resolved: The mixture.
+        options: Widths and the source of quantiles.
+        artifact_root: Where artifacts of `stats` lie when not in the datasets.
+
+    Raises:
+        PrepError: See `mixture_norm_heads`.
+    """
+    members = read_members(resolved, options, artifact_root=artifact_root)
+    heads = build_norm_heads(
+        dataset_names=[member.name for member in members],
+        per_dataset_stats=[member.stats for member in members],
+        metadatas=members,
+        raw_dims=[member.raw_dims for member in members],
+    )
+    from_sketch = options.quantiles == "sketch"
+    sketches = head_sketches(members, artifact_root=artifact_root, required=from_sketch)
+    ranks: dict[str, Sequence[QuantileRanks]] = {}
+    for key, merged in sketches.items():
+        row = heads.norm_key_to_index[key]
+        ranks[key] = quantile_ranks(heads.per_norm_key_stats[row], merged)
+        warn_ranks(key, ranks[key])
+    if from_sketch:
+        stats = [
+            with_sketch_quantiles(pooled, sketches[key])
+            for key, pooled in zip(heads.norm_keys, heads.per_norm_key_stats, strict=True)
+        ]
+        heads = heads._replace(per_norm_key_stats=stats)
+    return MixtureHeads(heads, members, ranks)

@@ -1,0 +1,269 @@
+"""Quantiles of a head from the merged sketches of its members' frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opentau_prep.artifacts import dataset_place
+from opentau_prep.artifacts.jsonio import load_own
+from opentau_prep.errors import DataError, MetadataError, PrepError
+from opentau_prep.heads.keys import shorten_names
+from opentau_prep.heads.members import VECTOR_FEATURES
+from opentau_prep.notices import warn
+from opentau_prep.pooling import is_quantile
+
+if TYPE_CHECKING:
+    from opentau_prep.heads.build import Stats
+    from opentau_prep.heads.members import HeadMember
+    from opentau_prep.metadata.resolve import ResolvedEntry
+    from opentau_prep.stats.sketch import QuantileSketch
+
+__all__ = [
+    "QuantileRanks",
+    "head_sketches",
+    "quantile_ranks",
+    "read_sketches",
+    "warn_ranks",
+    "with_sketch_quantiles",
+]
+
+QUANTILES = (("q01", 0.01), ("q10", 0.10), ("q50", 0.50), ("q90", 0.90), ("q99", 0.99))
+TAILS = (("q01", 0.01), ("q99", 0.99))
+RANK_TOLERANCE = 0.005
+# Quantiles pass through pooling and JSON; a value this close to an atom of the data is that atom.
+_ROUNDING = 1e-6
+_SKETCH_FILE = "meta/quantile_sketch.json"
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class QuantileRanks:
+    """Where a head's pooled quantile really lies in its members' frames.
+
+    Attributes:
+        feature: `state` or `actions`.
+        quantile: `q01` or `q99`.
+        expected: The rank that it claims: 0.01 or 0.99.
+        ranks: (D,) float64, the rank it has, the nearest one where the value occurs many times; NaN
+            where there are no values.
+    """
+
+    feature: str
+    quantile: str
+    expected: float
+    ranks: Floats
+
+    @property
+    def errors(self) -> Floats:
+        """(D,) how far each rank is from the one claimed; 0 where there are no values."""
+        return np.nan_to_num(np.abs(self.ranks - self.expected), nan=0.0)
+
+    @property
+    def dims_off(self) -> tuple[int, ...]:
+        """The dims that are further off than half a percent."""
+        return tuple(np.flatnonzero(self.errors > RANK_TOLERANCE).tolist())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the ranks JSON-ready."""
+        return {
+            "feature": self.feature,
+            "quantile": self.quantile,
+            "expected": self.expected,
+            "ranks": self.ranks,
+            "dims_off": list(self.dims_off),
+        }
+
+
+def head_sketches(
+    members: Sequence[HeadMember], *, artifact_root: Path | None = None, required: bool = False
+) -> dict[str, dict[str, QuantileSketch]]:
+    """Return norm key -> feature -> merged sketch of the kept dims, where all members have one.
+
+    A sketch is of all episodes of a dataset; where members select among theirs, a notice says so.
+
+    Args:
+        members: All members of the mixture, in order.
+        artifact_root: Where artifacts lie when not in the datasets.
+        required: Whether a missing sketch is an error.
+
+    Raises:
+        MetadataError: A sketch is damaged; or one is missing and `required`: all datasets that lack
+            one are listed.
+    """
+    own = {member.name: _member_sketches(member, artifact_root) for member in members}
+    lacking = [member for member in members if own[member.name] is None]
+    if lacking and required:
+        raise _lacking(lacking)
+    by_key: dict[str, list[HeadMember]] = {}
+    for member in members:
+        by_key.setdefault(member.norm_key, []).append(member)
+    merged: dict[str, dict[str, QuantileSketch]] = {}
+    used: list[HeadMember] = []
+    for key, group in by_key.items():
+        parts = [sketches for m in group if (sketches := own[m.name]) is not None]
+        if len(parts) == len(group):
+            used += group
+            merged[key] = {
+                feature: parts[0][feature].merge(*(part[feature] for part in parts[1:]))
+                for feature in VECTOR_FEATURES
+            }
+    _say_subsets([member for member in used if member.entry.is_subset])
+    return merged
+
+
+def quantile_ranks(stats: Stats, sketches: Mapping[str, QuantileSketch]) -> list[QuantileRanks]:
+    """Return where the q01 and q99 of a head lie among its members' frames; absent ones left out.
+
+    Args:
+        stats: The head's pooled (or only) stats.
+        sketches: Feature -> sketch of the dims that hold data.
+    """
+    found = []
+    for feature, sketch in sketches.items():
+        for quantile, expected in TAILS:
+            values = stats[feature].get(quantile)
+            if values is None:
+                continue
+            low, high = sketch.quantiles([0.0, 1.0])
+            margin = _ROUNDING * (high - low)
+            below = sketch.ranks(values[: len(low)] - margin)
+            above = sketch.ranks(values[: len(low)] + margin)
+            ranks = np.clip(np.full(len(low), expected), below, above)
+            # A dim that never moves has every quantile at its one value.
+            still = (high == low) & (np.abs(values[: len(low)] - low) <= _ROUNDING * np.abs(low))
+            ranks = np.where(still, expected, ranks)
+            found.append(QuantileRanks(feature, quantile, expected, ranks))
+    return found
+
+
+def warn_ranks(key: str, ranks: Sequence[QuantileRanks]) -> None:
+    """Say which pooled quantiles of a head are not the quantiles that their names claim."""
+    for each in ranks:
+        dims = each.dims_off
+        if dims:
+            worst = max(dims, key=lambda dim: float(each.errors[dim]))
+            warn(
+                "pooled_quantile_rank",
+                f"{key}: the pooled {each.quantile} of {each.feature!r} is off by more than"
+                f" {RANK_TOLERANCE:.1%} in {len(dims)} dims; in dim {worst} it is the"
+                f" {each.ranks[worst]:.1%} quantile of the members' frames."
+                " --quantiles sketch takes the real ones",
+                feature=each.feature,
+                dims=dims,
+                norm_key=key,
+                quantile=each.quantile,
+                ranks=[float(rank) for rank in each.ranks],
+            )
+
+
+def with_sketch_quantiles(stats: Stats, sketches: Mapping[str, QuantileSketch]) -> Stats:
+    """Return a head's stats with q01, q10, q50, q90 and q99 read from sketches, zero-padded.
+
+    Other quantiles are left out: nothing of the weighted mean remains.
+    """
+    out = dict(stats)
+    for feature, sketch in sketches.items():
+        values = sketch.quantiles([fraction for _, fraction in QUANTILES])
+        width = len(stats[feature]["mean"])
+        padded = np.zeros((len(values), width))
+        padded[:, : values.shape[1]] = values
+        kept = {s: v for s, v in stats[feature].items() if not is_quantile(s)}
+        named = {name: row for (name, _), row in zip(QUANTILES, padded, strict=True)}
+        out[feature] = {**kept, **named}
+    return out
+
+
+def _member_sketches(
+    member: HeadMember, artifact_root: Path | None
+) -> dict[str, QuantileSketch] | None:
+    """Return the sketches of the dims that a member's state and actions keep; None if missing."""
+    config = member.entry.config
+    if config.use_delta_joint_actions:
+        return None
+    whole = read_sketches(member.entry, artifact_root=artifact_root)
+    if whole is None:
+        return None
+    indices = {"state": config.state_index, "actions": config.action_index}
+    found = {}
+    for feature in VECTOR_FEATURES:
+        column = member.entry.name_map.columns[feature]
+        if column not in whole:
+            return None
+        index = indices[feature]
+        dims = list(range(whole[column].dims) if index is None else index)
+        kept = dims[: member.kept_dims(feature)]
+        if len(kept) < member.kept_dims(feature) or max(kept) >= whole[column].dims:
+            raise MetadataError(
+                f"the sketch of {column!r} has {whole[column].dims} dims, its stats have more",
+                where=member.name,
+                hint="Make it again: `opentau-prep stats --force`.",
+            )
+        parts = whole[column].to_bytes()
+        found[feature] = type(whole[column]).from_bytes([parts[dim] for dim in kept])
+    return found
+
+
+def read_sketches(
+    entry: ResolvedEntry, *, artifact_root: Path | None = None
+) -> dict[str, QuantileSketch] | None:
+    """Return column -> sketch of a dataset's `meta/quantile_sketch.json`; None without the file.
+
+    Raises:
+        MetadataError: The file is damaged.
+    """
+    place = dataset_place(
+        "quantile_sketch",
+        Path(entry.meta.root),
+        dataset=entry.artifact_name,
+        artifact_root=artifact_root,
+    )
+    candidates = [place.path, *(place.fallback[:1] if place.fallback else ())]
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        return None
+    from opentau_prep.stats.sketch import decode_sketches
+
+    try:
+        document = load_own(path.read_bytes(), where=str(path))
+        if not isinstance(document, Mapping):
+            raise MetadataError("holds no sketches", where=str(path))
+        return decode_sketches(document)
+    except OSError as error:
+        raise MetadataError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    except DataError as error:
+        raise MetadataError(
+            error.message, where=str(path), hint="Make it again: `opentau-prep stats --force`."
+        ) from error
+
+
+def _lacking(members: Sequence[HeadMember]) -> PrepError:
+    delta = [m.name for m in members if m.entry.config.use_delta_joint_actions]
+    names = "".join(f"\n- {member.name}" for member in members)
+    mixture = next((m.entry.config.file for m in members if m.entry.config.file), None)
+    roots = " ".join(dict.fromkeys(str(m.entry.meta.root) for m in members[:10]))
+    target = f"--mixture-json {mixture}" if mixture else roots
+    hint = f"Make them: `opentau-prep stats {target}`."
+    if delta:
+        hint += f" There are none of delta actions ({', '.join(delta[:10])}): use pooled quantiles."
+    return MetadataError(
+        f"{len(members)} datasets have no {_SKETCH_FILE}, which --quantiles sketch needs:{names}\n",
+        hint=hint,
+    )
+
+
+def _say_subsets(members: Sequence[HeadMember]) -> None:
+    if members:
+        shown, suffix = shorten_names(member.name for member in members)
+        warn(
+            "sketch_of_all_episodes",
+            "sketches are of all episodes, also where a selection is used:"
+            f" {', '.join(shown)}{suffix}",
+            datasets=[member.name for member in members],
+        )
