@@ -10,6 +10,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -68,8 +69,15 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Result]], Ca
 
 
 def _signature(body: Callable[..., Result]) -> inspect.Signature:
-    # The session is made here, not parsed: its class is not imported just to read a signature.
-    hints = typing.get_type_hints(body, localns={"Session": object}, include_extras=True)
+    # Through a namespace, since Python 3.10 wraps a function's hints in Optional where the default
+    # is None and so hides the options in them. The session is made here, not parsed: its class is
+    # not imported just to read a signature.
+    hints = typing.get_type_hints(
+        SimpleNamespace(__annotations__=body.__annotations__),
+        globalns=body.__globals__,
+        localns={"Session": object},
+        include_extras=True,
+    )
     common = typing.get_type_hints(CommonOptions, include_extras=True)
     kind = inspect.Parameter.KEYWORD_ONLY
     own = [p for p in inspect.signature(body).parameters.values() if p.name != "session"]

@@ -26,6 +26,10 @@ __all__ = ["Session"]
 PIPE_WIDTH = 160
 
 
+def _raise_current() -> None:
+    raise BrokenPipeError
+
+
 class Session:
     """Consoles, notices, progress and the `RunContext` of a command.
 
@@ -87,7 +91,10 @@ class Session:
 
             # A file or a pipe has no width of its own: names must not be cut there.
             width = None if sys.stdout.isatty() else PIPE_WIDTH
-            result.render(Console(highlight=False, width=width))
+            console = Console(highlight=False, width=width)
+            # Rich ends the process with code 1 when the reader has gone; `command` knows better.
+            console.on_broken_pipe = _raise_current  # type: ignore[method-assign]
+            result.render(console)
             sys.stdout.flush()
 
     def _print_json(self, payload: Mapping[str, Any]) -> None:

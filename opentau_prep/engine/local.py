@@ -153,8 +153,13 @@ def _died(jobs: Sequence[Job]) -> Done:
 @contextlib.contextmanager
 def _pool(workers: int, pending: dict[Future[Done], Job]) -> Iterator[Callable[..., Future[Done]]]:
     """Yield the `submit` of a new pool, whose workers end with the block, if need be by force."""
+    from multiprocessing import resource_tracker
+
     from joblib.externals.loky import ProcessPoolExecutor
 
+    # Python before 3.12 unblocks SIGINT when it starts this helper, so it must not be started while
+    # `submit` holds the signal.
+    resource_tracker.ensure_running()
     pool = ProcessPoolExecutor(
         workers, initializer=_start_worker, initargs=(os.getpid(),), env=_WORKER_ENV
     )

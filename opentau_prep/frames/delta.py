@@ -1,8 +1,9 @@
 """Delta actions: which action dim is relative to which state dim.
 
-Two index spaces meet here. A mixture's `state_index`, `action_index` and `delta_action_state_map` are
-written in parquet space: columns of the vectors on disk. What training sees are emitted vectors,
-after the index selections; `resolve_delta_map` is the one translation from the first to the second.
+Two index spaces meet here. A mixture's `state_index`, `action_index` and `delta_action_state_map`
+are written in parquet space: columns of the vectors on disk. What training sees are emitted
+vectors, after the index selections; `resolve_delta_map` is the one translation from the first to
+the second.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def fork(work: Callable[[], object]) -> int:
         work()
         code = 0
     except PrepError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
@@ -164,12 +164,12 @@ def killed_at_every_step(root: Path) -> dict[str, object]:
 
 
 def interrupted_at_every_step(root: Path) -> dict[str, object]:
-    """The same with Ctrl-C in place of SIGKILL: nothing may be left behind even without a next run."""
+    """The same with Ctrl-C for SIGKILL: nothing may be left behind even without a next run."""
     place = dataset_place("validation", root)
     publish(place, content_of(0, 1000), recipe_of(0))
     problems, steps = [], 0
     for step in range(1, 200):
-        if exit_code(fork(lambda: _publish_until(place, step, interrupt=True))) == 0:  # noqa: B023
+        if exit_code(fork(lambda: _interrupt_at(place, step))) == 0:  # noqa: B023
             break
         steps = step
         states = {inspect(place, recipe_of(n)).state for n in (step - 1, step)}
@@ -177,6 +177,10 @@ def interrupted_at_every_step(root: Path) -> dict[str, object]:
             problems.append(f"step {step}: {states} {leftovers(root)}")
         publish(place, content_of(step, 1000), recipe_of(step))
     return {"steps": steps, "problems": problems}
+
+
+def _interrupt_at(place: object, step: int) -> None:
+    _publish_until(place, step, interrupt=True)
 
 
 def _publish_until(place: object, step: int, *, interrupt: bool = False) -> None:
@@ -226,7 +230,7 @@ def full_disk(root: Path) -> dict[str, object]:
 
 
 def read_only(root: Path) -> dict[str, object]:
-    """A user without write permission publishes: into the dataset, and into a place of their choice."""
+    """A user without write permission publishes into the dataset, then into a place they chose."""
     (root / "meta").mkdir()
     for folder in (root / "meta", root):
         folder.chmod(0o555)
@@ -235,7 +239,8 @@ def read_only(root: Path) -> dict[str, object]:
         if os.geteuid() == 0:
             os.setuid(65534)
         made = ensure(dataset_place("validation", root), lambda: b"x", recipe_of(1))
-        print(json.dumps({"content": made.content.decode(), "status": made.outcome.status}))
+        shown = {"content": made.content.decode(), "status": made.outcome.status}
+        sys.stdout.write(json.dumps(shown) + "\n")
         sys.stdout.flush()
         elsewhere = dataset_place("validation", root, artifact_root=root / "other")
         ensure(elsewhere, lambda: b"x", recipe_of(1))
@@ -247,4 +252,4 @@ def read_only(root: Path) -> dict[str, object]:
 if __name__ == "__main__":
     scenario, folder, *rest = sys.argv[1:]
     result = globals()[scenario](Path(folder), *map(int, rest))
-    print(json.dumps(result))
+    sys.stdout.write(json.dumps(result) + "\n")

@@ -1,4 +1,4 @@
-"""One rank of a launched program: makes an artifact with `ensure` and prints what it got."""
+"""One rank of a launched program: makes an artifact with `ensure` and says what it got."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main() -> None:
     with main_rank_notices(rank):
         notices.warn("odd_dataset", "this dataset is odd")
         made = ensure(dataset_place("validation", root), build, Recipe("test", {"n": 1}))
-    print(made.content.decode(), end="")
+    sys.stdout.write(made.content.decode())
 
 
 mode, root = sys.argv[1], Path(sys.argv[2])
@@ -40,5 +40,5 @@ if mode == "read_only":
 try:
     main()
 except PrepError as error:
-    print(error, file=sys.stderr)
+    sys.stderr.write(f"{error}\n")
     sys.exit(error.exit_code)

@@ -167,6 +167,8 @@ def test_sweep_removes_leftovers_but_not_live_files(tmp_path: Path) -> None:
     os.close(dead_fd)
     bystander = tmp_path / ".a.prep-tmp.txt"
     bystander.write_bytes(b"")
+    old = time.time() - 2 * LEFTOVER_AGE_S
+    os.utime(live, (old, old))  # however long its writer has been at it
     assert sweep(tmp_path) == [dead]
     assert live.exists()
     assert bystander.exists()

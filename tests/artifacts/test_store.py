@@ -18,7 +18,7 @@ from opentau_prep.artifacts.store import (
     inspect,
     publish,
 )
-from opentau_prep.artifacts.tempfiles import create_temp
+from opentau_prep.artifacts.tempfiles import create_temp, list_temps
 from opentau_prep.errors import ArtifactError
 
 OLD = Recipe("test", {"episodes": {"count": 19, "frames": 4958, "sha256": "a"}}, {"q": [0.5]})
@@ -214,6 +214,16 @@ def test_ensure_fresh_is_not_built_again_unless_forced(place: Place) -> None:
     assert (again.outcome.status, said) == ("up to date", [])
     assert ensure(place, lambda: b"1\n", OLD, force=True).outcome.status == "up to date"
     assert ensure(place, lambda: b"2\n", OLD, force=True).outcome.backup is not None
+
+
+def test_ensure_fresh_still_removes_what_a_killed_run_left(place: Place) -> None:
+    ensure(place, lambda: b"1\n", OLD)
+    for target in (place.path, place.provenance_path):
+        os.close(create_temp(target)[0])
+    ensure(place, lambda: pytest.fail("built"), OLD, dry_run=True)
+    assert len(list_temps(place.path.parent)) == 1
+    ensure(place, lambda: pytest.fail("built"), OLD)
+    assert list_temps(place.path.parent) == list_temps(place.provenance_path.parent) == []
 
 
 def test_ensure_dry_run_every_rank_gets_the_value_and_nothing_is_written(place: Place) -> None:

@@ -24,5 +24,5 @@ if __name__ == "__main__":
     try:
         map_ordered(write_for_ever, range(6), labels=list("abcdef"), engine=get_engine(workers=2))
     except KeyboardInterrupt:
-        print("interrupted")
+        sys.stdout.write("interrupted\n")
         sys.exit(130)

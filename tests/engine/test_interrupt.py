@@ -15,16 +15,20 @@ REPO = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).with_name("engine_driver.py")
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    """Start the program in its own process group and wait until both workers write."""
-    program = subprocess.Popen(
+def launch(folder: Path, *more_paths: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, str(DRIVER), str(folder)],
-        env={**os.environ, "PYTHONPATH": str(REPO)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [REPO, *more_paths]))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    """Start the program in its own process group and wait until both workers write."""
+    program = launch(folder)
     deadline = time.monotonic() + 30
     while len(os.listdir(folder)) < 2:
         assert time.monotonic() < deadline
@@ -56,6 +60,31 @@ def test_map_ordered_interrupted_stops_at_once_and_leaves_nothing(tmp_path: Path
     assert time.monotonic() - sent < 5
     assert (program.returncode, out, err) == (130, "interrupted\n", "")
     assert os.listdir(tmp_path) == []
+    assert group_is_empty(program.pid)
+
+
+def test_map_ordered_ctrl_c_while_workers_start_is_for_the_program_alone(tmp_path: Path) -> None:
+    # Every interpreter imports this first: workers say that they are there, and take their time.
+    site, folder, started = (tmp_path / name for name in ("site", "out", "started"))
+    for each in (site, folder, started):
+        each.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "if any('loky_posix' in word for word in sys.orig_argv):\n"
+        f"    open({str(started)!r} + f'/{{os.getpid()}}', 'w').close()\n"
+        "    time.sleep(1)\n"
+    )
+    program = launch(folder, site)
+    while len(os.listdir(started)) < 2:
+        assert program.poll() is None, program.communicate()
+        time.sleep(0.01)
+    for worker in os.listdir(started):
+        os.kill(int(worker), signal.SIGINT)
+    time.sleep(0.2)  # long enough for a traceback, had they taken it
+    os.killpg(program.pid, signal.SIGINT)
+    out, err = program.communicate(timeout=20)
+    assert (program.returncode, out, err) == (130, "interrupted\n", "")
+    assert os.listdir(folder) == []
     assert group_is_empty(program.pid)
 
 
