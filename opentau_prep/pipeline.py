@@ -52,13 +52,20 @@ class StepOutcome:
     report: Report
 
 
+def _heads(resolved: ResolvedMixture, context: RunContext) -> Report:
+    from opentau_prep.heads.compute import default_out, prepare_heads
+    from opentau_prep.heads.options import HeadOptions
+
+    return prepare_heads(resolved, context, HeadOptions(), out=default_out(resolved, context))
+
+
 def _speed(resolved: ResolvedMixture, context: RunContext) -> Report:
     from opentau_prep.speed import prepare_speed
 
     return prepare_speed(resolved, context)
 
 
-STEPS: tuple[Step, ...] = (Step("speed-percentiles", _speed),)
+STEPS: tuple[Step, ...] = (Step("heads", _heads), Step("speed-percentiles", _speed))
 
 
 def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:

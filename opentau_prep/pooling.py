@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.notices import warn
 
-__all__ = ["NAMES_SHOWN", "PooledFeature", "aggregate_stats", "is_quantile", "pool_feature"]
+__all__ = [
+    "NAMES_SHOWN",
+    "PooledFeature",
+    "aggregate_stacked",
+    "aggregate_stats",
+    "is_quantile",
+    "pool_feature",
+]
 
 # How many names a message spells out before it only counts them.
 NAMES_SHOWN = 10
@@ -99,6 +106,26 @@ def aggregate_stats(
         record = pool_feature(stats_list, feature, weights=factors, contributor_names=names)
         _warn_dropped(record, feature, names, context)
         pooled[feature] = record.stats
+    return pooled
+
+
+def aggregate_stacked(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str, Array]]:
+    """Return what `aggregate_stats` does, from contributors that stand in blocks already.
+
+    Args:
+        blocks: `feature -> stat -> (n, *shape) array`: n contributors, each of which has all of the
+            feature's stats, `count` among them.
+
+    Raises:
+        MetadataError: See `aggregate_stats`.
+    """
+    pooled: dict[str, dict[str, Array]] = {}
+    for feature in sorted(blocks):
+        block = blocks[feature]
+        first = {stat: values[0] for stat, values in block.items()}
+        n = len(next(iter(block.values()), ()))
+        source = _StackedColumns(feature, list(range(n)), [first], None, block)
+        pooled[feature] = _pool(source, source.counts()).stats
     return pooled
 
 
@@ -234,6 +261,17 @@ class _FeatureColumns:
             where=self._who(i),
             hint="Contributors can only be pooled when their stats have the same shapes.",
         )
+
+
+@dataclass(frozen=True)
+class _StackedColumns(_FeatureColumns):
+    """The same out of ready blocks, whose first row speaks for the shapes of all."""
+
+    block: FeatureStats
+
+    def stack(self, stat: str, *, square: bool = False) -> Array:
+        with np.errstate(over="ignore"):
+            return self.block[stat] ** 2 if square else self.block[stat]
 
 
 def _all_numbers(array: Array) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from opentau_prep import __version__
-from opentau_prep.cli import demo, run, speed
+from opentau_prep.cli import demo, heads, run, speed
 
 __all__ = ["app", "main"]
 
@@ -43,6 +43,7 @@ def _root(
     """
 
 
+heads.register(app)
 speed.register(app)
 run.register(app)
 demo.register(app)

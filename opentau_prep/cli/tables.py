@@ -75,7 +75,12 @@ def speed_table(report: SpeedReport) -> Render:
 
 def run_tables(outcomes: Sequence[StepOutcome]) -> Render:
     """Return what draws the outcome of `run`: each step as its own command shows it."""
-    drawn: dict[str, Callable[[Any], Render]] = {"speed-percentiles": speed_table}
+    from opentau_prep.cli.heads_tables import heads_tables
+
+    drawn: dict[str, Callable[[Any], Render]] = {
+        "heads": heads_tables,
+        "speed-percentiles": speed_table,
+    }
 
     def render(console: Console) -> None:
         for outcome in outcomes:

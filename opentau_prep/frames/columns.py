@@ -16,26 +16,36 @@ if TYPE_CHECKING:
 
 __all__ = ["check_columns", "to_matrix"]
 
+_COLUMNS_SHOWN = 20
+
 
 def check_columns(wanted: Sequence[str], present: Sequence[str], where: str) -> None:
-    """Raise `DataError` when a file lacks a column, naming the nearest one that it has."""
-    missing = [name for name in wanted if name not in present]
-    if not missing:
-        return
-    near = difflib.get_close_matches(missing[0], present, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else "Map it with data_features_name_mapping."
-    raise DataError(
-        f"has no column {', '.join(map(repr, missing))} (columns: {', '.join(present)})",
-        where=where,
-        hint=hint,
-    )
+    """Raise `DataError` unless a file has each column once, naming the nearest one that it has."""
+    for name in wanted:
+        number = present.count(name)
+        if number == 1:
+            continue
+        if number:
+            raise DataError(
+                f"has {number} columns {name!r}", where=where, hint="Write the file again."
+            )
+        near = difflib.get_close_matches(name, present, n=1)
+        more = f" and {len(present) - _COLUMNS_SHOWN} more" if len(present) > _COLUMNS_SHOWN else ""
+        raise DataError(
+            f"has no column {name!r} (columns: "
+            f"{', '.join(map(repr, present[:_COLUMNS_SHOWN]))}{more})",
+            where=where,
+            hint=f"Did you mean {near[0]!r}? " * bool(near)
+            + "Map it with data_features_name_mapping.",
+        )
 
 
 def to_matrix(column: pa.ChunkedArray, where: str) -> npt.NDArray[Any]:
     """Return an Arrow column of N numbers or N equally long vectors as an (N, D) array.
 
-    Scalars become D = 1; nested lists are flattened row-major; the dtype is kept. The result may
-    share the memory of the column and must not be written to.
+    Scalars become D = 1; nested lists are flattened row-major; the dtype is kept. One chunk shares
+    the column's memory where its layout allows, several are copied once. The result must not be
+    written to.
 
     Args:
         column: Numbers, or `fixed_size_list`, `list` or `large_list` of them, nested at will.
@@ -44,14 +54,30 @@ def to_matrix(column: pa.ChunkedArray, where: str) -> npt.NDArray[Any]:
     Raises:
         DataError: Rows are null or differ in width, or the values are not numbers.
     """
-    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    _check_numbers(column.type, where)
+    parts: list[npt.NDArray[Any]] = []
+    first_row = 0
+    for chunk in column.chunks:
+        if len(chunk):
+            parts.append(_chunk_matrix(chunk, first_row, where))
+        first_row += len(chunk)
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return np.empty((0, _width(column.type)), dtype=_leaf(column.type).to_pandas_dtype())
+    widths = [part.shape[1] for part in parts]
+    if len(set(widths)) > 1:
+        raise _ragged("row", widths, where)
+    return np.concatenate(parts)
+
+
+def _chunk_matrix(array: pa.Array, first_row: int, where: str) -> npt.NDArray[Any]:
     rows = len(array)
+    what = "row"
     while _is_list(array.type):
-        _check_rows(array, where)
-        array = array.flatten()
-    kind = array.type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-        raise DataError(f"holds {column.type}, not numbers", where=where)
+        _check_rows(array, what, first_row, where)
+        array = _inner(array)
+        what, first_row = "inner row", 0
     if array.null_count:
         raise DataError(
             f"has {array.null_count:,} null values",
@@ -59,30 +85,58 @@ def to_matrix(column: pa.ChunkedArray, where: str) -> npt.NDArray[Any]:
             hint="Fill them, or drop the rows.",
         )
     values: npt.NDArray[Any] = array.to_numpy(zero_copy_only=False)
-    return values.reshape(rows, -1) if rows else values.reshape(0, _width(column.type))
+    return values.reshape(rows, len(values) // rows)
 
 
-def _check_rows(array: pa.Array, where: str) -> None:
+def _inner(array: pa.Array) -> pa.Array:
+    """Return the values of a list array without nulls; `flatten()` at a fraction of its cost."""
+    if pa.types.is_fixed_size_list(array.type):
+        size = array.type.list_size
+        return array.values.slice(array.offset * size, len(array) * size)
+    first, last = array.offsets[0].as_py(), array.offsets[len(array)].as_py()
+    return array.values.slice(first, last - first)
+
+
+def _check_rows(array: pa.Array, what: str, first_row: int, where: str) -> None:
     if array.null_count:
         first = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
         raise DataError(
-            f"has {array.null_count:,} null rows (the first is row {first})",
+            f"has {array.null_count:,} null rows (the first is {what} {first_row + first:,})",
             where=where,
             hint="Fill them, or drop the rows.",
         )
     if pa.types.is_fixed_size_list(array.type):
         return
-    lengths = np.diff(array.offsets.to_numpy(zero_copy_only=False))
-    if len(lengths) and (lengths != lengths[0]).any():
-        row = int(np.flatnonzero(lengths != lengths[0])[0])
-        raise DataError(
-            f"is ragged: row {row} has {lengths[row]} values, row 0 has {lengths[0]}",
-            where=where,
-            hint="Every frame must have the same width.",
-        )
+    offsets = array.offsets.to_numpy(zero_copy_only=False)
+    widths = offsets[1:] - offsets[:-1]
+    if (widths != widths[0]).any():
+        raise _ragged(what, widths, where, first_row)
+
+
+def _ragged(what: str, widths: Any, where: str, first_row: int = 0) -> DataError:
+    other = int(np.flatnonzero(np.asarray(widths) != widths[0])[0])
+    return DataError(
+        f"is ragged: {what} {first_row + other:,} has {widths[other]} values,"
+        f" {what} {first_row:,} has {widths[0]}",
+        where=where,
+        hint="Every frame must have the same width.",
+    )
+
+
+def _check_numbers(kind: pa.DataType, where: str) -> None:
+    leaf = _leaf(kind)
+    if not (pa.types.is_integer(leaf) or pa.types.is_floating(leaf) or pa.types.is_boolean(leaf)):
+        raise DataError(f"holds {kind}, not numbers", where=where, hint="Choose another column.")
+
+
+def _leaf(kind: pa.DataType) -> pa.DataType:
+    while _is_list(kind):
+        kind = kind.value_type
+    return kind
 
 
 def _width(kind: pa.DataType) -> int:
+    """Return D as far as the type tells it; 0 where it does not."""
     width = 1
     while _is_list(kind):
         width *= kind.list_size if pa.types.is_fixed_size_list(kind) else 0

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from opentau_prep.errors import DataError
-from opentau_prep.frames.columns import check_columns, to_matrix
 from opentau_prep.frames.rows import DataPart, data_parts, episode_rows
+from opentau_prep.frames.window import RowWindow, to_matrices
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -31,7 +31,7 @@ class FrameBlock:
 
     Attributes:
         columns: name -> (N, D) array in the file's own dtype; read-only.
-        episode_index: (E,) int64, in increasing order.
+        episode_index: (E,) int64, in the order of the rows; increasing in `read_frames`.
         spans: (E, 2) int64, first row and row after the last of each episode in `columns`.
         lengths: (E,) int64, the lengths that the episodes table promised.
         files: The data files the block came from, relative to the root.
@@ -74,7 +74,7 @@ def read_frames(
         DataError: A file is missing or damaged, lacks a column, or an episode is not in it.
     """
     blocks = list(iter_frames(meta, columns, episodes))
-    if len(blocks) == 1:
+    if len(blocks) == 1 and (np.diff(blocks[0].episode_index) > 0).all():
         return blocks[0]
     if not blocks:
         raise DataError("no episode is selected", where=meta.root)
@@ -90,8 +90,9 @@ def iter_frames(
 ) -> Iterator[FrameBlock]:
     """Read the same as `read_frames`, one block after the other.
 
-    Every file is opened once. A block holds episodes of one file and at most `max_rows` rows, or
-    one episode where that is longer: this bounds the memory.
+    Every file is opened once, and each of its row groups decoded once. A block holds episodes of
+    one file, and at most `max_rows` rows or one episode where that is longer. Beside the block, at
+    most the row groups that these rows lie in are in memory.
 
     Raises:
         DataError: As `read_frames`.
@@ -108,80 +109,81 @@ def read_part(
     max_rows: int = DEFAULT_MAX_ROWS,
 ) -> Iterator[FrameBlock]:
     """Read the chosen episodes of one file in blocks; see `iter_frames`."""
-    where = f"{storage.url}/{part.rel}"
     file = storage.open_parquet(part.rel)
-    check_columns(columns, file.schema_arrow.names, where)
+    if part.first_rows is None:
+        yield _whole_file(storage, part, file, columns)
+        return
+    window = RowWindow(storage, part.rel, file, columns)
     rows = episode_rows(storage, part, file)
     order = np.argsort(rows[:, 0], kind="stable")
-    for group in _groups(rows[order], max_rows):
-        yield _read_group(storage, part, file, columns, order[group], rows)
+    for chosen in _runs(rows, order, window, max_rows):
+        yield _block(part, chosen, rows[chosen], window.read(rows[chosen]))
 
 
-def _groups(rows: IntArray, max_rows: int) -> Iterator[slice]:
-    """Cut episodes in row order into runs of at most `max_rows` rows."""
-    start, count = 0, 0
-    for i, n in enumerate(rows[:, 1] - rows[:, 0]):
-        if i > start and count + n > max_rows:
-            yield slice(start, i)
-            start, count = i, 0
-        count += int(n)
-    if start < len(rows):
-        yield slice(start, len(rows))
-
-
-def _read_group(
-    storage: Storage,
-    part: DataPart,
-    file: pq.ParquetFile,
-    columns: Sequence[str],
-    chosen: IntArray,
-    all_rows: IntArray,
+def _whole_file(
+    storage: Storage, part: DataPart, file: pq.ParquetFile, columns: Sequence[str]
 ) -> FrameBlock:
-    rows = all_rows[chosen]
-    lo, hi = int(rows[:, 0].min()), int(rows[:, 1].max())
-    groups, base = _row_groups(file, lo, hi)
-    whole = base == 0 and len(groups) == file.metadata.num_row_groups
-    table = storage.read_table(
-        part.rel, columns, row_groups=None if whole else groups, file=file
-    ).slice(lo - base, hi - lo)
+    """Read a file of one episode: there are many, so this way is kept short."""
+    names = list(dict.fromkeys(columns))
+    table = storage.read_table(part.rel, names, file=file)
+    matrices = to_matrices(table, names, file, storage, part.rel)
+    return _block(part, slice(None), np.array([[0, len(table)]]), matrices)
+
+
+def _runs(rows: IntArray, order: IntArray, window: RowWindow, max_rows: int) -> Iterator[IntArray]:
+    """Cut episodes in row order into runs of at most `max_rows` rows, decoded ones included."""
+    if window.num_rows <= max_rows:
+        yield order
+        return
+    start, taken, decoded, last = 0, 0, 0, -1
+    for i, episode in enumerate(order):
+        lo, hi = rows[episode]
+        fresh = window.rows_in_groups(lo, hi, after=last)
+        if i > start and (taken + hi - lo > max_rows or (fresh and decoded + fresh > max_rows)):
+            yield order[start:i]
+            start, taken, decoded = i, 0, 0
+        taken, decoded, last = taken + hi - lo, decoded + fresh, window.last_group(hi, last)
+    if start < len(order):
+        yield order[start:]
+
+
+def _block(
+    part: DataPart,
+    chosen: IntArray | slice,
+    rows: IntArray,
+    matrices: Mapping[str, npt.NDArray[Any]],
+) -> FrameBlock:
     lengths = rows[:, 1] - rows[:, 0]
-    ends = np.cumsum(lengths)
-    where = f"{storage.url}/{part.rel}"
-    matrices = {name: to_matrix(table.column(name), f"{where}, column {name}") for name in columns}
-    if int(ends[-1]) != hi - lo:
-        keep = np.concatenate([np.arange(a - lo, b - lo) for a, b in rows])
-        matrices = {name: matrix[keep] for name, matrix in matrices.items()}
+    ends = lengths.cumsum()
     for matrix in matrices.values():
         matrix.setflags(write=False)
     return FrameBlock(
         matrices,
         part.episodes[chosen],
-        np.stack([ends - lengths, ends], axis=1),
+        np.array([ends - lengths, ends]).T,
         part.lengths[chosen],
         (part.rel,),
     )
-
-
-def _row_groups(file: pq.ParquetFile, lo: int, hi: int) -> tuple[list[int], int]:
-    """Return the row groups that hold rows lo..hi, and the first row of the first of them."""
-    sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-    ends = np.cumsum(sizes)
-    first = int(np.searchsorted(ends, lo, side="right"))
-    last = int(np.searchsorted(ends, hi, side="left"))
-    groups = list(range(first, min(last, len(sizes) - 1) + 1))
-    return groups, int(ends[first] - sizes[first]) if first < len(sizes) else 0
 
 
 def _joined(blocks: Sequence[FrameBlock], columns: Sequence[str], root: str) -> FrameBlock:
     offsets = np.cumsum([0, *(block.n_frames for block in blocks)])
     order = np.argsort(np.concatenate([b.episode_index for b in blocks]), kind="stable")
     spans = np.concatenate([b.spans + o for b, o in zip(blocks, offsets, strict=False)])
+    filled = [block for block in blocks if block.n_frames]
     matrices: dict[str, npt.NDArray[Any]] = {}
     for name in columns:
-        widths = {b.columns[name].shape[1] for b in blocks}
+        # A file without rows cannot tell how wide its lists are.
+        parts = [b.columns[name] for b in filled] or [blocks[0].columns[name]]
+        widths = {part.shape[1]: b.files[0] for part, b in zip(parts, filled, strict=False)}
         if len(widths) > 1:
-            raise DataError(f"column {name!r} has different widths {sorted(widths)}", where=root)
-        matrices[name] = np.concatenate([b.columns[name] for b in blocks])
+            found = ", ".join(f"{width} in {rel}" for width, rel in sorted(widths.items()))
+            raise DataError(
+                f"column {name!r} has different widths: {found}",
+                where=root,
+                hint="Leave those episodes out, or write their files again.",
+            )
+        matrices[name] = np.concatenate(parts)
     if (np.diff(spans[order, 0]) < 0).any():
         keep = np.concatenate([np.arange(a, b) for a, b in spans[order]])
         matrices = {name: matrix[keep] for name, matrix in matrices.items()}

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from opentau_prep.errors import DataError
+from opentau_prep.frames.columns import check_columns, to_matrix
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -45,50 +47,68 @@ def data_parts(meta: DatasetMetadata, episodes: Sequence[int] | None = None) -> 
 
     Args:
         meta: The dataset.
-        episodes: `episode_index` values; all by default.
+        episodes: `episode_index` values in any order; all by default.
 
     Raises:
         DataError: An episode is not in the episodes table.
+        MetadataError: The table or the path template is missing or malformed.
     """
     table = meta.episodes
-    paths = meta.data_paths
     by_file: dict[str, list[int]] = {}
-    for position, rel in enumerate(paths):
+    for position, rel in enumerate(meta.data_paths):
         by_file.setdefault(rel, []).append(position)
-    chosen = _positions(meta, episodes)
-    parts: list[DataPart] = []
-    for rel in dict.fromkeys(paths[p] for p in chosen):
-        everyone = np.array(by_file[rel], dtype=np.int64)
-        kept = np.array([p in chosen for p in by_file[rel]])
+    chosen = _chosen(meta, episodes)
+    parts: list[tuple[int, DataPart]] = []
+    for rel, positions in by_file.items():
+        if len(positions) == 1 and not meta.is_v3:
+            row = positions[0]
+            if chosen[row]:
+                one = slice(row, row + 1)
+                parts.append(
+                    (row, DataPart(rel, table.episode_index[one], table.length[one], None))
+                )
+            continue
+        everyone = np.array(positions, dtype=np.int64)
+        kept = chosen[everyone]
+        if not kept.any():
+            continue
         mine = everyone[kept]
-        shared = meta.is_v3 or len(everyone) > 1
-        first_rows = _first_rows(meta, everyone)[kept] if shared else None
-        parts.append(DataPart(rel, table.episode_index[mine], table.length[mine], first_rows))
-    return parts
+        first_rows = _first_rows(meta, everyone)[kept]
+        part = DataPart(rel, table.episode_index[mine], table.length[mine], first_rows)
+        parts.append((int(mine[0]), part))
+    return [part for _, part in sorted(parts, key=lambda pair: pair[0])]
 
 
-def _positions(meta: DatasetMetadata, episodes: Sequence[int] | None) -> dict[int, None]:
+def _chosen(meta: DatasetMetadata, episodes: Sequence[int] | None) -> npt.NDArray[np.bool_]:
+    """Return (E,) bool: which rows of the episodes table are chosen."""
     table = meta.episodes
     if episodes is None:
-        return dict.fromkeys(range(len(table)))
+        return np.ones(len(table), dtype=np.bool_)
+    chosen = np.zeros(len(table), dtype=np.bool_)
     unknown = [int(e) for e in episodes if int(e) not in table]
     if unknown:
+        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
         raise DataError(
-            f"has no episode {', '.join(map(str, unknown[:10]))} (it has {len(table):,} episodes)",
+            f"has no episode {', '.join(map(str, unknown[:10]))}{more}"
+            f" (it has {len(table):,} episodes)",
             where=meta.root,
             hint="Correct `episodes` in the mixture.",
         )
-    return dict.fromkeys(sorted(table.position(int(e)) for e in episodes))
+    chosen[table.positions(np.asarray(episodes, dtype=np.int64))] = True
+    return chosen
 
 
 def _first_rows(meta: DatasetMetadata, positions: IntArray) -> IntArray:
     """Rows within the file, from dataset-wide `dataset_from_index` or else from the lengths."""
     table = meta.episodes
-    if table.from_index is not None:
-        starts = table.from_index[positions]
-        return np.asarray(starts - starts.min())
     lengths = table.length[positions]
-    return np.asarray(np.cumsum(lengths) - lengths)
+    by_length = np.cumsum(lengths) - lengths
+    if table.from_index is None or not len(positions):
+        return by_length
+    starts = table.from_index[positions] - table.from_index[positions].min()
+    order = np.argsort(starts, kind="stable")
+    gaps = starts[order][1:] - (starts + lengths)[order][:-1]
+    return starts if (gaps >= 0).all() else by_length  # episodes cannot overlap
 
 
 def episode_rows(storage: Storage, part: DataPart, file: pq.ParquetFile) -> IntArray:
@@ -96,18 +116,17 @@ def episode_rows(storage: Storage, part: DataPart, file: pq.ParquetFile) -> IntA
 
     The file's own `episode_index` column decides where it has one, since published episode tables
     are sometimes wrong; otherwise the episodes table does. A file of one episode is that episode,
-    whole.
+    whole. An episode without frames that the table gives no length either has an empty span.
 
     Raises:
         DataError: An episode is not in the file, or its rows do not lie together.
     """
-    rows = file.metadata.num_rows
+    rows = int(file.metadata.num_rows)
     if part.first_rows is None:
         return np.array([[0, rows]], dtype=np.int64)
     where = f"{storage.url}/{part.rel}"
-    if EPISODE_COLUMN in file.schema_arrow.names:
-        table = storage.read_table(part.rel, [EPISODE_COLUMN], file=file)
-        return _spans_from_column(table.column(0).to_numpy(), part, where)
+    if EPISODE_COLUMN in storage.column_names(part.rel, file):
+        return _spans_from_column(_episode_column(storage, part, file, where), part, where)
     spans = np.stack([part.first_rows, part.first_rows + part.lengths], axis=1)
     if len(spans) and int(spans.max()) > rows:
         raise DataError(
@@ -118,20 +137,35 @@ def episode_rows(storage: Storage, part: DataPart, file: pq.ParquetFile) -> IntA
     return spans
 
 
+def _episode_column(storage: Storage, part: DataPart, file: pq.ParquetFile, where: str) -> IntArray:
+    check_columns([EPISODE_COLUMN], storage.column_names(part.rel, file), where)
+    column = storage.read_table(part.rel, [EPISODE_COLUMN], file=file).column(EPISODE_COLUMN)
+    place = f"{where}, column {EPISODE_COLUMN}"
+    matrix = to_matrix(column, place)
+    if len(matrix) and matrix.shape[1] != 1:
+        raise DataError(f"has {matrix.shape[1]} values a row, expected one number", where=place)
+    return matrix.reshape(-1)
+
+
 def _spans_from_column(column: IntArray, part: DataPart, where: str) -> IntArray:
-    change = np.flatnonzero(np.diff(column)) + 1
-    starts = np.concatenate([[0], change]) if len(column) else np.zeros(0, dtype=np.int64)
-    ends = np.concatenate([change, [len(column)]]) if len(column) else starts
-    values = column[starts]
-    spans = np.empty((len(part.episodes), 2), dtype=np.int64)
-    for i, episode in enumerate(part.episodes):
-        hits = np.flatnonzero(values == episode)
-        if len(hits) != 1:
-            found = "no rows" if not len(hits) else f"rows in {len(hits)} separate places"
-            raise DataError(
-                f"episode {episode} has {found}",
-                where=where,
-                hint="The episodes table and the data do not belong together.",
-            )
-        spans[i] = starts[hits[0]], ends[hits[0]]
+    starts = np.flatnonzero(np.concatenate([[True], column[1:] != column[:-1]])[: len(column)])
+    ends = np.append(starts[1:], len(column))
+    order = np.argsort(column[starts], kind="stable")
+    values = column[starts][order]
+    low = np.searchsorted(values, part.episodes, side="left")
+    runs = np.searchsorted(values, part.episodes, side="right") - low
+    wrong = (runs > 1) | ((runs == 0) & (part.lengths > 0))
+    if wrong.any():
+        i = int(np.flatnonzero(wrong)[0])
+        found = "no rows" if not runs[i] else f"rows in {runs[i]} separate places"
+        raise DataError(
+            f"episode {part.episodes[i]} has {found}",
+            where=where,
+            hint="The episodes table and the data do not belong together.",
+        )
+    spans = np.zeros((len(part.episodes), 2), dtype=np.int64)
+    there = runs == 1
+    spans[there, 0] = starts[order[low[there]]]
+    spans[there, 1] = ends[order[low[there]]]
+    spans[~there] = spans[there].min(initial=len(column))  # empty, where it widens no block
     return spans

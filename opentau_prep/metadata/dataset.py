@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,15 +11,12 @@ from opentau_prep.errors import MetadataError
 from opentau_prep.metadata import v2
 from opentau_prep.metadata.info import INFO, parse_features, parse_fps, parse_version
 from opentau_prep.metadata.jsonread import read_json_object
-from opentau_prep.metadata.statsread import STATS, read_stats
+from opentau_prep.metadata.statsread import STATS, pool_stats, read_stats
 from opentau_prep.notices import warn
-from opentau_prep.pooling import aggregate_stats
 from opentau_prep.storage import Storage, open_storage
 
 if TYPE_CHECKING:
-    import os
-
-    from opentau_prep.metadata.records import EpisodeTable, Feature, Stats
+    from opentau_prep.metadata.records import EpisodesStats, EpisodeTable, Feature, Stats
 
 __all__ = ["DatasetMetadata", "load_dataset_metadata"]
 
@@ -41,7 +39,7 @@ class DatasetMetadata:
     def __init__(self, storage: Storage, *, repo_id: str | None = None) -> None:
         self.storage = storage
         self.root = storage.url
-        self.repo_id = repo_id or storage.url.rstrip("/").rsplit("/", 1)[-1]
+        self.repo_id = repo_id or os.path.basename(os.path.abspath(storage.url)) or storage.url
         self.info: dict[str, Any] = read_json_object(storage, INFO)
         self.version = _version(storage, self.info)
 
@@ -87,15 +85,22 @@ class DatasetMetadata:
         return v2.read_tasks(self.storage)
 
     @cached_property
-    def episodes_stats(self) -> dict[int, Stats]:
-        """episode_index -> feature -> stat -> array; empty when the dataset keeps none."""
+    def stacked_stats(self) -> EpisodesStats | None:
+        """The episodes' stats in blocks, one a stat; None when the dataset keeps none."""
         if self.is_v3:
             from opentau_prep.metadata import v3
 
-            return v3.read_episodes_stats(self.storage)
-        if not self.storage.exists(v2.EPISODES_STATS):
-            return {}
-        return v2.read_episodes_stats(self.storage)
+            found = v3.read_episodes_stats(self.storage)
+        elif self.storage.exists(v2.EPISODES_STATS):
+            found = v2.read_episodes_stats(self.storage)
+        else:
+            return None
+        return found if found.blocks else None
+
+    @cached_property
+    def episodes_stats(self) -> dict[int, Stats]:
+        """episode_index -> feature -> stat -> array; empty when the dataset keeps none."""
+        return self.stacked_stats.by_episode() if self.stacked_stats is not None else {}
 
     @cached_property
     def stats(self) -> Stats:
@@ -105,16 +110,15 @@ class DatasetMetadata:
         by their `count`. When that source is missing the other one stands in, with a notice.
 
         Raises:
-            MetadataError: The dataset has neither.
+            MetadataError: The dataset has neither, or it is malformed.
         """
         whole = self.storage.exists(STATS)
         if self.version != "v2.1" and whole:
             return read_stats(self.storage)
-        episodes = self.episodes_stats
-        if any(episodes.values()):
+        if self.stacked_stats is not None:
             if self.version != "v2.1":
                 self._stand_in(STATS, "the aggregate of the episodes' stats")
-            return aggregate_stats([episodes[e] for e in episodes], context=self.repo_id)
+            return pool_stats(self.stacked_stats, self.repo_id)
         if whole:
             self._stand_in(v2.EPISODES_STATS, STATS)
             return read_stats(self.storage)

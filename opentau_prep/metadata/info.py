@@ -1,46 +1,51 @@
-"""`meta/info.json`: typed reading of the fields that matter, and safe path templates."""
+"""`meta/info.json`: typed reading of the fields that matter."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from opentau_prep.errors import MetadataError, PrepError
+from opentau_prep.errors import MetadataError
 from opentau_prep.metadata.records import Feature
-from opentau_prep.storage.base import check_relative
 
 __all__ = [
     "DEFAULT_CHUNKS_SIZE",
-    "DEFAULT_DATA_PATH",
     "INFO",
     "as_integer",
-    "fill_template",
+    "chunks_size",
     "parse_features",
     "parse_fps",
     "parse_version",
-    "template_fields",
+    "shown",
 ]
 
 INFO = "meta/info.json"
 DEFAULT_CHUNKS_SIZE = 1000
-DEFAULT_DATA_PATH = {
-    "v2": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-    "v3": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-}
-_FIELD = re.compile(r"\{([^{}]*)\}")
-_FIELD_BODY = re.compile(r"([a-z_]+)(?::(0?[0-9]{0,2})d?)?")
+# Beyond these a number is damage, and sums of it would overflow.
+MAX_INDEX = 2**40
+MAX_FPS = 1e9
+_MAX_NAMES_DEPTH = 4
 
 
 def as_integer(value: object) -> int | None:
     """Return a JSON number as an int when it is one, 3.0 included; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if isinstance(value, float) and not value.is_integer():
         return None
     number = int(value)
-    return number if -(2**63) <= number < 2**63 else None
+    return number if -MAX_INDEX <= number <= MAX_INDEX else None
+
+
+def shown(value: object) -> str:
+    """Return a JSON value as a message can hold it: on one line, and short."""
+    if isinstance(value, list | dict):
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
+    if isinstance(value, int) and abs(value) > MAX_INDEX:
+        return "a huge number"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def parse_fps(info: Mapping[str, Any], where: str) -> int | float:
@@ -50,10 +55,9 @@ def parse_fps(info: Mapping[str, Any], where: str) -> int | float:
         MetadataError: `fps` is missing, or not a positive finite number.
     """
     fps = info.get("fps")
-    ok = isinstance(fps, (int, float)) and not isinstance(fps, bool)
-    if ok and math.isfinite(fps) and fps > 0:  # type: ignore[arg-type, operator]
-        return fps  # type: ignore[return-value]
-    found = "is missing" if "fps" not in info else f"is {fps!r}"
+    if isinstance(fps, int | float) and not isinstance(fps, bool) and 0 < fps < MAX_FPS:
+        return fps
+    found = "is missing" if "fps" not in info else f"is {shown(fps)}"
     raise MetadataError(
         f"field `fps` {found}; expected a positive number",
         where=where,
@@ -63,9 +67,9 @@ def parse_fps(info: Mapping[str, Any], where: str) -> int | float:
 
 def parse_version(info: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return (major, minor) of `codebase_version`, or None when it is missing or not a version."""
-    match = re.fullmatch(
-        r"v?(\d{1,3})(?:\.(\d{1,3}))?(?:\.\d+)*", str(info.get("codebase_version"))
-    )
+    said = info.get("codebase_version")
+    text = str(said) if isinstance(said, str | float) else ""
+    match = re.fullmatch(r"v?(\d{1,3})(?:\.(\d{1,3}))?(?:\.\d+)*", text.strip(), re.ASCII)
     return (int(match.group(1)), int(match.group(2) or 0)) if match else None
 
 
@@ -77,14 +81,38 @@ def parse_features(info: Mapping[str, Any], where: str) -> dict[str, Feature]:
     Raises:
         MetadataError: `features` is there but not an object.
     """
-    raw = info.get("features", {})
+    raw = info.get("features")
+    if raw is None:
+        return {}
     if not isinstance(raw, Mapping):
-        raise MetadataError("field `features` must be an object", where=where)
+        raise MetadataError(
+            f"field `features` is {shown(raw)}; expected an object: column -> dtype, shape, names",
+            where=where,
+            hint="Is this another project's schema? Map the columns or convert the dataset.",
+        )
     return {
-        str(name): Feature(str(name), str(entry.get("dtype")), _shape(entry.get("shape")))
+        name: Feature(
+            name, _text(entry.get("dtype")), _shape(entry.get("shape")), _names(entry.get("names"))
+        )
         for name, entry in raw.items()
         if isinstance(entry, Mapping)
     }
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _names(value: object, depth: int = 0) -> tuple[str, ...]:
+    """Return names that are written as a list, a list of lists, or a dict of lists."""
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Mapping):
+        listed = [v for v in value.values() if isinstance(v, list)]
+        value = listed or list(value)
+    if not isinstance(value, list) or depth == _MAX_NAMES_DEPTH:
+        return ()
+    return tuple(name for entry in value for name in _names(entry, depth + 1))
 
 
 def _shape(value: object) -> tuple[int, ...]:
@@ -94,41 +122,18 @@ def _shape(value: object) -> tuple[int, ...]:
     return tuple(d for d in dims if d is not None) if None not in dims else ()
 
 
-def template_fields(template: str) -> frozenset[str]:
-    """Return the names of the fields of a path template."""
-    bodies = (_FIELD_BODY.fullmatch(body) for body in _FIELD.findall(template))
-    return frozenset(match.group(1) for match in bodies if match)
-
-
-def fill_template(template: str, fields: Mapping[str, int], where: str) -> str:
-    """Fill a path template such as `data/chunk-{episode_chunk:03d}/...` from integers.
-
-    The template is untrusted: only plain field names with an integer width are known, so that
-    nothing like `{x.__class__}` is ever looked up, and the result must stay below the root.
+def chunks_size(info: Mapping[str, Any], where: str) -> int:
+    """Return how many episodes (v2.x) share a chunk folder, by default 1,000.
 
     Raises:
-        MetadataError: A field is unknown or malformed, or the path leaves the dataset.
+        MetadataError: `chunks_size` is there but not a whole number above 0.
     """
-
-    def fill(match: re.Match[str]) -> str:
-        body = _FIELD_BODY.fullmatch(match.group(1))
-        if body is None or body.group(1) not in fields:
-            known = ", ".join(sorted(fields))
-            raise MetadataError(
-                f"path template {template!r} has the unknown field {{{match.group(1)}}}",
-                where=where,
-                hint=f"Known fields here: {known}; with a width such as :03d.",
-            )
-        return format(fields[body.group(1)], f"{body.group(2) or ''}d")
-
-    path = _FIELD.sub(fill, template)
-    if "{" in path or "}" in path:
-        raise MetadataError(f"path template {template!r} has an unpaired brace", where=where)
-    try:
-        return check_relative(path)
-    except PrepError as error:
+    said = info.get("chunks_size")
+    size = DEFAULT_CHUNKS_SIZE if said is None else as_integer(said)
+    if size is None or size < 1:
         raise MetadataError(
-            f"path template {template!r} leads outside the dataset",
+            f"field `chunks_size` is {shown(said)}; expected a whole number of 1 or more",
             where=where,
-            hint="It must be relative, without `..`.",
-        ) from error
+            hint=f"LeRobot's own is {DEFAULT_CHUNKS_SIZE}.",
+        )
+    return size

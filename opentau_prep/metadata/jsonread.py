@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import jsonlines
 import orjson
 
 from opentau_prep.errors import MetadataError
@@ -13,7 +15,30 @@ from opentau_prep.errors import MetadataError
 if TYPE_CHECKING:
     from opentau_prep.storage import Storage
 
-__all__ = ["read_json_lines", "read_json_object"]
+__all__ = ["JsonLines", "read_json_lines", "read_json_object"]
+
+_HINT = "Restore the file from its source."
+_LFS_MAGIC = b"version https://git-lfs"
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """The objects of a JSON-lines file.
+
+    Attributes:
+        where: The file, for messages.
+        rows: One object a line; blank lines are passed over.
+        numbers: The 1-based line of each of them.
+    """
+
+    where: str
+    rows: Sequence[dict[str, Any]]
+    numbers: Sequence[int]
+
+    def place(self, row: int) -> str:
+        """Return where a row stands, for messages."""
+        return f"{self.where}, line {self.numbers[row]}"
 
 
 def read_json_object(storage: Storage, rel: str) -> dict[str, Any]:
@@ -23,50 +48,54 @@ def read_json_object(storage: Storage, rel: str) -> dict[str, Any]:
         MetadataError: The file is missing, is not JSON, or holds something else than an object.
     """
     where = f"{storage.url}/{rel}"
-    text = _decode(storage.read_bytes(rel), where)
-    try:
-        value = _loads(text)
-    except ValueError as error:
-        raise MetadataError(f"is not valid JSON ({error})", where=where, hint=_HINT) from error
+    value = _loads(storage.read_bytes(rel), where)
     if not isinstance(value, dict):
         found = _kind(value)
         raise MetadataError(f"must hold a JSON object, found {found}", where=where, hint=_HINT)
     return value
 
 
-def read_json_lines(storage: Storage, rel: str) -> list[tuple[int, dict[str, Any]]]:
-    """Return the objects of a JSON-lines file, each with its 1-based line number.
-
-    Blank lines are passed over.
+def read_json_lines(storage: Storage, rel: str) -> JsonLines:
+    """Return the objects of a JSON-lines file.
 
     Raises:
         MetadataError: The file is missing, or a line is not a JSON object.
     """
     where = f"{storage.url}/{rel}"
-    lines = _decode(storage.read_bytes(rel), where).split("\n")
-    numbers = [i for i, line in enumerate(lines, 1) if line.strip()]
-    reader = jsonlines.Reader((line for line in lines if line.strip()), loads=_loads)
+    lines = storage.read_bytes(rel).split(b"\n")
+    numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
     try:
-        rows: list[tuple[int, Any]] = list(zip(numbers, reader, strict=True))
-    except jsonlines.InvalidLineError as error:
-        line = numbers[error.lineno - 1]
-        raise MetadataError(
-            "is not valid JSON (cut off, or edited by hand?)",
-            where=f"{where}, line {line}",
-            hint=_HINT,
-        ) from error
-    for line, row in rows:
+        rows = [orjson.loads(lines[number - 1]) for number in numbers]
+    except orjson.JSONDecodeError:
+        _check_text(lines[0], where)
+        rows = [_loads(lines[number - 1], f"{where}, line {number}") for number in numbers]
+    for number, row in zip(numbers, rows, strict=True):
         if not isinstance(row, dict):
             message = f"must hold a JSON object, found {_kind(row)}"
-            raise MetadataError(message, where=f"{where}, line {line}", hint=_HINT)
-    return rows
+            raise MetadataError(message, where=f"{where}, line {number}", hint=_HINT)
+    return JsonLines(where, rows, numbers)
 
 
-_HINT = "Restore the file from its source."
+def _loads(data: bytes, where: str) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        pass
+    text = _check_text(data, where)
+    try:
+        # Python's own trainers write bare NaN and Infinity, which strict JSON does not know.
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MetadataError(
+            f"is not valid JSON ({_reason(error)})", where=where, hint=_HINT
+        ) from error
+    if _SURROGATE.search(text):
+        _check_characters(value, where)
+    return value
 
 
-def _decode(data: bytes, where: str) -> str:
-    if data[:27].startswith(b"version https://git-lfs"):
+def _check_text(data: bytes, where: str) -> str:
+    if data.startswith(_LFS_MAGIC):
         raise MetadataError(
             "is a Git LFS pointer, not the file",
             where=where,
@@ -78,16 +107,21 @@ def _decode(data: bytes, where: str) -> str:
         raise MetadataError("is not UTF-8 text", where=where, hint=_HINT) from error
 
 
-def _loads(text: str | bytes) -> Any:
+def _check_characters(value: object, where: str) -> None:
+    """Raise for half of a surrogate pair: a string that no file and no terminal can hold."""
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        # Python's own trainers write bare NaN and Infinity, which strict JSON does not know.
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        message = "is not valid JSON (a string with half of a surrogate pair)"
+        raise MetadataError(message, where=where, hint=_HINT) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        if not error.doc.strip():
+            return "it is empty"
+        return f"{error.msg}: line {error.lineno} column {error.colno}"
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 
 
 def _kind(value: object) -> str:

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from opentau_prep.errors import ConfigError, EngineError, MetadataError
+from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.metadata.info import INFO
 
 __all__ = ["LocateOptions", "check_repo_id", "locate_dataset"]
+
+_NEVER_IN_ID = r"[\\:\x00-\x1f\x7f\ud800-\udfff]|\A~"
 
 
 @dataclass(frozen=True)
@@ -45,32 +47,52 @@ def locate_dataset(
 
     Raises:
         ConfigError: `repo_id` would leave a cache folder.
-        MetadataError: Found nowhere; the message lists every place.
+        MetadataError: Found nowhere; the message lists every place. Or the hub does not give it.
+        EngineError: `options.download` needs a package that is not installed.
     """
     environ = os.environ if environ is None else environ
     if root is not None and "://" in root:
         return root
     if repo_id is not None and root is None:
         check_repo_id(repo_id)
-    tried: list[Path] = []
+    tried: dict[Path, None] = {}
     for place in _places(repo_id, root, revision, json_dir, environ):
-        if (place / INFO).is_file():
-            return place
-        tried.append(place)
+        if os.path.isfile(place / INFO):
+            return _completed(place, repo_id, revision, options)
+        tried[place] = None
     if options.download and repo_id is not None and root is None:
-        return _download(repo_id, revision, options)
-    name = root if root is not None else repo_id
-    lines = "".join(f"\n  {place}" for place in dict.fromkeys(tried))
+        from opentau_prep.metadata.hub import download
+
+        return download(repo_id, revision, frames=options.frames)
+    lines = "".join(f"\n  {_printable(place)}" for place in tried)
     hint = "Correct the path." if root is not None else "Give its `root`, or pass --download."
     raise MetadataError(
-        f"dataset not found; no {INFO} in any of:{lines}\n", where=str(name), hint=hint
+        f"dataset not found; no {INFO} in any of:{lines}\n",
+        where=_printable(root if root is not None else repo_id),
+        hint=hint,
     )
+
+
+def _completed(
+    place: Path, repo_id: str | None, revision: str | None, options: LocateOptions
+) -> Path:
+    """Return a place; a snapshot of the hub only after what it may still lack was fetched."""
+    snapshot = place.parent.name == "snapshots" and place.parents[1].name.startswith("datasets--")
+    if not (options.download and options.frames and snapshot) or repo_id is None:
+        return place
+    from opentau_prep.metadata.hub import download
+
+    return download(repo_id, revision, frames=True)
+
+
+def _printable(text: object) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
 def check_repo_id(repo_id: str) -> None:
     """Raise `ConfigError` when a hub id would leave the cache folder it is looked for in."""
     parts = repo_id.split("/")
-    if any(p in ("", ".", "..") for p in parts) or re.search(r"[\\:\x00-\x1f]", repo_id):
+    if any(p in ("", ".", "..") for p in parts) or re.search(_NEVER_IN_ID, repo_id):
         raise ConfigError(
             f"repo_id {repo_id!r} is not a hub id",
             hint="Expected `owner/name`; give a path as `root`.",
@@ -85,52 +107,34 @@ def _places(
     environ: Mapping[str, str],
 ) -> Iterator[Path]:
     if root is not None:
-        given = Path(root).expanduser()
+        given = Path(os.path.expanduser(root))
         yield given
         if json_dir is not None and not given.is_absolute():
             yield json_dir / given
         return
     if repo_id is None:
         return
-    home = Path(environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-    default = Path("~/.cache/huggingface").expanduser()
-    yield Path(environ.get("HF_OPENTAU_HOME") or default / "opentau").expanduser() / repo_id
-    yield Path(environ.get("HF_LEROBOT_HOME") or default / "lerobot").expanduser() / repo_id
-    hub = Path(environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    folder = hub / f"datasets--{repo_id.replace('/', '--')}"
+    usual = "~/.cache/huggingface"
+    cache = environ.get("XDG_CACHE_HOME")
+    home = environ.get("HF_HOME") or (os.path.join(cache, "huggingface") if cache else usual)
+    for variable, name in (("HF_OPENTAU_HOME", "opentau"), ("HF_LEROBOT_HOME", "lerobot")):
+        given_home = environ.get(variable)
+        # The trainers' default moves with HF_HOME; what was downloaded before that stays behind.
+        folders = [given_home] if given_home else [f"{home}/{name}", f"{usual}/{name}"]
+        yield from (Path(os.path.expanduser(folder)) / repo_id for folder in folders)
+    hub = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+    folder = Path(os.path.expanduser(hub)) / f"datasets--{repo_id.replace('/', '--')}"
     yield from _snapshots(folder, revision)
 
 
 def _snapshots(folder: Path, revision: str | None) -> Iterator[Path]:
     """Yield the snapshot that a revision (by default `main`) means in a hub cache folder."""
     name = revision or "main"
-    if re.fullmatch(r"[\w./-]+", name) and ".." not in name:
-        try:
-            yield folder / "snapshots" / (folder / "refs" / name).read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            yield folder / "snapshots" / name
-
-
-def _download(repo_id: str, revision: str | None, options: LocateOptions) -> Path:
+    if not re.fullmatch(r"[\w./-]+", name, re.ASCII) or ".." in name or name.startswith("/"):
+        return
     try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError
-    except ImportError as error:
-        raise EngineError(
-            "--download needs the package huggingface_hub",
-            where=repo_id,
-            hint="Install it: pip install 'opentau-prep[hub]'.",
-        ) from error
-    patterns = ["meta/**", "data/**"] if options.frames else ["meta/**"]
-    try:
-        path = snapshot_download(
-            repo_id, repo_type="dataset", revision=revision, allow_patterns=patterns
-        )
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise MetadataError(
-            f"cannot be downloaded from the hub ({reason})",
-            where=repo_id,
-            hint="Check the name, your token and the network.",
-        ) from error
-    return Path(path)
+        commit = (folder / "refs" / name).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        commit = name
+    if re.fullmatch(r"[\w.-]+", commit, re.ASCII) and commit not in (".", ".."):
+        yield folder / "snapshots" / commit

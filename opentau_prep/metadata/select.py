@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opentau_prep.errors import ConfigError
+from opentau_prep.metadata.statsread import pool_stats
 from opentau_prep.notices import warn
-from opentau_prep.pooling import aggregate_stats
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.dataset import DatasetMetadata
@@ -76,14 +76,14 @@ def selected_stats(meta: DatasetMetadata, episodes: IntArray | None) -> Stats:
     """
     if episodes is None:
         return meta.stats
-    own = meta.episodes_stats
-    missing = [int(e) for e in episodes if not own.get(int(e))]
-    if not missing:
-        return aggregate_stats([own[int(e)] for e in episodes], context=meta.repo_id)
+    own = meta.stacked_stats
+    rows = own.rows_of(episodes) if own is not None else None
+    if own is not None and rows is not None:
+        return pool_stats(own, meta.repo_id, rows)
     warn(
         "whole_stats_for_selection",
-        f"{meta.repo_id}: {len(missing):,} of {len(episodes):,} selected episodes have no stats of"
-        " their own; using the whole dataset's stats",
+        f"{meta.repo_id}: not all of the {len(episodes):,} selected episodes have stats of their"
+        " own; using the whole dataset's stats",
         dataset=meta.repo_id,
     )
     return meta.stats

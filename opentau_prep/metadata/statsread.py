@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from opentau_prep.errors import MetadataError
-from opentau_prep.metadata.jsonread import read_json_object
-from opentau_prep.metadata.records import Stats
+from opentau_prep.metadata.jsonread import JsonLines, read_json_object
+from opentau_prep.metadata.records import EpisodesStats, IntArray, StackedStat, Stats
+from opentau_prep.pooling import aggregate_stacked, aggregate_stats
 
 if TYPE_CHECKING:
     from opentau_prep.storage import Storage
 
-__all__ = ["STATS", "parse_stats", "read_stats"]
+__all__ = ["STATS", "parse_stats", "pool_stats", "read_stats", "stack_stats"]
 
 STATS = "meta/stats.json"
 
@@ -28,39 +31,127 @@ def read_stats(storage: Storage) -> Stats:
 def parse_stats(raw: object, where: str) -> Stats:
     """Turn `feature -> stat -> nested lists` into arrays, int64 or float64 as the numbers are.
 
+    A null among numbers becomes NaN, a bare number an array of shape (1,).
+
     Raises:
         MetadataError: The shape is another one, or a stat is ragged or not made of numbers.
     """
-    if not isinstance(raw, Mapping):
-        raise MetadataError("stats must be an object: feature -> stat -> numbers", where=where)
     stats: Stats = {}
-    for feature, entry in raw.items():
-        if not isinstance(entry, Mapping):
-            raise MetadataError(
-                f"stats of {feature!r} must be an object: stat -> numbers", where=where
-            )
-        stats[str(feature)] = {
-            str(stat): _array(value, f"{feature}/{stat}", where) for stat, value in entry.items()
-        }
+    for feature, entry in _features(raw, where).items():
+        _check_entry(feature, entry, where)
+        arrays = {stat: _array(value, feature, stat, where) for stat, value in entry.items()}
+        stats[feature] = {stat: array.reshape(array.shape or 1) for stat, array in arrays.items()}
+        for array in stats[feature].values():
+            array.setflags(write=False)
     return stats
 
 
-def _array(value: object, place: str, where: str) -> npt.NDArray[Any]:
+def stack_stats(lines: JsonLines, episodes: IntArray) -> EpisodesStats:
+    """Turn rows of `{"stats": feature -> stat -> nested lists}` into one block a stat.
+
+    Args:
+        lines: The rows, in order of their episodes.
+        episodes: (E,) int64, the `episode_index` of each row.
+
+    Raises:
+        MetadataError: As `parse_stats`, or a stat has different shapes in different rows.
+    """
+    rows = [_features(row.get("stats"), lines.place(i)) for i, row in enumerate(lines.rows)]
+    blocks: dict[str, dict[str, StackedStat]] = {}
+    for feature in dict.fromkeys(chain.from_iterable(rows)):
+        having = [i for i, row in enumerate(rows) if feature in row]
+        entries = [rows[i][feature] for i in having]
+        if not all(isinstance(entry, dict) for entry in entries):
+            for i, entry in zip(having, entries, strict=True):
+                _check_entry(feature, entry, lines.place(i))
+        blocks[feature] = {
+            stat: _stacked(having, entries, (feature, stat), lines)
+            for stat in dict.fromkeys(chain.from_iterable(entries))
+        }
+    return EpisodesStats(episodes, blocks)
+
+
+def pool_stats(stats: EpisodesStats, context: str, rows: IntArray | None = None) -> Stats:
+    """Return the aggregate of episodes' stats, weighted by their `count`; see `aggregate_stats`.
+
+    Args:
+        stats: The stats.
+        context: The dataset, for messages.
+        rows: The rows of `stats` that take part; all by default.
+
+    Raises:
+        MetadataError: An episode's stats lack what is pooled, or their shapes differ.
+    """
+    blocks = stats.arrays(rows)
+    if blocks is not None:
+        with contextlib.suppress(MetadataError):  # told below, with the episode's number
+            return aggregate_stacked(blocks)
+    episodes = stats.episode_index if rows is None else stats.episode_index[rows]
+    own = stats.by_episode()
+    return aggregate_stats(
+        [own[episode] for episode in episodes.tolist()],
+        contributor_names=[f"{context}, episode {episode}" for episode in episodes.tolist()],
+        context=context,
+    )
+
+
+def _stacked(
+    having: Sequence[int],
+    entries: Sequence[Mapping[str, Any]],
+    name: tuple[str, str],
+    lines: JsonLines,
+) -> StackedStat:
+    stat = name[1]
+    carried = [i for i, entry in zip(having, entries, strict=True) if stat in entry]
+    values = [entry[stat] for entry in entries if stat in entry]
+    try:
+        block = _array(values, *name, lines.where)
+    except MetadataError as error:
+        shapes = {
+            _array(value, *name, lines.place(i)).shape
+            for i, value in zip(carried, values, strict=True)
+        }
+        raise MetadataError(
+            f"stat `{'/'.join(name)}` has different shapes in different episodes:"
+            f" {', '.join(map(str, sorted(shapes)))}",
+            where=lines.where,
+            hint=_HINT,
+        ) from error
+    if block.ndim == 1:
+        block = block.reshape(-1, 1)
+    block.setflags(write=False)
+    everywhere = len(carried) == len(lines.rows)
+    return StackedStat(block, None if everywhere else np.array(carried, dtype=np.int64))
+
+
+_HINT = "Compute the stats again: `opentau-prep stats`."
+
+
+def _features(raw: object, where: str) -> dict[str, Any]:
+    if isinstance(raw, dict):
+        return raw
+    raise MetadataError(
+        "stats must be an object: feature -> stat -> numbers", where=where, hint=_HINT
+    )
+
+
+def _check_entry(feature: str, entry: object, where: str) -> None:
+    if not isinstance(entry, dict):
+        raise MetadataError(
+            f"stats of {feature!r} must be an object: stat -> numbers", where=where, hint=_HINT
+        )
+
+
+def _array(value: object, feature: str, stat: str, where: str) -> npt.NDArray[Any]:
     try:
         array = np.array(value)
-    except (ValueError, OverflowError):
-        array = np.array(None)
-    if array.dtype == object and array.size:
-        # A null among the numbers is how some writers put NaN.
-        try:
+        if array.dtype == object:
+            # A null among the numbers is how some writers put NaN.
             array = array.astype(np.float64)
-        except (TypeError, ValueError):
-            array = np.array(None)
-    if array.dtype.kind not in "iuf" and array.size:
-        raise MetadataError(
-            f"stat `{place}` is not an array of numbers",
-            where=where,
-            hint="Compute the stats again: `opentau-prep stats`.",
-        )
-    array.setflags(write=False)
-    return array
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        array = np.array("")
+    if array.dtype.kind in "iuf":
+        return array
+    raise MetadataError(
+        f"stat `{feature}/{stat}` is not an array of numbers", where=where, hint=_HINT
+    )

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from opentau_prep.errors import MetadataError
-from opentau_prep.metadata.info import DEFAULT_DATA_PATH, INFO, fill_template
-from opentau_prep.metadata.records import EpisodeTable, IntArray, Stats
+from opentau_prep.metadata.arrow import integers, string_lists, strings, values_block
+from opentau_prep.metadata.paths import choose_template
+from opentau_prep.metadata.records import EpisodesStats, EpisodeTable, StackedStat
 
 if TYPE_CHECKING:
     from opentau_prep.storage import Storage
 
 __all__ = [
+    "DEFAULT_DATA_PATH",
     "EPISODES_DIR",
     "TASKS",
     "data_paths",
@@ -28,11 +29,16 @@ __all__ = [
 
 EPISODES_DIR = "meta/episodes"
 TASKS = "meta/tasks.parquet"
-_OPTIONAL = {
+DEFAULT_DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+
+_FROM, _TO = "dataset_from_index", "dataset_to_index"
+_PLACES = {
     "data_chunk": "data/chunk_index",
     "data_file": "data/file_index",
-    "from_index": "dataset_from_index",
+    "from_index": _FROM,
+    "to_index": _TO,
 }
+_WANTED = frozenset({"episode_index", "length", "tasks", *_PLACES.values()})
 
 
 def episode_files(storage: Storage) -> Sequence[str]:
@@ -47,153 +53,124 @@ def read_episodes(storage: Storage) -> EpisodeTable:
         MetadataError: A file is unreadable, a column is missing or of another type, or an episode
             occurs twice.
     """
-    wanted = ["episode_index", "length", "tasks", *_OPTIONAL.values()]
-    table, where = _read(storage, lambda name: name in wanted)
-    index = _integers(table, "episode_index", where)
+    table, where = _read(storage, _WANTED.__contains__)
+    index = integers(table, "episode_index", where)
     order = np.argsort(index, kind="stable")
     twice = np.flatnonzero(np.diff(index[order]) == 0)
     if len(twice):
         episode = index[order[twice[0]]]
-        raise MetadataError(f"episode {episode} stands there twice", where=where)
-    optional = {
-        field: _integers(table, column, where)[order]
-        for field, column in _OPTIONAL.items()
+        raise MetadataError(
+            f"episode {episode} stands there twice", where=where, hint="Remove one of the rows."
+        )
+    places = {
+        field: integers(table, column, where)[order]
+        for field, column in _PLACES.items()
         if column in table.column_names
     }
-    tasks = _task_strings(table)
-    return EpisodeTable(
-        index[order],
-        _integers(table, "length", where)[order],
-        tuple(tasks[i] for i in order),
-        **optional,
-    )
+    if "length" not in table.column_names and {"from_index", "to_index"} <= places.keys():
+        length = np.maximum(places["to_index"] - places["from_index"], 0)
+    else:
+        length = integers(table, "length", where)[order]
+    tasks = string_lists(table, "tasks", where)
+    return EpisodeTable(index[order], length, tuple(tasks[i] for i in order.tolist()), **places)
 
 
 def read_tasks(storage: Storage) -> dict[int, str]:
-    """Read `meta/tasks.parquet` as task_index -> task.
+    """Read `meta/tasks.parquet` as task_index -> task; of rows with one index the last wins.
 
     The string stands in a column `task` or in whichever column pandas made of its index.
+
+    Raises:
+        MetadataError: The file is missing or lacks one of both columns.
     """
     where = f"{storage.url}/{TASKS}"
     table = storage.read_table(TASKS)
-    strings = [f.name for f in table.schema if _is_string(f.type)]
-    column = "task" if "task" in strings else (strings[0] if strings else None)
-    if column is None:
-        raise MetadataError(
-            f"has no column of task strings (columns: {', '.join(table.column_names)})", where=where
-        )
-    index = _integers(table, "task_index", where)
-    names = table.column(column).to_pylist()
-    return {int(i): names[row] or "" for row, i in sorted(enumerate(index), key=lambda p: p[1])}
+    names = strings(table, ("task", "__index_level_0__"), where)
+    tasks = dict(zip(integers(table, "task_index", where).tolist(), names, strict=True))
+    return dict(sorted(tasks.items()))
 
 
-def read_episodes_stats(storage: Storage) -> dict[int, Stats]:
-    """Read the flattened `stats/<feature>/<stat>` columns as episode_index -> stats.
+def read_episodes_stats(storage: Storage) -> EpisodesStats:
+    """Read the flattened `stats/<feature>/<stat>` columns.
 
-    Every array has the stat's own shape, (3, 1, 1) for images; rows of a stat share one block.
+    Every array has the stat's own shape, (3, 1, 1) for images. A null is a stat that the episode
+    does not have.
+
+    Raises:
+        MetadataError: A file is unreadable, or a stat is ragged or not made of numbers.
     """
     table, where = _read(storage, lambda name: name == "episode_index" or name[:6] == "stats/")
-    episodes = _integers(table, "episode_index", where)
-    found: dict[int, Stats] = {int(e): {} for e in np.sort(episodes)}
+    episodes = integers(table, "episode_index", where)
+    order = np.argsort(episodes, kind="stable")
+    in_order = bool((order[1:] > order[:-1]).all())
+    blocks: dict[str, dict[str, StackedStat]] = {}
     for column in table.column_names:
-        prefix, _, rest = column.partition("/")
-        feature, _, stat = rest.rpartition("/")
-        if prefix != "stats" or not feature:
+        feature, _, stat = column[6:].rpartition("/")
+        if column[:6] != "stats/" or not feature:
             continue
-        block = _stacked(table.column(column), f"{where}, column {column}")
-        for row, episode in enumerate(episodes):
-            found[int(episode)].setdefault(feature, {})[stat] = block[row]
-    return found
+        block, rows = values_block(table, column, where)
+        if not in_order:
+            block, rows = _reordered(block, rows, order)
+        if len(block):
+            blocks.setdefault(feature, {})[stat] = StackedStat(block, rows)
+    return EpisodesStats(episodes[order], blocks)
+
+
+def _reordered(block: Any, rows: Any, order: Any) -> tuple[Any, Any]:
+    if rows is None:
+        return block[order], None
+    new_row = np.empty(len(order), dtype=np.int64)
+    new_row[order] = np.arange(len(order))
+    by_row = np.argsort(new_row[rows], kind="stable")
+    return block[by_row], new_row[rows][by_row]
 
 
 def data_paths(storage: Storage, info: Mapping[str, Any], table: EpisodeTable) -> list[str]:
-    """Return the data file of each episode, in table order; files need not exist."""
-    where = f"{storage.url}/{INFO}"
-    template = info.get("data_path", DEFAULT_DATA_PATH["v3"])
-    if not isinstance(template, str):
-        raise MetadataError("field `data_path` must be a string", where=where)
+    """Return the data file of each episode, in table order; files need not exist.
+
+    A template of v2.x, or one that leads to no file, gives way to LeRobot's default.
+
+    Raises:
+        MetadataError: `data_path` is malformed, or the table does not say which file is whose.
+    """
     if table.data_chunk is None or table.data_file is None:
         raise MetadataError(
             "the episodes table lacks the columns data/chunk_index and data/file_index",
             where=f"{storage.url}/{EPISODES_DIR}",
             hint="Convert the dataset again with LeRobot's v3.0 converter.",
         )
-    pairs = zip(table.data_chunk.tolist(), table.data_file.tolist(), strict=True)
-    files = {
-        pair: fill_template(template, {"chunk_index": pair[0], "file_index": pair[1]}, where)
-        for pair in dict.fromkeys(pairs)
-    }
-    pairs = zip(table.data_chunk.tolist(), table.data_file.tolist(), strict=True)
+    pairs = list(zip(table.data_chunk.tolist(), table.data_file.tolist(), strict=True))
+
+    def path(template: str, pair: tuple[int, int]) -> str:
+        return template.format(chunk_index=pair[0], file_index=pair[1])
+
+    template = choose_template(
+        storage,
+        info,
+        default=DEFAULT_DATA_PATH,
+        known=("chunk_index", "file_index"),
+        foreign=("episode_index", "episode_chunk"),
+        example=(lambda template: path(template, pairs[0])) if pairs else None,
+    )
+    files = {pair: path(template, pair) for pair in set(pairs)}
     return [files[pair] for pair in pairs]
 
 
-def _read(storage: Storage, wanted: Any) -> tuple[pa.Table, str]:
+def _read(storage: Storage, wanted: Callable[[str], bool]) -> tuple[pa.Table, str]:
+    """Return the wanted columns of the episodes table, and its place for messages."""
     where = f"{storage.url}/{EPISODES_DIR}"
     tables: list[pa.Table] = []
     for rel in episode_files(storage):
         file = storage.open_parquet(rel)
-        columns = [name for name in file.schema_arrow.names if wanted(name)]
+        columns = [name for name in storage.column_names(rel, file) if wanted(name)]
         tables.append(storage.read_table(rel, columns, file=file))
     if not tables:
         raise MetadataError("holds no parquet file", where=where, hint="Download it again.")
+    if len(tables) == 1:
+        return tables[0], where
     try:
-        table = pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise MetadataError("its files have columns of different types", where=where) from error
-    return table, where
-
-
-def _integers(table: pa.Table, column: str, where: str) -> IntArray:
-    if column not in table.column_names:
+        return pa.concat_tables(tables, promote_options="permissive"), where
+    except (pa.ArrowException, OSError) as error:
         raise MetadataError(
-            f"has no column `{column}`", where=where, hint="Restore the file from its source."
-        )
-    values = table.column(column)
-    if not pa.types.is_integer(values.type) or values.null_count:
-        raise MetadataError(
-            f"column `{column}` must hold whole numbers, found {values.type}"
-            + (f" with {values.null_count} nulls" if values.null_count else ""),
-            where=where,
-        )
-    numbers: IntArray = values.to_numpy().astype(np.int64)
-    if len(numbers) and numbers.min() < 0:
-        raise MetadataError(f"column `{column}` has negative numbers", where=where)
-    return numbers
-
-
-def _task_strings(table: pa.Table) -> list[tuple[str, ...]]:
-    if "tasks" not in table.column_names:
-        return [()] * len(table)
-    column = table.column("tasks")
-    if _is_string(column.type):
-        return [(task,) if task is not None else () for task in column.to_pylist()]
-    if not _is_list(column.type) or not _is_string(column.type.value_type):
-        return [()] * len(table)
-    return [tuple(t for t in (row or ()) if t is not None) for row in column.to_pylist()]
-
-
-def _stacked(column: pa.ChunkedArray, where: str) -> Any:
-    """Return (E, *shape) from a column of E nested lists of one shape."""
-    array = column.combine_chunks()
-    shape = [len(array)]
-    while _is_list(array.type):
-        sizes = np.unique(pc.list_value_length(array).to_numpy(zero_copy_only=False))
-        if array.null_count or len(sizes) > 1:
-            raise MetadataError("rows differ in shape or are null", where=where)
-        shape.append(int(sizes[0]) if len(sizes) else 0)
-        array = array.flatten()
-    values = array.to_numpy(zero_copy_only=False)
-    if values.dtype.kind not in "iuf":
-        raise MetadataError("does not hold numbers", where=where)
-    block = values.reshape(shape if len(shape) > 1 else (shape[0], 1))
-    block.setflags(write=False)
-    return block
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+            "its files have columns of different types", where=where, hint="Download it again."
+        ) from error

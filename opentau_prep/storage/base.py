@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 from opentau_prep.errors import DataError, MetadataError, PrepError
@@ -16,7 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Storage", "check_relative", "storage_error"]
 
-_DRIVE = re.compile(r"^[A-Za-z]:")
+_DRIVE = re.compile(r"[A-Za-z]:")
+# No drive, backslash, control character, or half of a surrogate pair that JSON can smuggle in;
+# the halves that stand for undecodable bytes of a real file name (DC80 to DCFF) are fine.
+_PLAIN = re.compile(r"(?![A-Za-z]:)[^\\\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]+\Z")
 
 
 class Storage(Protocol):
@@ -59,6 +61,10 @@ class Storage(Protocol):
         """Open a parquet file, memory-mapped where possible; raise when it is not parquet."""
         ...
 
+    def column_names(self, rel: str, file: pq.ParquetFile) -> Sequence[str]:
+        """Return the names of the top-level columns of a parquet file that is open."""
+        ...
+
     def read_table(
         self,
         rel: str,
@@ -73,23 +79,17 @@ class Storage(Protocol):
 
 def check_relative(rel: str) -> str:
     """Return `rel` when it stays below the root; raise `DataError` or `MetadataError` otherwise."""
-    parts = PurePosixPath(rel).parts
-    bad = (
-        not rel
-        or rel.startswith("/")
-        or ".." in parts
-        or "\\" in rel
-        or "\x00" in rel
-        or _DRIVE.match(rel)
+    parts = rel.split("/")
+    if ".." not in parts and "" not in parts[:1] and _PLAIN.match(rel):
+        return rel
+    bad = not rel or rel.startswith("/") or ".." in parts or _DRIVE.match(rel)
+    what = "leaves the dataset's folder" if bad else "has characters that no path should have"
+    raise storage_error(
+        "meta/" if rel.startswith("meta") else "data/",
+        f"path {rel!r} {what}",
+        where=None,
+        hint="Paths and path templates must be relative and stay below the dataset root.",
     )
-    if bad:
-        raise storage_error(
-            "meta/" if rel.startswith("meta") else "data/",
-            f"path {rel!r} leaves the dataset's folder",
-            where=None,
-            hint="Paths and path templates must be relative and stay below the dataset root.",
-        )
-    return rel
 
 
 def storage_error(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +36,7 @@ class LocalStorage:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
         self.opened: Counter[str] = Counter()
+        self._prefix = os.path.join(self.root, "")
 
     def __repr__(self) -> str:
         return f"LocalStorage({str(self.root)!r})"
@@ -47,36 +50,52 @@ class LocalStorage:
         """Return the file system path of a dataset-relative path."""
         return self.root / check_relative(rel)
 
+    def _place(self, rel: str) -> str:
+        # As a string: a Path costs more than a small file's metadata does to parse.
+        return f"{self._prefix}{check_relative(rel)}"
+
     def read_bytes(self, rel: str) -> bytes:
         """See `Storage.read_bytes`."""
-        path = self.path(rel)
+        path = self._place(rel)
         self.count_open(rel)
         try:
-            return path.read_bytes()
+            _check_regular(path)
+            with open(path, "rb", buffering=0) as file:
+                return file.readall()
         except OSError as error:
             raise _os_error(rel, path, error) from error
 
     def exists(self, rel: str) -> bool:
         """See `Storage.exists`."""
-        try:
-            return self.path(rel).is_file()
-        except OSError:  # a name that is too long, a loop of links: not a file we can read
-            return False
+        return os.path.isfile(self._place(rel))
 
     def size(self, rel: str) -> int | None:
         """See `Storage.size`."""
         try:
-            return self.path(rel).stat().st_size
+            return os.stat(self._place(rel)).st_size
         except OSError:
             return None
 
     def list_files(self, rel_dir: str, suffix: str = "") -> list[str]:
-        """See `Storage.list_files`."""
+        """See `Storage.list_files`.
+
+        Folders that are links are followed, once each, as some tools link whole chunks.
+        """
         found: list[str] = []
-        base = self.path(rel_dir)
-        for folder, names, files in os.walk(base):
-            names.sort()
-            prefix = Path(folder).relative_to(self.root).as_posix()
+        seen: set[str] = set()
+        top = self._place(rel_dir)
+
+        def fail(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise _os_error(f"{rel_dir}/", str(error.filename or top), error) from error
+
+        for folder, names, files in os.walk(top, followlinks=True, onerror=fail):
+            real = os.path.realpath(folder)
+            if real in seen:
+                names.clear()
+                continue
+            seen.add(real)
+            prefix = folder[len(self._prefix) :].replace(os.sep, "/")
             found += [
                 f"{prefix}/{f}" for f in files if f.endswith(suffix) and not f.startswith(".")
             ]
@@ -87,12 +106,23 @@ class LocalStorage:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        path = self.path(rel)
+        path = self._place(rel)
         self.count_open(rel)
         try:
-            return pq.ParquetFile(pa.memory_map(str(path), "r"))
-        except (OSError, pa.ArrowException) as error:
+            _check_regular(path)
+            return pq.ParquetFile(pa.memory_map(path, "r"))
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise _parquet_error(rel, path, error) from error
+
+    def column_names(self, rel: str, file: pq.ParquetFile) -> list[str]:
+        """See `Storage.column_names`."""
+        import pyarrow as pa
+
+        try:
+            names: list[str] = file.schema_arrow.names
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            raise _parquet_error(rel, self._place(rel), error) from error
+        return names
 
     def read_table(
         self,
@@ -111,8 +141,8 @@ class LocalStorage:
             if row_groups is None:
                 return file.read(columns=names, use_threads=False)
             return file.read_row_groups(list(row_groups), columns=names, use_threads=False)
-        except (OSError, pa.ArrowException) as error:
-            raise _parquet_error(rel, self.path(rel), error) from error
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            raise _parquet_error(rel, self._place(rel), error) from error
 
     def count_open(self, rel: str) -> None:
         """Count one opening of a file."""
@@ -123,9 +153,15 @@ def open_storage(root: str | os.PathLike[str]) -> Storage:
     """Return the storage of a root: a folder's path, or `file://` in front of one.
 
     Raises:
-        ConfigError: The root names an object store, which this version cannot read.
+        ConfigError: The root names an object store, which this version cannot read, or is no path.
     """
     text = os.fspath(root)
+    try:
+        usable = "\0" not in text and bool(os.fsencode(text))
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"{text!r} cannot be a folder's name", hint="Correct the root.")
     match = _SCHEME.match(text)
     if match is None:
         return LocalStorage(text)
@@ -138,22 +174,33 @@ def open_storage(root: str | os.PathLike[str]) -> Storage:
     )
 
 
-def _os_error(rel: str, path: Path, error: OSError) -> PrepError:
+def _check_regular(path: str) -> None:
+    """Raise `OSError` for what would be no file to read, or, like a pipe, block for ever."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "is a directory", path)
+    raise OSError(errno.EINVAL, "not a regular file", path)
+
+
+def _os_error(rel: str, path: str, error: OSError) -> PrepError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return storage_error(
-            rel, "file is missing", where=str(path), hint="Download it again, or fix the path."
+            rel, "file is missing", where=path, hint="Download it again, or fix the path."
         )
     reason = (error.strerror or str(error)).lower()
-    return storage_error(rel, f"cannot be read ({reason})", where=str(path))
+    hint = "Ask its owner for access." if isinstance(error, PermissionError) else None
+    return storage_error(rel, f"cannot be read ({reason})", where=path, hint=hint)
 
 
-def _parquet_error(rel: str, path: Path, error: Exception) -> PrepError:
+def _parquet_error(rel: str, path: str, error: Exception) -> PrepError:
     # Arrow raises OSError without an errno for damaged content, with one for the file system's own.
     if isinstance(error, OSError) and error.errno is not None:
         return _os_error(rel, path, error)
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        size = os.stat(path).st_size
+        with open(path, "rb") as file:
             head = file.read(len(_LFS_MAGIC))
     except OSError as os_error:
         return _os_error(rel, path, os_error)
@@ -161,10 +208,10 @@ def _parquet_error(rel: str, path: Path, error: Exception) -> PrepError:
         return storage_error(
             rel,
             f"is a Git LFS pointer ({size} bytes of text), not the parquet file",
-            where=str(path),
+            where=path,
             hint="Run `git lfs pull` in the dataset, or download it from the hub.",
         )
     what = "is empty" if size == 0 else f"is not a whole parquet file ({size:,} bytes)"
     if head[:4] == b"PAR1":
         what = f"is a truncated or damaged parquet file ({size:,} bytes)"
-    return storage_error(rel, what, where=str(path), hint="Download or write it again.")
+    return storage_error(rel, what, where=path, hint="Download or write it again.")

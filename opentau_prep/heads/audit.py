@@ -1,0 +1,287 @@
+"""Members that do not belong to their head: found from their stats, against the other members'.
+
+Each member is tested against a robust model of all others (`audit_model`) for the faults that
+happen (`audit_faults`): the one that explains it best is undone, and the rest is tested again. What
+no usual fault explains must also be an outlier by scikit-learn's local outlier factor, taken over
+all members in the same scale-aware space. A head of few members is only tested for wrong units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opentau_prep.heads.audit_faults import KINDS, Suspicion, suspicions
+from opentau_prep.heads.audit_model import DimStats, HeadModel, fit_model
+from opentau_prep.heads.members import VECTOR_FEATURES, HeadMember
+
+if TYPE_CHECKING:
+    from opentau_prep.metadata.resolve import ResolvedEntry
+
+__all__ = ["AuditFinding", "AuditReport", "AuditedHead", "audit_heads"]
+
+MIN_MEMBERS = 5
+MANY_MEMBERS = 64
+# Log odds that a finding needs. Among the clean datasets of scripts/bench_audit.py nothing comes
+# within three of these; what is tested against fewer others needs more.
+_LEAST_GAIN = {"inverted": 2.0, "flipped_sign": 6.0, "pose": 6.0, "unlike": 10.0}
+_LEAST_GAIN_OTHERWISE = 8.0
+_LEAST_GAIN_FEW = 20.0
+_LEAST_LOF = 1.5
+_BIG_UNITS = frozenset({"degrees", "ticks", "millimetres", "percent"})
+_SMALL_UNITS = frozenset({"radians", "metres", "fraction"})
+_GRIPPER_WORDS = ("grip", "finger", "thumb", "index", "middle", "ring", "pinky", "claw", "jaw")
+
+
+@dataclass(frozen=True)
+class AuditFinding:
+    """One thing about one member that does not fit its head.
+
+    Attributes:
+        dataset: The member.
+        norm_key: The head.
+        kind: What it looks like; see `opentau_prep.heads.audit_faults.KINDS`.
+        dims: Feature -> the dims in question.
+        message: All of it in words, with numbers.
+        confidence: 0 to 1: how sure, if one member in a few hundred is faulty.
+        gain: The log odds behind that.
+    """
+
+    dataset: str
+    norm_key: str
+    kind: str
+    dims: Mapping[str, tuple[int, ...]]
+    message: str
+    confidence: float
+    gain: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the finding JSON-ready."""
+        return {
+            "dataset": self.dataset,
+            "norm_key": self.norm_key,
+            "kind": self.kind,
+            "looks_like": KINDS[self.kind],
+            "dims": {feature: list(dims) for feature, dims in self.dims.items()},
+            "message": self.message,
+            "confidence": round(self.confidence, 4),
+            "gain": round(self.gain, 2),
+        }
+
+
+@dataclass(frozen=True)
+class AuditedHead:
+    """How far a head could be judged.
+
+    Attributes:
+        norm_key: The head.
+        n_members: How many members it has.
+        tests: `all`, `units` (too few members for more), or `none` (one member).
+    """
+
+    norm_key: str
+    n_members: int
+    tests: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record JSON-ready."""
+        return {"norm_key": self.norm_key, "members": self.n_members, "tests": self.tests}
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """The outcome for a mixture.
+
+    Attributes:
+        findings: In order of heads, then of members.
+        heads: One a head, by row.
+    """
+
+    findings: Sequence[AuditFinding]
+    heads: Sequence[AuditedHead]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report JSON-ready."""
+        return {
+            "findings": [finding.as_json() for finding in self.findings],
+            "heads": [head.as_json() for head in self.heads],
+        }
+
+
+def audit_heads(members: Sequence[HeadMember]) -> AuditReport:
+    """Return the members that do not belong to their head, from their stats alone.
+
+    With fewer than five members only wrong units are looked for; more than half of a head must be
+    right for the rest to be recognized as wrong.
+
+    Args:
+        members: All members of a mixture, in order.
+    """
+    groups: dict[str, list[HeadMember]] = {}
+    for member in members:
+        groups.setdefault(member.norm_key, []).append(member)
+    findings: list[AuditFinding] = []
+    heads = []
+    for key, group in groups.items():
+        tests = "all" if len(group) >= MIN_MEMBERS else "units" if len(group) > 1 else "none"
+        heads.append(AuditedHead(key, len(group), tests))
+        if tests != "none":
+            findings += _audit_head(key, group, few=tests == "units")
+    return AuditReport(findings, heads)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the tests of one feature found about one member."""
+
+    feature: str
+    suspicion: Suspicion
+    stats: DimStats
+    model: HeadModel
+
+
+def _audit_head(key: str, group: Sequence[HeadMember], *, few: bool) -> list[AuditFinding]:
+    found: dict[str, list[_Found]] = {member.name: [] for member in group}
+    deviations: list[NDArray[np.float64]] = []
+    for feature in VECTOR_FEATURES:
+        stats = [DimStats.of(m.stats[feature], m.kept_dims(feature)) for m in group]
+        models = _models(stats)
+        for member, own, model in zip(group, stats, models, strict=True):
+            grippers = _grippers(member.entry, feature, len(own.mean))
+            for suspicion in _explain(model, own, grippers, few=few):
+                found[member.name].append(_Found(feature, suspicion, own, model))
+        rows = [m.z(s) for m, s in zip(models, stats, strict=True)]
+        deviations.append(np.stack(rows).reshape(len(group), -1))
+    outlying = _outlier_factors(np.concatenate(deviations, axis=1), few=few)
+    findings = []
+    for member, factor in zip(group, outlying, strict=True):
+        kept = [
+            f for f in found[member.name] if f.suspicion.kind != "unlike" or factor >= _LEAST_LOF
+        ]
+        findings += _merged(member, key, kept, len(group), few=few)
+    if few and any(finding.kind in _BIG_UNITS for finding in findings):
+        # Of two units in a pair either may be the wrong one; the odd one is named once.
+        return [finding for finding in findings if finding.kind not in _SMALL_UNITS]
+    return findings
+
+
+def _models(stats: list[DimStats]) -> list[HeadModel]:
+    """Return the model of the others for each member; among many, one more changes nothing."""
+    if len(stats) > MANY_MEMBERS:
+        return [fit_model(stats)] * len(stats)
+    return [fit_model([*stats[:i], *stats[i + 1 :]]) for i in range(len(stats))]
+
+
+def _explain(
+    model: HeadModel, stats: DimStats, grippers: Sequence[int], *, few: bool
+) -> list[Suspicion]:
+    """Return the faults that explain a member: the best one is undone, and so on."""
+    accepted: list[Suspicion] = []
+    for _ in range(len(stats.mean)):
+        candidates = [s for s in suspicions(model, stats, grippers) if _margin(s, few=few) >= 0]
+        if not candidates:
+            break
+        best = max(candidates, key=lambda s: s.gain)
+        accepted.append(best)
+        if best.mended is None:
+            break
+        stats = best.mended
+    return accepted
+
+
+def _margin(suspicion: Suspicion, *, few: bool) -> float:
+    """Return by how much a suspicion is more than enough."""
+    if few:
+        is_unit = suspicion.kind in _BIG_UNITS | _SMALL_UNITS
+        return suspicion.gain - (_LEAST_GAIN_FEW if is_unit else math.inf)
+    return suspicion.gain - _LEAST_GAIN.get(suspicion.kind, _LEAST_GAIN_OTHERWISE)
+
+
+def _outlier_factors(deviations: NDArray[np.float64], *, few: bool) -> NDArray[np.float64]:
+    """Return (n,) local outlier factors of the members; about 1 is usual."""
+    if few:
+        return np.ones(len(deviations))
+    from sklearn.neighbors import LocalOutlierFactor
+
+    # Far is far: a member in other units must not stretch the space for all others.
+    points = np.arcsinh(deviations)
+    neighbours = max(2, min(20, (len(points) - 1) // 2))
+    model = LocalOutlierFactor(n_neighbors=neighbours).fit(points)
+    return np.asarray(-model.negative_outlier_factor_)
+
+
+def _merged(
+    member: HeadMember, key: str, found: Sequence[_Found], n_members: int, *, few: bool
+) -> list[AuditFinding]:
+    """Return a finding a kind, over both features."""
+    by_kind: dict[str, list[_Found]] = {}
+    for each in found:
+        by_kind.setdefault(each.suspicion.kind, []).append(each)
+    findings = []
+    for kind, group in by_kind.items():
+        dims: dict[str, tuple[int, ...]] = {}
+        for each in group:
+            both = {*dims.get(each.feature, ()), *each.suspicion.dims}
+            dims[each.feature] = tuple(sorted(both))
+        strongest = max(group, key=lambda each: each.suspicion.gain)
+        margin = _margin(strongest.suspicion, few=few)
+        confidence = 1 / (1 + math.exp(-min(margin + 1.0, 50.0)))
+        told = _words(member.name, dims, strongest, n_members)
+        gain = strongest.suspicion.gain
+        findings.append(AuditFinding(member.name, key, kind, dims, told, confidence, gain))
+    return findings
+
+
+def _words(name: str, dims: Mapping[str, tuple[int, ...]], found: _Found, n_members: int) -> str:
+    suspicion, stats, model = found.suspicion, found.stats, found.model
+    places = " and ".join(
+        f"{feature} {_ranges(feature_dims)}" for feature, feature_dims in dims.items()
+    )
+    dim = max(suspicion.dims, key=lambda d: float(np.abs(model.z(stats)[:, d]).max()))
+    told = (
+        f"{name}: {places}: looks like {KINDS[suspicion.kind]}; for example {found.feature} {dim}"
+        f" has mean {stats.mean[dim]:.4g} (from {stats.low[dim]:.4g} to {stats.high[dim]:.4g})"
+        f" where the other {n_members - 1} have about {model.center[dim]:.4g} (from"
+        f" {model.low[dim]:.4g} to {model.high[dim]:.4g})"
+    )
+    if suspicion.source:
+        pairs = zip(suspicion.source, suspicion.dims, strict=True)
+        told += "; " + ", ".join(f"dim {source} belongs in {dim}" for source, dim in pairs)
+    return told
+
+
+def _ranges(dims: Sequence[int]) -> str:
+    """Return dims as text: `0-4, 7`."""
+    parts: list[list[int]] = []
+    for dim in dims:
+        if parts and dim == parts[-1][1] + 1:
+            parts[-1][1] = dim
+        else:
+            parts.append([dim, dim])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _grippers(entry: ResolvedEntry, feature: str, width: int) -> tuple[int, ...]:
+    """Return the dims whose names in info.json are those of grippers or fingers."""
+    column = entry.name_map.columns.get(feature)
+    features = entry.meta.info.get("features")
+    declared = features.get(column) if isinstance(features, Mapping) else None
+    names = _flat_names(declared.get("names") if isinstance(declared, Mapping) else None)
+    index = entry.config.state_index if feature == "state" else entry.config.action_index
+    order = range(len(names)) if index is None else index
+    chosen = [names[i].lower() if i < len(names) else "" for i in order][:width]
+    return tuple(i for i, name in enumerate(chosen) if any(w in name for w in _GRIPPER_WORDS))
+
+
+def _flat_names(names: object) -> list[str]:
+    """Return dim names from a list, a list of lists, or a dict of lists."""
+    if isinstance(names, Mapping):
+        names = list(names.values())
+    if not isinstance(names, list):
+        return [names] if isinstance(names, str) else []
+    return [name for item in names for name in _flat_names(item)]

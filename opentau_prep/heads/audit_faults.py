@@ -1,0 +1,232 @@
+"""What can be wrong with a member: each fault is a hypothesis about where its numbers come from.
+
+A fault that can be undone (another unit, another order, a mirrored dim) is tested by undoing it:
+the gain is by how much the member's mended stats are more probable among the others than the stats
+as they are, in log odds, with the change of variables accounted for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opentau_prep.heads.audit_model import DimStats, HeadModel, student_t
+
+__all__ = ["KINDS", "Suspicion", "suspicions"]
+
+Floats = NDArray[np.float64]
+
+KINDS = {
+    "degrees": "degrees among radians",
+    "radians": "radians among degrees",
+    "ticks": "motor ticks",
+    "millimetres": "millimetres among metres",
+    "metres": "metres among millimetres",
+    "percent": "0 to 100 where the others have 0 to 1",
+    "fraction": "0 to 1 where the others have 0 to 100",
+    "dim_order": "dims in another order",
+    "inverted": "a gripper inverted",
+    "flipped_sign": "the sign flipped",
+    "pose": "an end-effector pose (position, then angles) among joint angles",
+    "unlike": "unlike the other members; no usual fault explains it",
+}
+_DEGREES = math.pi / 180
+_TURN = 2 * math.pi
+_TICKS_PER_TURN = 4096
+_MIN_DIM_GAIN = 3.0
+_MIN_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """One fault that would explain a member's stats.
+
+    Attributes:
+        kind: One of `KINDS`.
+        dims: The dims it is about.
+        gain: Log odds in its favour, what it is known to occur with and the number of things that
+            were tried taken off.
+        mended: The stats with the fault undone; None when it cannot be.
+        source: For `dim_order`: the dim that belongs in each of `dims`.
+    """
+
+    kind: str
+    dims: tuple[int, ...]
+    gain: float
+    mended: DimStats | None
+    source: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Unit:
+    kind: str
+    factor: float
+    shift: float
+    share: float
+    """Share of the judged dims that must be affected; 0: one dim will do."""
+    least: float
+    """The largest absolute value of an affected dim is at least this."""
+    below: float = math.inf
+    """The largest absolute value after mending is below this."""
+
+
+_UNITS = (
+    _Unit("degrees", _DEGREES, 0.0, _MIN_SHARE, 1.05 * _TURN, 2 * _TURN),
+    _Unit("radians", 1 / _DEGREES, 0.0, _MIN_SHARE, 0.0),
+    _Unit("ticks", _TURN / _TICKS_PER_TURN, -_TICKS_PER_TURN / 2, _MIN_SHARE, 400.0, 4 * _TURN),
+    _Unit("ticks", 360 / _TICKS_PER_TURN, -_TICKS_PER_TURN / 2, _MIN_SHARE, 720.0),
+    _Unit("millimetres", 1e-3, 0.0, 0.0, 20.0, 3.0),
+    _Unit("metres", 1e3, 0.0, 0.0, 0.0),
+    _Unit("percent", 1e-2, 0.0, 0.0, 2.0, 1.5),
+    _Unit("fraction", 1e2, 0.0, 0.0, 0.0, 150.0),
+)
+
+
+def suspicions(
+    model: HeadModel, stats: DimStats, grippers: Sequence[int] = ()
+) -> Iterator[Suspicion]:
+    """Yield the faults that make a member's stats more probable, whatever their gain.
+
+    Args:
+        model: Of the other members.
+        stats: The member's.
+        grippers: The dims that are called grippers.
+    """
+    judged = model.judged & stats.usable
+    if not judged.any():
+        return
+    for unit in _UNITS:
+        yield from _another_unit(model, stats, unit, judged)
+    yield from _another_order(model, stats, judged)
+    yield from _mirrored(model, stats, judged, grippers)
+    yield from _pose(model, stats, judged)
+    yield from _unlike(model, stats, judged)
+
+
+def _another_unit(
+    model: HeadModel, stats: DimStats, unit: _Unit, judged: NDArray[np.bool_]
+) -> Iterator[Suspicion]:
+    mended = stats.scaled(unit.factor, unit.shift)
+    expected = model
+    if unit.kind == "ticks":  # where zero is, and the gear, are the mounting's
+        expected = model.widened(mean=unit.factor * _TICKS_PER_TURN / 4, spread=1.2)
+    gains = expected.logpdf(mended) + math.log(unit.factor) - model.logpdf(stats)
+    size = np.maximum(np.abs(stats.low), np.abs(stats.high))
+    fits = np.maximum(np.abs(mended.low), np.abs(mended.high)) < unit.below
+    possible = judged & (gains > 0) & (size >= unit.least) & fits
+    chosen = possible & (gains > _MIN_DIM_GAIN)
+    n_judged = int(judged.sum())
+    least = max(min(2, n_judged), unit.share * n_judged) if unit.share else 1
+    if chosen.sum() < least:
+        return
+    if unit.share:  # the fault is known by now: dims that also fit it better have it too
+        chosen = possible
+    gain = float(gains[chosen].sum()) - math.log(len(_UNITS))
+    if not unit.share:
+        gain -= chosen.sum() * math.log(2 * n_judged)
+    if unit.kind == "ticks":  # other dims that count ticks have another gear
+        chosen = chosen | (judged & (size >= unit.least) & (model.z(stats)[1] > 3))
+        mended = stats.where(chosen, DimStats(model.center, model.scale, model.low, model.high))
+    yield Suspicion(unit.kind, _dims(chosen), gain, stats.where(chosen, mended))
+
+
+def _another_order(
+    model: HeadModel, stats: DimStats, judged: NDArray[np.bool_]
+) -> Iterator[Suspicion]:
+    from scipy.optimize import linear_sum_assignment
+
+    where = np.flatnonzero(judged)
+    if len(where) < 2:
+        return
+    table = model.cross_logpdf(stats)[np.ix_(where, where)]
+    _, best = linear_sum_assignment(table, maximize=True)
+    tried = math.log(len(where) * (len(where) - 1) / 2)
+    # Joints that are alike (left and right arms) make long cycles as good as the swap itself.
+    for cycle in (*_cycles(best), *_best_swap(table)):
+        after = [*cycle[1:], cycle[0]]
+        gain = float(sum(table[i, j] - table[i, i] for i, j in zip(cycle, after, strict=True)))
+        gain -= (len(cycle) - 1) * tried
+        new = np.arange(len(judged))
+        new[where[cycle]] = where[after]
+        dims = tuple(sorted(where[cycle].tolist()))
+        source = tuple(int(new[dim]) for dim in dims)
+        yield Suspicion("dim_order", dims, gain, stats.taken(new), source)
+
+
+def _mirrored(
+    model: HeadModel, stats: DimStats, judged: NDArray[np.bool_], grippers: Sequence[int]
+) -> Iterator[Suspicion]:
+    named = np.zeros(len(judged), dtype=bool)
+    named[list(grippers)] = True
+    # Where no dim is called a gripper: what opens and closes between 0 and 1 is taken for one.
+    opens = (model.low > -0.1) & (model.low < 0.3) & (model.high > 0.5) & (model.high < 1.2)
+    is_gripper = named | (opens & (not len(grippers)))
+    inverted = stats.scaled(-1.0, -(model.low + model.high))
+    flipped = stats.scaled(-1.0)
+    base = model.logpdf(stats)
+    for kind, mended, mask in (
+        ("inverted", inverted, is_gripper),
+        ("flipped_sign", flipped, ~is_gripper),
+    ):
+        gains = model.logpdf(mended) - base
+        tried = math.log(2 if named.any() and kind == "inverted" else 10 * len(judged))
+        for dim in np.flatnonzero(judged & mask):
+            chosen = np.arange(len(judged)) == dim
+            gain = float(gains[dim]) - tried
+            yield Suspicion(kind, (int(dim),), gain, stats.where(chosen, mended))
+
+
+def _pose(model: HeadModel, stats: DimStats, judged: NDArray[np.bool_]) -> Iterator[Suspicion]:
+    if len(judged) < 6 or not judged[:3].all():
+        return
+    near = (np.abs(stats.mean[:3]) < 2) & (stats.high[:3] - stats.low[:3] < 2)
+    if not near.all():
+        return
+    # Of poses: positions within half a metre of the base, moving by about a decimetre; angles.
+    where, moves = np.array([0.5] * 3 + [1.5] * 3), np.array([0.1] * 3 + [0.4] * 3)
+    logp = student_t(stats.mean[:6] / where) - np.log(where)
+    logp = logp + student_t(np.log(np.maximum(stats.std[:6], 1e-9) / moves) / 0.7) - math.log(0.7)
+    gains = np.where(judged[:6], logp - model.logpdf(stats)[:6], 0.0)
+    calmer = (stats.std[:3] < 0.7 * model.scale[:3]).all()
+    if calmer:
+        yield Suspicion("pose", tuple(range(6)), float(gains.sum()) - math.log(20), None)
+
+
+def _unlike(model: HeadModel, stats: DimStats, judged: NDArray[np.bool_]) -> Iterator[Suspicion]:
+    mean = 10 * model.mean_width * model.scale
+    logp = student_t((stats.mean - model.center) / mean) - np.log(mean)
+    ratio = np.log(np.maximum(stats.std, 1e-9 * model.scale) / model.scale)
+    logp = logp + student_t(ratio / 2.0) - math.log(2.0)
+    gains = np.where(judged, logp - model.logpdf(stats), 0.0)
+    dims = _dims(gains > _MIN_DIM_GAIN)
+    if dims:
+        yield Suspicion("unlike", dims, float(gains.sum()) - math.log(100), None)
+
+
+def _best_swap(table: Floats) -> Iterator[list[int]]:
+    own = np.diag(table)
+    gains = table + table.T - own[:, None] - own[None, :]
+    first, second = np.unravel_index(np.argmax(gains), gains.shape)
+    if first != second:
+        yield [int(first), int(second)]
+
+
+def _cycles(order: NDArray[np.intp]) -> Iterator[list[int]]:
+    seen: set[int] = set()
+    for start in range(len(order)):
+        cycle = []
+        at = start
+        while at not in seen:
+            seen.add(at)
+            cycle.append(at)
+            at = int(order[at])
+        if len(cycle) > 1:
+            yield cycle
+
+
+def _dims(mask: NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(mask).tolist())

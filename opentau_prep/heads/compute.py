@@ -1,0 +1,246 @@
+"""The verb behind `heads`: the mixture's heads, each dataset's file, and what is to be said."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure
+from opentau_prep.artifacts.jsonio import dump_own
+from opentau_prep.artifacts.place import Place, file_place
+from opentau_prep.artifacts.rank import main_rank_notices
+from opentau_prep.engine import Failure
+from opentau_prep.heads.audit import audit_heads
+from opentau_prep.heads.explain import explain, parse_target
+from opentau_prep.heads.files import encode_heads, head_document
+from opentau_prep.heads.mixture import MixtureHeads, build_mixture_heads
+from opentau_prep.heads.options import HeadOptions
+from opentau_prep.heads.report import HeadFile, HeadsReport, HeadSummary
+
+if TYPE_CHECKING:
+    from opentau_prep.context import RunContext
+    from opentau_prep.heads.build import Stats
+    from opentau_prep.heads.members import HeadMember
+    from opentau_prep.metadata.resolve import ResolvedMixture
+
+__all__ = ["default_out", "prepare_heads"]
+
+COMMAND = "heads"
+OUT_NAME = "norm_heads.json"
+SMALL_MIXTURE = 64
+
+
+def default_out(resolved: ResolvedMixture, context: RunContext) -> Path:
+    """Return where `run` puts the mixture's file: below `--artifact-root`, or beside the mixture.
+
+    A mixture of plain roots has no file to be beside: then it is the working directory.
+    """
+    if context.artifact_root is not None:
+        return context.artifact_root / OUT_NAME
+    path = resolved.mixture.path
+    return Path(OUT_NAME) if path is None else path.parent / OUT_NAME
+
+
+def prepare_heads(
+    resolved: ResolvedMixture,
+    context: RunContext,
+    options: HeadOptions,
+    *,
+    out: Path,
+    audit: bool = False,
+    explain_target: str | None = None,
+) -> HeadsReport:
+    """Write a mixture's heads, to `out` and to each dataset, or say that they are up to date.
+
+    Every rank computes them (from metadata, so that takes no time); the main one writes.
+
+    Args:
+        resolved: The mixture.
+        context: How to run.
+        options: Widths and the source of quantiles.
+        out: The mixture's file.
+        audit: Look for members that do not belong to their head.
+        explain_target: `DATASET`, `DATASET:feature` or `DATASET:feature:dim`.
+
+    Returns:
+        The report; the same values on every rank.
+
+    Raises:
+        PrepError: Stats cannot be used (all such datasets are listed, and nothing is written);
+            or, when `context.keep_going` is off, a file could not be written.
+    """
+    rank = context.rank or Rank.detect()
+    with main_rank_notices(rank):
+        built = build_mixture_heads(resolved, options, artifact_root=context.artifact_root)
+        target = None if explain_target is None else parse_target(explain_target, built.heads)
+        write = partial(_write, rank=rank, force=context.force, dry_run=context.dry_run)
+        mixture_file = write(_mixture_job(resolved, built, options, out))
+        jobs = _dataset_jobs(resolved, built, options, context)
+        labels = [", ".join(job.datasets) for job in jobs]
+        done = context.map(COMMAND, write, jobs, labels, items_per_worker=SMALL_MIXTURE)
+        return HeadsReport(
+            heads=built.heads,
+            summaries=_summaries(built),
+            out=mixture_file,
+            files=[each for each in done if isinstance(each, HeadFile)],
+            failures=[each for each in done if isinstance(each, Failure)],
+            audit=audit_heads(built.members) if audit else None,
+            explanations=(
+                () if target is None else explain(built, target, quantiles=options.quantiles)
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One file to be written."""
+
+    datasets: tuple[str, ...]
+    place: Place
+    content: bytes
+    recipe: Recipe
+
+
+def _write(job: _Job, *, rank: Rank, force: bool, dry_run: bool) -> HeadFile:
+    artifact = ensure(
+        job.place, lambda: job.content, job.recipe, rank=rank, force=force, dry_run=dry_run
+    )
+    outcome = artifact.outcome
+    return HeadFile(job.datasets, outcome.path, outcome.status, outcome.changes, outcome.backup)
+
+
+def _mixture_job(
+    resolved: ResolvedMixture, built: MixtureHeads, options: HeadOptions, out: Path
+) -> _Job:
+    mixture_id = resolved.mixture.mixture_id
+    hashes = [_hash_member(member) for member in built.members]
+    inputs: dict[str, Any] = {
+        "datasets": {
+            "count": len(built.members),
+            "frames": sum(int(member.weight) for member in built.members),
+            "sha256": _hash_texts(hashes),
+        }
+    }
+    if options.quantiles == "sketch":
+        inputs["sketches"] = {
+            "sha256": _hash_texts(map(_hash_stats, built.heads.per_norm_key_stats))
+        }
+    parameters = {"mixture_id": mixture_id, **options.as_json()}
+    content = encode_heads(built.heads, parameters)
+    return _Job((), file_place("norm_heads", out), content, Recipe(COMMAND, inputs, parameters))
+
+
+def _dataset_jobs(
+    resolved: ResolvedMixture, built: MixtureHeads, options: HeadOptions, context: RunContext
+) -> list[_Job]:
+    """Return a job for each dataset; entries of one dataset share its file."""
+    by_dataset: dict[tuple[str, str], list[HeadMember]] = {}
+    for member in built.members:
+        dataset = (member.entry.meta.root, member.entry.artifact_name)
+        by_dataset.setdefault(dataset, []).append(member)
+    encoder = _Encoder(resolved, built, options)
+    jobs = []
+    for (root, artifact_name), members in by_dataset.items():
+        place = dataset_place(
+            "norm_head",
+            Path(root),
+            dataset=artifact_name,
+            artifact_root=context.artifact_root,
+            mixture_id=resolved.mixture.mixture_id,
+        )
+        names = tuple(member.name for member in members)
+        jobs.append(_Job(names, place, encoder.content(members), encoder.recipe(members)))
+    return jobs
+
+
+class _Encoder:
+    """Encodes each head once, however many datasets it is written to."""
+
+    def __init__(
+        self, resolved: ResolvedMixture, built: MixtureHeads, options: HeadOptions
+    ) -> None:
+        self._heads = built.heads
+        self._from_sketch = options.quantiles == "sketch"
+        self._facts = {"mixture_id": resolved.mixture.mixture_id, **options.as_json()}
+        self._parameters = options.as_json()
+        self._contents: dict[tuple[int, ...], bytes] = {}
+        self._hashes = {member.name: _hash_member(member) for member in built.members}
+        self._inputs = [self._inputs_of(row) for row in range(len(self._heads.norm_keys))]
+
+    def content(self, members: Sequence[HeadMember]) -> bytes:
+        """Return the file of a dataset: its head, and those of its other entries."""
+        rows = self._rows(members)
+        if rows not in self._contents:
+            first, *others = (head_document(self._heads, row) for row in rows)
+            more = {"other_heads": others} if others else {}
+            self._contents[rows] = dump_own(
+                {"format": "opentau-prep/norm-head", **self._facts, **first, **more}
+            )
+        return self._contents[rows]
+
+    def recipe(self, members: Sequence[HeadMember]) -> Recipe:
+        """Return what that file is made of: the dataset, and everyone in its heads."""
+        info = members[0].info
+        own = {"count": info["total_episodes"], "frames": info["total_frames"]}
+        hashes = [self._hashes[member.name] for member in members]
+        inputs: dict[str, Any] = {
+            "episodes": own,
+            "stats": {"sha256": _hash_texts(hashes)},
+            "members": {
+                "count": sum(self._inputs[row][0] for row in self._rows(members)),
+                "sha256": _hash_texts(self._inputs[row][1] for row in self._rows(members)),
+            },
+        }
+        if self._from_sketch:
+            stats = (self._heads.per_norm_key_stats[row] for row in self._rows(members))
+            inputs["sketches"] = {"sha256": _hash_texts(map(_hash_stats, stats))}
+        return Recipe(COMMAND, inputs, self._parameters)
+
+    def _rows(self, members: Sequence[HeadMember]) -> tuple[int, ...]:
+        rows = self._heads.dataset_to_norm_index
+        return tuple(dict.fromkeys(rows[member.name] for member in members))
+
+    def _inputs_of(self, row: int) -> tuple[int, str]:
+        names = self._heads.norm_key_to_dataset_names[self._heads.norm_keys[row]]
+        return len(names), _hash_texts([str(row), *(self._hashes[name] for name in names)])
+
+
+def _summaries(built: MixtureHeads) -> list[HeadSummary]:
+    members = {member.name: member for member in built.members}
+    found = []
+    for row, key in enumerate(built.heads.norm_keys):
+        group = [members[name] for name in built.heads.norm_key_to_dataset_names[key]]
+        found.append(
+            HeadSummary(
+                key=key,
+                row=row,
+                members=[member.name for member in group],
+                frames=sum(member.weight for member in group),
+                state_dim=group[0].kept_dims("state"),
+                action_dim=group[0].kept_dims("actions"),
+                is_fallback=group[0].is_fallback,
+                ranks=built.ranks.get(key, ()),
+            )
+        )
+    return found
+
+
+def _hash_member(member: HeadMember) -> str:
+    return _hash_texts([member.name, repr(member.weight), _hash_stats(member.stats)])
+
+
+def _hash_stats(stats: Stats) -> str:
+    digest = hashlib.sha256()
+    for feature, entry in stats.items():
+        for stat, values in entry.items():
+            digest.update(f"{feature}\0{stat}\0{values.dtype.str}\0{values.shape}\n".encode())
+            digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def _hash_texts(texts: Any) -> str:
+    return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
