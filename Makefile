@@ -10,12 +10,12 @@ STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type check docs clean bench-help \
+.PHONY: help demo test lint type check docs clean \
 	run stats heads speed-percentiles fit-tokenizer validate
 
 help: ## Show this text
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
-	@echo "  Pipeline targets: make run|speed-percentiles MIXTURE=path [ARGS='--workers 8']"
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@echo "  Pipeline targets: make run|heads|speed-percentiles|validate MIXTURE=path [ARGS='--workers 8']"
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -42,11 +42,11 @@ type: $(DEV) ## Check types
 
 check: lint type test ## All of the above
 
-run speed-percentiles: $(STAMP) ## A command on MIXTURE=path
+run heads speed-percentiles validate: $(STAMP) ## A command on MIXTURE=path
 	$(BIN)/opentau-prep $@ --mixture-json $(MIXTURE) $(ARGS)
 
-bench-help: $(STAMP) ## Time `--help` beside `import typer`
-	$(BIN)/python scripts/bench_help.py
+bench-%: $(DEV) ## A benchmark: bench-frames, bench-heads, bench-help, bench-stats, ...
+	$(BIN)/python scripts/bench_$*.py $(ARGS)
 
 clean: ## Remove what make made here, but not .venv
 	rm -rf demo bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -33,6 +33,7 @@ _PUBLIC = {
     "load_mixture": "opentau_prep.config.load",
     "load_norm_heads": "opentau_prep.heads.files",
     "load_or_compute_speed_percentiles": "opentau_prep.speed.training",
+    "load_validation_plan": "opentau_prep.val_loss.mixture",
     "make_dataset_names": "opentau_prep.config.names",
     "mixture_norm_heads": "opentau_prep.heads.mixture",
     "normalize": "opentau_prep.normalization",
@@ -43,6 +44,7 @@ _PUBLIC = {
     "unnormalize": "opentau_prep.normalization",
     "unnormalize_mean_std": "opentau_prep.normalization",
     "validation_subset": "opentau_prep.val_loss.subset",
+    "write_losses": "opentau_prep.val_loss.loss_write",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])

@@ -65,7 +65,19 @@ def _speed(resolved: ResolvedMixture, context: RunContext) -> Report:
     return prepare_speed(resolved, context)
 
 
-STEPS: tuple[Step, ...] = (Step("heads", _heads), Step("speed-percentiles", _speed))
+def _validate(resolved: ResolvedMixture, context: RunContext) -> Report:
+    from opentau_prep.validate import Subject, validate
+
+    path = resolved.mixture.path
+    name = path.name if path is not None else "the datasets together"
+    return validate(Subject(resolved.mixture, name, from_file=path is not None), context)
+
+
+STEPS: tuple[Step, ...] = (
+    Step("heads", _heads),
+    Step("speed-percentiles", _speed),
+    Step("validate", _validate),
+)
 
 
 def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:

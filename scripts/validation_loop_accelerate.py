@@ -2,7 +2,8 @@
 
 Try it on two CPU processes:
 
-    accelerate launch --cpu --num_processes 2 scripts/validation_loop_accelerate.py
+    accelerate launch --cpu --num_processes 2 scripts/validation_loop_accelerate.py --files losses
+    opentau-prep val-report losses
 
 What to copy is `validate`. It gathers once a batch, one tensor with everything that belongs to a
 row: tensors gathered one by one, or a loader that pads its last batch with repeated samples, are
@@ -17,11 +18,18 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from opentau_prep import GroupedLosses, ValidationPlan, plan_validation, validation_subset
+from opentau_prep import (
+    GroupedLosses,
+    ValidationPlan,
+    plan_validation,
+    validation_subset,
+    write_losses,
+)
 
 # Each loss of one batch: (sums, counts), (n,) tensors.
 BatchLosses = Callable[[torch.Tensor], Mapping[str, tuple[torch.Tensor, torch.Tensor]]]
@@ -43,6 +51,7 @@ def validate(
     sources: Sequence[Source],
     batch_losses: BatchLosses,
     loss_names: Sequence[str],
+    files: Path | None = None,
 ) -> GroupedLosses:
     """Return the losses of the whole validation pass, the same on every rank.
 
@@ -52,8 +61,10 @@ def validate(
         sources: One a dataset, in the order of the plan's lengths.
         batch_losses: Positions, (n,) int64, to each loss's per-sample sums and counts.
         loss_names: The losses, in one order for all ranks.
+        files: Folder for the per-sample losses, one file a rank, for `opentau-prep val-report`.
     """
     losses = GroupedLosses()
+    mine = [torch.empty((0, 1 + 2 * len(loss_names)), dtype=torch.float64)]
     for positions in plan.batches(accelerator.process_index):
         rows = torch.full((plan.batch_size, 1 + 2 * len(loss_names)), _PADDING, dtype=torch.float64)
         n = len(positions)
@@ -62,19 +73,30 @@ def validate(
             values = batch_losses(wanted)
             columns = [wanted, *(part for name in loss_names for part in values[name])]
             rows[:n] = torch.stack([column.detach().cpu().double() for column in columns], dim=1)
+        mine.append(rows[:n])
         # Every rank brings `batch_size` rows to every round, so none waits and no row moves.
         gathered = accelerator.gather(rows.to(accelerator.device)).cpu()
         real = gathered[gathered[:, 0] != _PADDING]
-        dataset, _ = plan.locate(real[:, 0].long())
-        losses.update(
-            dataset_index=[sources[d].head_row for d in dataset],
-            dataset=[sources[d].name for d in dataset],
-            control_mode=[sources[d].control_mode for d in dataset],
-            losses={
-                name: (real[:, 1 + 2 * i], real[:, 2 + 2 * i]) for i, name in enumerate(loss_names)
-            },
-        )
+        losses.update(**named(real, plan, sources, loss_names))
+    if files is not None:
+        path = files / f"rank-{accelerator.process_index}.parquet"
+        write_losses(path, **named(torch.cat(mine), plan, sources, loss_names))
     return losses
+
+
+def named(
+    rows: torch.Tensor, plan: ValidationPlan, sources: Sequence[Source], loss_names: Sequence[str]
+) -> dict[str, Any]:
+    """Return rows of (position, sum, count, sum, count, ...) as samples with their provenance."""
+    dataset, _ = plan.locate(rows[:, 0].long())
+    return {
+        "dataset_index": [sources[d].head_row for d in dataset],
+        "dataset": [sources[d].name for d in dataset],
+        "control_mode": [sources[d].control_mode for d in dataset],
+        "losses": {
+            name: (rows[:, 1 + 2 * i], rows[:, 2 + 2 * i]) for i, name in enumerate(loss_names)
+        },
+    }
 
 
 # From here on: a small mixture to run it on.
@@ -118,6 +140,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, help="where the main process writes the state and result"
     )
+    parser.add_argument("--files", type=Path, help="folder for the per-sample losses")
     args = parser.parse_args()
     accelerator = Accelerator(cpu=True)
     lengths, frames = toy_frames()
@@ -132,7 +155,7 @@ def main() -> None:
         squared = (model(batch) - batch.abs()).square().flatten(1)
         return {"MSE": (squared.sum(1), torch.full((len(batch),), squared.shape[1]))}
 
-    losses = validate(accelerator, plan, SOURCES, batch_losses, ["MSE"])
+    losses = validate(accelerator, plan, SOURCES, batch_losses, ["MSE"], args.files)
     if accelerator.is_main_process:
         result = losses.result()
         if args.out:

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from opentau_prep import __version__
-from opentau_prep.cli import demo, heads, run, speed
+from opentau_prep.cli import (
+    demo,
+    heads,
+    run,
+    speed,
+    val_plan,
+    val_report,
+    validate,
+)
 
 __all__ = ["app", "main"]
 
@@ -45,6 +53,9 @@ def _root(
 
 heads.register(app)
 speed.register(app)
+validate.register(app)
+val_plan.register(app)
+val_report.register(app)
 run.register(app)
 demo.register(app)
 

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from opentau_prep.config.schema import Mixture
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedMixture
+    from opentau_prep.validate import Subject
 
-__all__ = ["load_targets", "named_mixture"]
+__all__ = ["load_targets", "named_mixture", "named_subject"]
 
 
 def named_mixture(roots: list[str] | None, mixture_json: Path | None) -> Mixture:
@@ -32,6 +33,21 @@ def named_mixture(roots: list[str] | None, mixture_json: Path | None) -> Mixture
             "no dataset given", hint="Name dataset folders, or a mixture with --mixture-json FILE."
         )
     return mixture_from_roots(roots)
+
+
+def named_subject(roots: list[str] | None, mixture_json: Path | None) -> Subject:
+    """Return what `validate` checks: a mixture file, faults and all, or plain dataset roots.
+
+    Raises:
+        ConfigError: Neither or both were given, or the file is no mixture at all.
+    """
+    from opentau_prep.config.salvage import salvage_mixture
+    from opentau_prep.validate import Subject
+
+    if mixture_json is None or roots:
+        return Subject(named_mixture(roots, mixture_json), "the datasets together")
+    found = salvage_mixture(mixture_json)
+    return Subject(found.mixture, mixture_json.name, found.positions, found.faults, from_file=True)
 
 
 def load_targets(

@@ -211,7 +211,7 @@ class Mixture(_Record):
         action_freq: Rate of the action chunk's steps in Hz, or None: each dataset's own fps.
         vector_resample_strategy: How vectors between two frames are made.
         image_resample_strategy: The same for images.
-        val_split_ratio: Share of a dataset's episodes that is held out.
+        val_split_ratio: Share of a dataset's selected frames that is held out.
         require_non_empty_robot_type: Whether a dataset without a robot type stops the run.
         require_non_empty_control_mode: The same for the control mode.
         tolerance_s: Tolerance of the timestamp check in seconds.

@@ -31,12 +31,12 @@ def check_columns(wanted: Sequence[str], present: Sequence[str], where: str) -> 
             )
         near = difflib.get_close_matches(name, present, n=1)
         more = f" and {len(present) - _COLUMNS_SHOWN} more" if len(present) > _COLUMNS_SHOWN else ""
+        shown = ", ".join(map(repr, present[:_COLUMNS_SHOWN]))
+        guess = f"Did you mean {near[0]!r}? " if near else ""
         raise DataError(
-            f"has no column {name!r} (columns: "
-            f"{', '.join(map(repr, present[:_COLUMNS_SHOWN]))}{more})",
+            f"has no column {name!r} (columns: {shown}{more})",
             where=where,
-            hint=f"Did you mean {near[0]!r}? " * bool(near)
-            + "Map it with data_features_name_mapping.",
+            hint=f"{guess}Map it with data_features_name_mapping.",
         )
 
 

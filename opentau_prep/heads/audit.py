@@ -268,20 +268,9 @@ def _ranges(dims: Sequence[int]) -> str:
 
 def _grippers(entry: ResolvedEntry, feature: str, width: int) -> tuple[int, ...]:
     """Return the dims whose names in info.json are those of grippers or fingers."""
-    column = entry.name_map.columns.get(feature)
-    features = entry.meta.info.get("features")
-    declared = features.get(column) if isinstance(features, Mapping) else None
-    names = _flat_names(declared.get("names") if isinstance(declared, Mapping) else None)
+    declared = entry.meta.features.get(entry.name_map.columns[feature])
+    names = declared.names if declared is not None else ()
     index = entry.config.state_index if feature == "state" else entry.config.action_index
     order = range(len(names)) if index is None else index
     chosen = [names[i].lower() if i < len(names) else "" for i in order][:width]
     return tuple(i for i, name in enumerate(chosen) if any(w in name for w in _GRIPPER_WORDS))
-
-
-def _flat_names(names: object) -> list[str]:
-    """Return dim names from a list, a list of lists, or a dict of lists."""
-    if isinstance(names, Mapping):
-        names = list(names.values())
-    if not isinstance(names, list):
-        return [names] if isinstance(names, str) else []
-    return [name for item in names for name in _flat_names(item)]

@@ -11,7 +11,14 @@ from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.notices import warn
 from opentau_prep.pooling import NAMES_SHOWN
 
-__all__ = ["KeyGroups", "check_required_tags", "compute_norm_key", "group_by_key", "shorten_names"]
+__all__ = [
+    "KeyGroups",
+    "check_required_tags",
+    "compute_norm_key",
+    "group_by_key",
+    "is_missing_tag",
+    "shorten_names",
+]
 
 _TAGS = ("robot_type", "control_mode")
 
@@ -53,7 +60,7 @@ def compute_norm_key(
     """
     robot = _tag_text("robot_type", robot_type, fallback_name)
     mode = _tag_text("control_mode", control_mode, fallback_name)
-    if _is_missing(robot) or _is_missing(mode):
+    if is_missing_tag(robot) or is_missing_tag(mode):
         return fallback_name, True
     return f"{robot}::{mode}", False
 
@@ -154,7 +161,8 @@ def _tag_text(tag: str, value: Any, dataset: str) -> str:
     return value.strip()
 
 
-def _is_missing(text: str) -> bool:
+def is_missing_tag(text: str) -> bool:
+    """Return whether a stripped robot type or control mode says nothing: blank, or "unknown"."""
     return not text or text.lower() == "unknown"
 
 

@@ -124,7 +124,7 @@ def _member(
 ) -> HeadMember:
     config = entry.config
     columns = entry.name_map.columns
-    source: Mapping[str, Mapping[str, NDArray[Any]]] = entry.stats
+    source: Mapping[str, Mapping[str, NDArray[Any]]] = _column_stats(entry, options)
     if config.use_delta_joint_actions and "actions" in columns:
         delta = delta_action_stats(entry, artifact_root=artifact_root)
         source = {**source, columns["actions"]: delta}
@@ -148,6 +148,16 @@ def _member(
     weight = head_weight(info, entry.name)
     dims = (len(native["state"]["mean"]), len(native["actions"]["mean"]))
     return HeadMember(entry, info, key, is_fallback, weight, stats, dims)
+
+
+def _column_stats(entry: ResolvedEntry, options: HeadOptions) -> Stats:
+    columns = entry.name_map.columns
+    wanted = {columns[f] for f in VECTOR_FEATURES if f in columns}
+    cameras = (f"camera{i}" for i in range(options.num_cams))
+    wanted |= {columns[camera] for camera in cameras if camera in columns}
+    found = entry.stats_of(wanted)
+    # What is missing is told with all that there is.
+    return found if wanted <= set(found) else entry.stats
 
 
 def _say_vqa(names: Sequence[str]) -> None:

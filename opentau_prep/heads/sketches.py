@@ -218,6 +218,8 @@ def read_sketches(
     Raises:
         MetadataError: The file is damaged.
     """
+    if artifact_root is None and not entry.meta.storage.exists(_SKETCH_FILE):
+        return None
     place = dataset_place(
         "quantile_sketch",
         Path(entry.meta.root),

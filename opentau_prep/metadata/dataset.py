@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -112,16 +112,34 @@ class DatasetMetadata:
         Raises:
             MetadataError: The dataset has neither, or it is malformed.
         """
+        return self._read_stats(None)
+
+    def stats_of(self, columns: Collection[str]) -> Stats:
+        """Return `stats` of some columns only, without the cost of the others and without keeping.
+
+        Raises:
+            MetadataError: See `stats`.
+        """
+        known: Stats | None = self.__dict__.get("stats")
+        found = self._read_stats(columns) if known is None else known
+        return {column: found[column] for column in columns if column in found}
+
+    def _read_stats(self, columns: Collection[str] | None) -> Stats:
+        unread = "stacked_stats" not in self.__dict__ and self.version == "v2.1"
+        if columns and unread and self.storage.exists(v2.EPISODES_STATS):
+            some = v2.read_episodes_stats(self.storage, columns)
+            if set(some.blocks) == set(columns):
+                return pool_stats(some, self.repo_id)
         whole = self.storage.exists(STATS)
         if self.version != "v2.1" and whole:
-            return read_stats(self.storage)
+            return read_stats(self.storage, columns)
         if self.stacked_stats is not None:
             if self.version != "v2.1":
                 self._stand_in(STATS, "the aggregate of the episodes' stats")
             return pool_stats(self.stacked_stats, self.repo_id)
         if whole:
             self._stand_in(v2.EPISODES_STATS, STATS)
-            return read_stats(self.storage)
+            return read_stats(self.storage, columns)
         missing = v2.EPISODES_STATS if self.version == "v2.1" else STATS
         raise MetadataError(
             "the dataset has no stats",

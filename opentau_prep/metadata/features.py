@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from opentau_prep.config.registry import known_name_map
+from opentau_prep.metadata.info import parse_dtypes
+from opentau_prep.metadata.records import CAMERA_DTYPES
 from opentau_prep.notices import warn
 
 if TYPE_CHECKING:
@@ -44,11 +46,11 @@ def name_map_of(meta: DatasetMetadata, given: Mapping[str, str] | None) -> NameM
 
 
 def _infer(meta: DatasetMetadata) -> dict[str, str]:
-    features = meta.features
-    cameras = [name for name, feature in features.items() if feature.is_camera]
+    dtypes = parse_dtypes(meta.info, meta.info_path)
+    cameras = [name for name, dtype in dtypes.items() if dtype in CAMERA_DTYPES]
     columns = {f"camera{i}": name for i, name in enumerate(cameras)}
     for standard, candidates in (("state", _STATE), ("actions", _ACTIONS)):
-        found = next((c for c in candidates if c in features), None)
+        found = next((c for c in candidates if c in dtypes), None)
         if found is not None:
             columns[standard] = found
     return columns

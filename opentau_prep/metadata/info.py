@@ -14,6 +14,7 @@ __all__ = [
     "INFO",
     "as_integer",
     "chunks_size",
+    "parse_dtypes",
     "parse_features",
     "parse_fps",
     "parse_version",
@@ -81,22 +82,34 @@ def parse_features(info: Mapping[str, Any], where: str) -> dict[str, Feature]:
     Raises:
         MetadataError: `features` is there but not an object.
     """
+    return {
+        name: Feature(
+            name, _text(entry.get("dtype")), _shape(entry.get("shape")), _names(entry.get("names"))
+        )
+        for name, entry in _entries(info, where)
+    }
+
+
+def parse_dtypes(info: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Return the dtypes that info.json declares, by column and in its order; see `parse_features`.
+
+    Raises:
+        MetadataError: `features` is there but not an object.
+    """
+    return {name: _text(entry.get("dtype")) for name, entry in _entries(info, where)}
+
+
+def _entries(info: Mapping[str, Any], where: str) -> list[tuple[str, Mapping[str, Any]]]:
     raw = info.get("features")
     if raw is None:
-        return {}
+        return []
     if not isinstance(raw, Mapping):
         raise MetadataError(
             f"field `features` is {shown(raw)}; expected an object: column -> dtype, shape, names",
             where=where,
             hint="Is this another project's schema? Map the columns or convert the dataset.",
         )
-    return {
-        name: Feature(
-            name, _text(entry.get("dtype")), _shape(entry.get("shape")), _names(entry.get("names"))
-        )
-        for name, entry in raw.items()
-        if isinstance(entry, Mapping)
-    }
+    return [(name, entry) for name, entry in raw.items() if isinstance(entry, dict)]
 
 
 def _text(value: object) -> str:

@@ -57,7 +57,7 @@ def locate_dataset(
         check_repo_id(repo_id)
     tried: dict[Path, None] = {}
     for place in _places(repo_id, root, revision, json_dir, environ):
-        if os.path.isfile(place / INFO):
+        if os.path.isfile(f"{place}/{INFO}"):
             return _completed(place, repo_id, revision, options)
         tried[place] = None
     if options.download and repo_id is not None and root is None:

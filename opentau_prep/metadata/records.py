@@ -10,12 +10,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EpisodeTable", "EpisodesStats", "Feature", "IntArray", "StackedStat", "Stats"]
+__all__ = [
+    "CAMERA_DTYPES",
+    "EpisodeTable",
+    "EpisodesStats",
+    "Feature",
+    "IntArray",
+    "StackedStat",
+    "Stats",
+]
 
 IntArray = npt.NDArray[np.int64]
 Stats = dict[str, dict[str, npt.NDArray[Any]]]
 """feature -> stat (`min`, `max`, `mean`, `std`, `count`, `q01`, ...) -> array."""
 
+CAMERA_DTYPES = ("video", "image")
 _COLUMNS = ("episode_index", "length", "data_chunk", "data_file", "from_index", "to_index")
 
 
@@ -159,4 +168,4 @@ class Feature:
     @property
     def is_camera(self) -> bool:
         """Whether it is stored as pictures, which are never read."""
-        return self.dtype in ("video", "image")
+        return self.dtype in CAMERA_DTYPES

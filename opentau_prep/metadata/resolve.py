@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -64,6 +64,16 @@ class ResolvedEntry:
 
             return parse_stats(self.config.stats, self.config.where("stats"))
         return selected_stats(self.meta, self.episodes if self.is_subset else None)
+
+    def stats_of(self, columns: Collection[str]) -> Stats:
+        """Return `stats` of some columns (others may be there too), without keeping them.
+
+        Raises:
+            MetadataError: The stats are missing or malformed.
+        """
+        if self.config.stats is not None or "stats" in self.__dict__:
+            return self.stats
+        return selected_stats(self.meta, self.episodes if self.is_subset else None, columns)
 
     @cached_property
     def name_map(self) -> NameMap:
@@ -156,7 +166,16 @@ def _open(
         json_dir=file.parent if file is not None else None,
         options=options,
     )
-    key = f"{os.path.realpath(root)}\0{config.repo_id}"
+    key = f"{_identity(root)}\0{config.repo_id}"
     if key not in opened:
         opened[key] = load_dataset_metadata(root, repo_id=config.repo_id)
     return opened[key]
+
+
+def _identity(root: str | os.PathLike[str]) -> str:
+    """Return what two paths of one folder have in common."""
+    try:
+        found = os.stat(root)
+    except (OSError, ValueError):
+        return os.fspath(root)
+    return f"{found.st_dev}:{found.st_ino}"

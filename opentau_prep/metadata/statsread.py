@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -23,21 +23,24 @@ __all__ = ["STATS", "parse_stats", "pool_stats", "read_stats", "stack_stats"]
 STATS = "meta/stats.json"
 
 
-def read_stats(storage: Storage) -> Stats:
-    """Read `meta/stats.json`: the whole dataset's stats."""
-    return parse_stats(read_json_object(storage, STATS), f"{storage.url}/{STATS}")
+def read_stats(storage: Storage, columns: Collection[str] | None = None) -> Stats:
+    """Read `meta/stats.json`: the whole dataset's stats; see `parse_stats`."""
+    return parse_stats(read_json_object(storage, STATS), f"{storage.url}/{STATS}", columns)
 
 
-def parse_stats(raw: object, where: str) -> Stats:
+def parse_stats(raw: object, where: str, columns: Collection[str] | None = None) -> Stats:
     """Turn `feature -> stat -> nested lists` into arrays, int64 or float64 as the numbers are.
 
-    A null among numbers becomes NaN, a bare number an array of shape (1,).
+    A null among numbers becomes NaN, a bare number an array of shape (1,). With `columns`, those of
+    other features are passed over unseen.
 
     Raises:
         MetadataError: The shape is another one, or a stat is ragged or not made of numbers.
     """
     stats: Stats = {}
     for feature, entry in _features(raw, where).items():
+        if columns is not None and feature not in columns:
+            continue
         _check_entry(feature, entry, where)
         arrays = {stat: _array(value, feature, stat, where) for stat, value in entry.items()}
         stats[feature] = {stat: array.reshape(array.shape or 1) for stat, array in arrays.items()}
@@ -46,20 +49,25 @@ def parse_stats(raw: object, where: str) -> Stats:
     return stats
 
 
-def stack_stats(lines: JsonLines, episodes: IntArray) -> EpisodesStats:
+def stack_stats(
+    lines: JsonLines, episodes: IntArray, columns: Collection[str] | None = None
+) -> EpisodesStats:
     """Turn rows of `{"stats": feature -> stat -> nested lists}` into one block a stat.
 
     Args:
         lines: The rows, in order of their episodes.
         episodes: (E,) int64, the `episode_index` of each row.
+        columns: The features to read; all by default.
 
     Raises:
         MetadataError: As `parse_stats`, or a stat has different shapes in different rows.
     """
     rows = [_features(row.get("stats"), lines.place(i)) for i, row in enumerate(lines.rows)]
     blocks: dict[str, dict[str, StackedStat]] = {}
-    for feature in dict.fromkeys(chain.from_iterable(rows)):
+    for feature in columns or dict.fromkeys(chain.from_iterable(rows)):
         having = [i for i, row in enumerate(rows) if feature in row]
+        if not having:
+            continue
         entries = [rows[i][feature] for i in having]
         if not all(isinstance(entry, dict) for entry in entries):
             for i, entry in zip(having, entries, strict=True):

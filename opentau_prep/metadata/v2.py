@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,19 +76,30 @@ def read_tasks(storage: Storage) -> dict[int, str]:
     return dict(sorted(named.items()))
 
 
-def read_episodes_stats(storage: Storage) -> EpisodesStats:
+def read_episodes_stats(storage: Storage, columns: Collection[str] | None = None) -> EpisodesStats:
     """Read `meta/episodes_stats.jsonl`; of rows with one episode_index the last wins.
+
+    Args:
+        storage: The dataset.
+        columns: The features to read; all by default.
 
     Raises:
         MetadataError: The file is missing, or a row has no usable `episode_index` or stats.
     """
-    lines = read_json_lines(storage, EPISODES_STATS)
+
+    def keep(row: Any) -> Any:
+        stats = row.get("stats") if isinstance(row, dict) else None
+        if columns is not None and isinstance(stats, dict):
+            row["stats"] = {column: stats[column] for column in columns if column in stats}
+        return row
+
+    lines = read_json_lines(storage, EPISODES_STATS, keep)
     episodes = _integers(lines, "episode_index").tolist()
     kept = sorted({episode: row for row, episode in enumerate(episodes)}.items())
     rows = JsonLines(
         lines.where, [lines.rows[row] for _, row in kept], [lines.numbers[row] for _, row in kept]
     )
-    return stack_stats(rows, np.array([episode for episode, _ in kept], dtype=np.int64))
+    return stack_stats(rows, np.array([episode for episode, _ in kept], dtype=np.int64), columns)
 
 
 def data_paths(storage: Storage, info: Mapping[str, Any], table: EpisodeTable) -> list[str]:

@@ -163,8 +163,10 @@ class GroupedLosses:
             heads: The mixture's norm heads (`NormHeads`, or anything with `norm_keys`,
                 `dataset_to_norm_index` and `norm_key_to_dataset_names`). Names the heads and brings
                 masked control modes back; without them heads are called by their row.
-            weights: Mixture weights, by dataset name, or parallel to the heads' datasets. Without
-                them a dataset weighs its number of samples, as null weights do in training.
+            weights: Mixture weights, by dataset name, or parallel to the heads' datasets. Null
+                weights of a mixture mean each dataset's selected frames: pass those. Without
+                weights a dataset weighs its number of samples here, which comes to the same only
+                where all datasets hold out the same share.
             control_modes: Each dataset's own control mode, where it has one.
             loss_weights: Loss name -> weight, for a weighted `total` of losses; losses that a
                 group does not have count for nothing in it.

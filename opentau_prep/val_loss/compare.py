@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from opentau_prep.val_loss.rows import result_rows
+from opentau_prep.val_loss.rows import LossRow, result_rows
 
-__all__ = ["Change", "compare_results"]
+__all__ = ["Change", "compare_results", "row_key", "worse_than"]
 
-_STATUS_ORDER: Final = ("worse", "new", "gone", "better", "same")
+_STATUS_ORDER: Final = ("broken", "worse", "new", "gone", "better", "same")
 _NON_FINITE_TEXT: Final = {"Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
@@ -28,7 +28,8 @@ class Change:
         now: Value in this run; None when it is not there.
         change: `now - before`; None unless both are there.
         relative: `change / abs(before)`; None unless both are there and `before` is not 0.
-        status: `worse`, `better`, `same`, `new` (only now) or `gone` (only before).
+        status: `worse`, `better`, `same`, `new` (only now), `gone` (only before), or `broken`
+            (only before, since all its samples are NaN or infinite now).
     """
 
     scope: str
@@ -46,25 +47,48 @@ class Change:
 def compare_results(now: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[Change, ...]:
     """Return every loss of two results side by side: the worst relative rise first.
 
-    Losses that only one of them has are `new` or `gone`; a rise from 0 counts as the worst of all.
+    Losses that only one of them has are `new`, `gone` or `broken`; of the worse ones, a rise from 0
+    counts as the worst of all.
     """
     new, old = _values(now), _values(before)
-    changes = [_change(key, new.get(key), old.get(key)) for key in dict.fromkeys([*new, *old])]
-    return tuple(sorted((c for c in changes if c is not None), key=_badness))
+    broken = {row_key(row) for row in result_rows(now) if row.value is None and row.non_finite}
+    changes = []
+    for key in dict.fromkeys([*new, *old]):
+        change = _change(key, new.get(key), old.get(key))
+        lost = change.status == "gone" and key in broken
+        changes.append(replace(change, status="broken") if lost else change)
+    return tuple(sorted(changes, key=_badness))
+
+
+def worse_than(changes: Iterable[Change], percent: float) -> tuple[Change, ...]:
+    """Return the changes for the worse by more than some percent; `broken` ones always count."""
+    return tuple(
+        change
+        for change in changes
+        if change.status == "broken"
+        or (
+            change.status == "worse"
+            and (change.relative is None or change.relative * 100 > percent)
+        )
+    )
+
+
+def row_key(row: LossRow | Change) -> tuple[str, str, str, str, str]:
+    """Return what identifies a row across runs."""
+    # A group's head is no part of its identity: heads change when the mixture does.
+    head = row.norm_head if row.scope == "norm_head" else ""
+    return (row.scope, row.dataset, row.control_mode, head, row.loss)
 
 
 def _values(result: Mapping[str, Any]) -> dict[tuple[str, ...], float]:
     """Return the losses that have a value, keyed by what identifies them across runs."""
-    values: dict[tuple[str, ...], float] = {}
-    for row in result_rows(result):
-        if row.value is not None:
-            # A group's head is no part of its identity: heads change when the mixture does.
-            head = row.norm_head if row.scope == "norm_head" else ""
-            key = (row.scope, row.dataset, row.control_mode, head, row.loss)
-            values[key] = (
-                _NON_FINITE_TEXT[row.value] if isinstance(row.value, str) else float(row.value)
-            )
-    return values
+    return {
+        row_key(row): _NON_FINITE_TEXT[row.value]
+        if isinstance(row.value, str)
+        else float(row.value)
+        for row in result_rows(result)
+        if row.value is not None
+    }
 
 
 def _change(key: tuple[str, ...], now: float | None, before: float | None) -> Change:

@@ -17,7 +17,7 @@ are ignored. A file without rows is a rank without samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,22 @@ from opentau_prep.val_loss.samples import NO_HEAD, Cell, LossValues, make_cell
 __all__ = ["read_losses"]
 
 
-def read_losses(paths: Iterable[str | Path]) -> GroupedLosses:
+Check = Callable[[Cell], None]
+
+
+def read_losses(paths: Iterable[str | Path], *, check: Check | None = None) -> GroupedLosses:
     """Return the losses of all files together; which file holds which sample makes no difference.
 
     Memory is bounded by blocks of 65,536 rows and by the number of groups.
 
+    Args:
+        paths: JSONL or parquet files.
+        check: Called with where samples say they come from, once for each such place a block;
+            raises `DataError` where that cannot be.
+
     Raises:
         DataError: A file is missing or malformed (naming the file, and the line or column and row),
-            is given twice, or no file has a row.
+            a row does not pass the check, a file is given twice, or no file has a row.
     """
     losses = GroupedLosses()
     seen: set[Path] = set()
@@ -58,7 +66,7 @@ def read_losses(paths: Iterable[str | Path]) -> GroupedLosses:
         seen.add(real)
         for table, first_row in _blocks(path):
             rows += table.num_rows
-            _add_block(losses, table, path, first_row)
+            _add_block(losses, table, path, first_row, check)
     if not rows:
         raise DataError(
             "no samples", where=", ".join(map(str, seen)) or "loss files", hint=FORMAT_HINT
@@ -88,8 +96,10 @@ def _parquet_blocks(path: Path) -> Iterator[tuple[pa.Table, int]]:
         raise DataError(f"cannot be read as parquet ({error})", where=str(path)) from error
 
 
-def _add_block(losses: GroupedLosses, table: pa.Table, path: Path, first_row: int) -> None:
-    of_sample, cells = _cells(table, path, first_row)
+def _add_block(
+    losses: GroupedLosses, table: pa.Table, path: Path, first_row: int, check: Check | None
+) -> None:
+    of_sample, cells = _cells(table, path, first_row, check)
     for name in (n.removesuffix("_sum") for n in table.column_names if n.endswith("_sum")):
         sums, no_sum = _numbers(table, f"{name}_sum", path)
         counts, no_count = _numbers(table, f"{name}_count", path)
@@ -103,7 +113,9 @@ def _add_block(losses: GroupedLosses, table: pa.Table, path: Path, first_row: in
         losses.add_grouped(of_sample[kept], cells, {name: values})
 
 
-def _cells(table: pa.Table, path: Path, first_row: int) -> tuple[NDArray[np.int64], list[Cell]]:
+def _cells(
+    table: pa.Table, path: Path, first_row: int, check: Check | None
+) -> tuple[NDArray[np.int64], list[Cell]]:
     """Return (cell of each row, (N,) int64; the distinct cells), worked out on codes."""
     rows, no_head = _column(table, "dataset_index", pa.int64(), path)
     rows = np.where(no_head, NO_HEAD, rows)
@@ -115,9 +127,10 @@ def _cells(table: pa.Table, path: Path, first_row: int) -> tuple[NDArray[np.int6
     cells = []
     for row in firsts.tolist():
         try:
-            cells.append(
-                make_cell(int(rows[row]), datasets[dataset_code[row]], modes[mode_code[row]])
-            )
+            cell = make_cell(int(rows[row]), datasets[dataset_code[row]], modes[mode_code[row]])
+            if check is not None:
+                check(cell)
+            cells.append(cell)
         except DataError as error:
             place = _place(table, path, row, first_row)
             raise DataError(error.message, where=place, hint=error.hint) from error

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from pathlib import Path
+from typing import Any, Final, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep import notices
-from opentau_prep.errors import ConfigError, DataError
+from opentau_prep.artifacts.jsonio import load_own
+from opentau_prep.errors import ConfigError, DataError, PrepError
 from opentau_prep.val_loss.plan import ValidationPlan, plan_validation
 from opentau_prep.val_loss.subset import subset_size, validation_subset
 
-__all__ = ["MixtureValidation", "ValidationSet", "plan_mixture_validation"]
+__all__ = [
+    "PLAN_SCHEMA_VERSION",
+    "MixtureValidation",
+    "ValidationSet",
+    "load_validation_plan",
+    "plan_mixture_validation",
+]
 
+PLAN_SCHEMA_VERSION: Final = 1
 _NAMES_SHOWN = 10
 
 
@@ -73,11 +83,11 @@ class MixtureValidation:
         return work
 
     def as_json(self) -> dict[str, Any]:
-        """Return plan and sets as a JSON-ready mapping."""
-        plan = self.plan.as_json()
+        """Return plan and sets as a JSON-ready mapping, which `from_json` reads back."""
+        plan = {"schema_version": PLAN_SCHEMA_VERSION, **self.plan.as_json(), "seed": self.seed}
         offsets = plan.pop("offsets")
         del plan["lengths"]
-        plan["seed"] = self.seed
+        per_round = self.plan.world_size * self.plan.batch_size
         plan["datasets"] = [
             {
                 "name": part.name,
@@ -85,10 +95,40 @@ class MixtureValidation:
                 "val_split_ratio": part.val_split_ratio,
                 "samples": part.n_samples,
                 "offset": offset,
+                "rounds_alone": -(-part.n_samples // per_round),
             }
             for part, offset in zip(self.sets, offsets, strict=True)
         ]
         return plan
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], where: str) -> MixtureValidation:
+        """Return the plan that `as_json` wrote; its ranges are worked out again, and compared.
+
+        Args:
+            document: The mapping.
+            where: The file it comes from, for the message.
+
+        Raises:
+            DataError: It is malformed, of another version, or was edited into contradiction.
+        """
+        try:
+            sets = tuple(
+                ValidationSet(d["name"], d["selected_frames"], d["val_split_ratio"])
+                for d in document["datasets"]
+            )
+            plan = plan_validation(
+                [part.n_samples for part in sets],
+                world_size=document["world_size"],
+                batch_size=document["batch_size"],
+            )
+            read = cls(sets, operator.index(document["seed"]), plan)
+            same = read.as_json() == dict(document)
+        except (PrepError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _not_a_plan(where, f"{type(error).__name__}: {error}") from error
+        if not same:
+            raise _not_a_plan(where, "its parts contradict each other, or its version is another")
+        return read
 
 
 def plan_mixture_validation(
@@ -117,6 +157,27 @@ def plan_mixture_validation(
         )
     _warn_empty([part for part in sets if not part.n_samples])
     return MixtureValidation(tuple(sets), seed, plan)
+
+
+def load_validation_plan(path: str | Path) -> MixtureValidation:
+    """Return the plan that `val-plan --out` wrote: the same on every rank that reads it.
+
+    Raises:
+        DataError: The file is missing, or is not such a plan.
+    """
+    try:
+        document = load_own(Path(path).read_bytes(), where=str(path))
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    except PrepError as error:
+        raise DataError(error.message, where=str(path)) from error
+    return MixtureValidation.from_json(document, str(path))
+
+
+def _not_a_plan(where: str, why: str) -> DataError:
+    return DataError(
+        f"not a validation plan ({why})", where=where, hint="Write it again with val-plan --out."
+    )
 
 
 def _warn_empty(empty: Sequence[ValidationSet]) -> None:

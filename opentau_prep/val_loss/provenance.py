@@ -107,9 +107,10 @@ class Provenance:
         for cell in cells:
             expected = self.head_of.get(cell.dataset, NO_HEAD)
             if cell.dataset_index != expected:
+                told = "say that it has none" if expected == NO_HEAD else f"say {expected}"
                 raise DataError(
-                    f"samples say norm-head row {cell.dataset_index}, the heads say "
-                    f"{expected if expected != NO_HEAD else 'that it has none'}",
+                    f"samples of {cell.dataset} say norm-head row {cell.dataset_index}, the heads "
+                    f"{told}",
                     where=f"dataset {cell.dataset}",
                     hint="Pass the heads that training used; dataset_index is the head's row in "
                     "them (-1 for a dataset without a head).",

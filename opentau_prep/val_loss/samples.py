@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.errors import DataError
+from opentau_prep.heads.keys import is_missing_tag
 
 __all__ = [
     "NO_HEAD",
@@ -60,7 +61,7 @@ def unmasked(control_mode: object) -> str | None:
     if control_mode is None or (isinstance(control_mode, float) and control_mode != control_mode):
         return None
     text = str(control_mode).strip()
-    return None if not text or text.lower() == "unknown" else text
+    return None if is_missing_tag(text) else text
 
 
 def check_loss_name(name: object, where: str) -> str:

@@ -8,7 +8,10 @@ import math
 import pytest
 
 from opentau_prep import ConfigError, DataError
+from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.val_loss import report
+from opentau_prep.val_loss.compare import worse_than
+from opentau_prep.val_loss.loss_write import write_losses as write_losses_file
 
 
 def write_losses(path, losses, name="MSE"):
@@ -69,7 +72,11 @@ def test_build_report_comparison_tells_what_got_worse(tmp_path, now, before):
     assert (worst.before, worst.now, worst.change, worst.relative) == (0.5, 1.0, 0.5, 1.0)
     assert (groups[3].change, groups[3].relative) == (-1.75, -0.875)
     assert (groups[1].before, groups[1].change, groups[2].now) == (None, None, None)
-    assert next(csv.DictReader(io.StringIO(built.changes_as_csv())))["status"] == "worse"
+    lines = list(csv.DictReader(io.StringIO(built.as_csv())))
+    of_a = next(line for line in lines if line["dataset"] == "a")
+    assert (of_a["value"], of_a["before"], of_a["status"]) == ("1.0", "0.5", "worse")
+    gone = [line["dataset"] for line in lines if line["status"] == "gone" and line["dataset"]]
+    assert gone == ["gone"]
     json.dumps(built.as_json(), allow_nan=False)
 
 
@@ -80,18 +87,46 @@ def test_compare_results_rise_from_zero_is_the_worst(tmp_path, now):
     assert (first.dataset, first.relative, first.change) == ("b", None, 0.25)
 
 
-def test_compare_results_group_that_became_nan_is_gone(tmp_path, now):
+def test_compare_results_group_that_became_nan_is_broken(tmp_path, now):
     broken = write_losses(tmp_path / "nan.jsonl", [("a", "joint", math.nan), ("b", "ee", 1.0)])
     built = report.build_report([broken], earlier=report.build_report([now]).result)
     change = next(c for c in built.changes if c.dataset == "a")
-    assert (change.status, change.before, change.now) == ("gone", 1.0, None)
+    assert (change.status, change.before, change.now) == ("broken", 1.0, None)
+    assert built.changes[0].status == "broken"
+    assert change in worse_than(built.changes, 1e9)
+
+
+def test_worse_than_counts_only_rises_beyond_the_limit(now, before):
+    built = report.build_report([now], earlier=report.build_report([before]).result)
+    doubled = [c.dataset for c in worse_than(built.changes, 99.9) if c.scope == "group"]
+    assert doubled == ["a"]
+    assert not [c for c in worse_than(built.changes, 100) if c.scope == "group"]
+
+
+def test_infinite_loss_reads_back_and_a_dataset_called_like_it_stays(tmp_path):
+    path = tmp_path / "r.jsonl"
+    rows = [("Infinity", 1e308, 1e-300), ("b", 1.0, 1.0)]
+    write_losses_file(
+        path,
+        dataset_index=[0, 1],
+        dataset=[name for name, *_ in rows],
+        control_mode=["NaN", None],
+        losses={"MSE": ([s for _, s, _ in rows], [c for *_, c in rows])},
+    )
+    built = report.build_report([path])
+    document = load_own(dump_own(built.as_json()), where="x")
+    again = report.ValidationReport.from_json(document, "x")
+    group = again.result["groups"][0]
+    assert (group["dataset"], group["control_mode"]) == ("Infinity", "NaN")
+    assert group["losses"]["MSE"]["loss"] == math.inf
+    assert {c.status for c in report.compare_results(again.result, built.result)} == {"same"}
 
 
 def test_build_report_without_earlier_run_has_no_changes(now):
     built = report.build_report([now])
     assert built.changes is None
     assert "changes" not in built.as_json()
-    assert built.changes_as_csv().count("\n") == 1
+    assert "status" not in built.as_csv().splitlines()[0]
 
 
 def test_build_report_loss_weight_of_unknown_loss_is_config_error(now):

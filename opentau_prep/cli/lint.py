@@ -1,0 +1,139 @@
+"""What the command `validate` does, step by step, between its options and its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.cli.command import Result
+from opentau_prep.validate import CheckOptions, Subject, ValidateReport
+from opentau_prep.validate import validate as run_rules
+from opentau_prep.validate.baseline import read_baseline, write_baseline
+from opentau_prep.validate.catalogue import all_rules, find_rule, pick_rules
+from opentau_prep.validate.fix import Fix, apply_fix, plan_fixes, unified_diff
+from opentau_prep.validate.formats import as_github, as_junit, as_text, explain_rule
+from opentau_prep.validate.persist import write_findings
+from opentau_prep.validate.settings import Settings, load_settings
+from opentau_prep.validate.targets import find_targets
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from opentau_prep.context import RunContext
+
+__all__ = ["LintOptions", "explain_result", "lint", "list_result", "render_report"]
+
+
+@dataclass(frozen=True)
+class LintOptions:
+    """The command's own options; see its help."""
+
+    deep: bool = False
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    strict: bool = False
+    format: str = "text"
+    write: bool = False
+    baseline: Path | None = None
+    write_baseline: bool = False
+    fix: bool = False
+    tokenizer: Path | None = None
+
+
+def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
+    """Mend if asked to, check, and show."""
+    settings = load_settings(Path.cwd())
+    fixes = _fix(subject, context) if options.fix else []
+    checks = CheckOptions(
+        rules=pick_rules(options.select or settings.select, (*settings.ignore, *options.ignore)),
+        deep=options.deep or settings.deep,
+        tokenizer=options.tokenizer,
+    )
+    report = _without_ignored(run_rules(subject, context, checks), settings)
+    written = write_findings(report, context) if options.write else []
+    baseline = options.baseline or settings.baseline
+    if baseline is not None and options.write_baseline:
+        if not context.dry_run:
+            write_baseline(baseline, report)
+        report = report.without(frozenset(f.fingerprint for f in report.findings))
+    elif baseline is not None:
+        report = report.without(read_baseline(baseline))
+    payload: dict[str, Any] = report.as_json()
+    if options.fix:
+        payload["fixes"] = [fix.as_json() for fix in fixes]
+    if options.write:
+        payload["written"] = [{"path": str(o.path), "status": o.status} for o in written]
+    exit_code = report.exit_code(strict=options.strict or settings.strict)
+    return Result(payload, _Drawn(report, options.format, fixes, context.dry_run), exit_code)
+
+
+def _without_ignored(report: ValidateReport, settings: Settings) -> ValidateReport:
+    kept = [finding for finding in report.findings if not settings.ignores(finding)]
+    return replace(report, findings=kept)
+
+
+def _fix(subject: Subject, context: RunContext) -> list[Fix]:
+    targets, _ = find_targets(
+        subject, download=context.download, artifact_root=context.artifact_root
+    )
+    fixes = [fix for target in targets for fix in plan_fixes(target, context)]
+    main = context.rank is None or context.rank.is_main
+    for fix in fixes if main and not context.dry_run else ():
+        apply_fix(fix)
+    return fixes
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    report: ValidateReport
+    format: str
+    fixes: list[Fix]
+    dry_run: bool
+
+    def __call__(self, console: Console) -> None:
+        if self.format != "text":
+            draw = as_github if self.format == "github" else as_junit
+            console.out(draw(self.report), highlight=False)
+            return
+        for fix in self.fixes:
+            console.out(unified_diff(fix), highlight=False)
+        if self.fixes and self.dry_run:
+            console.out("Nothing was changed (--dry-run).\n", highlight=False)
+        render_report(self.report)(console)
+
+
+def render_report(report: ValidateReport) -> _Text:
+    """Return what draws a report for people."""
+    return _Text(as_text(report))
+
+
+@dataclass(frozen=True)
+class _Text:
+    text: str
+
+    def __call__(self, console: Console) -> None:
+        from rich.text import Text
+
+        shown = Text(self.text)
+        shown.highlight_regex(r"(?m)^  error  ", "red")
+        shown.highlight_regex(r"(?m)^  warning", "yellow")
+        shown.highlight_regex(r"(?m)^\S.*$", "bold")
+        console.print(shown, soft_wrap=True)
+
+
+def list_result() -> Result:
+    """Return the catalogue."""
+    rules = all_rules()
+    lines = [f"{r.code}  {r.severity:<7}  {r.name}{_deep_mark(r.scope)}" for r in rules]
+    return Result({"rules": [r.as_json() for r in rules]}, _Text("\n".join(lines)))
+
+
+def _deep_mark(scope: str) -> str:
+    return "  (--deep)" if scope == "frames" else ""
+
+
+def explain_result(code: str) -> Result:
+    """Return all there is to say of a rule."""
+    rule = find_rule(code)
+    return Result({"rule": rule.as_json()}, _Text(explain_rule(rule)))

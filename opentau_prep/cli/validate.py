@@ -1,0 +1,110 @@
+"""`opentau-prep validate`."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.options import MixtureJson, Roots
+from opentau_prep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from opentau_prep.cli.session import Session
+
+__all__ = ["register"]
+
+
+class Format(str, Enum):
+    """How findings are shown."""
+
+    text = "text"
+    json = "json"
+    github = "github"
+    junit = "junit"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "validate")(validate)
+
+
+def validate(  # noqa: PLR0913, PLR0917 - one parameter an option of the command
+    session: Session,
+    roots: Roots = None,
+    mixture_json: MixtureJson = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Read the frames, too.")] = False,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CODES", help="Only rules whose codes begin so: F, S01, D004, ALL."),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(metavar="CODES", help="Not the rules that begin so.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Warnings make the exit code 1.")
+    ] = False,
+    format: Annotated[Format, typer.Option(help="How findings are shown.")] = Format.text,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write each dataset's findings to its meta/.")
+    ] = False,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Known findings, which do not count.")
+    ] = None,
+    write_baseline: Annotated[
+        bool, typer.Option("--write-baseline", help="Make what is found the baseline FILE.")
+    ] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend what needs no judgement; --dry-run shows the diff.")
+    ] = False,
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Tokenizer folder to check as well.")
+    ] = None,
+    list_rules: Annotated[bool, typer.Option("--list", help="Show all rules.")] = False,
+    explain: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Say all about a rule.")
+    ] = None,
+) -> Result:
+    r"""Lint datasets and the mixture that names them.
+
+    Reads metadata and the footers of the data files; --deep reads the frames as well. Findings have
+    codes to look up (--explain D004), select and ignore. Exit code 1 when there are errors.
+    Settings stand in opentau-prep.toml or pyproject.toml.
+
+    \b
+    opentau-prep validate path/to/dataset --deep
+    opentau-prep validate --mixture-json mixture.json --strict --format github
+    opentau-prep validate --mixture-json mixture.json --fix --dry-run
+    """
+    from opentau_prep.cli.lint import LintOptions, explain_result, lint, list_result
+    from opentau_prep.cli.targets import named_subject
+
+    if format is Format.json:
+        session.common = dataclasses.replace(session.common, json=True)
+    if list_rules:
+        return list_result()
+    if explain is not None:
+        return explain_result(explain)
+    if write_baseline and baseline is None:
+        raise ConfigError("--write-baseline needs --baseline FILE")
+    options = LintOptions(
+        deep=deep,
+        select=_split(select),
+        ignore=_split(ignore),
+        strict=strict,
+        format=format.value,
+        write=write,
+        baseline=baseline,
+        write_baseline=write_baseline,
+        fix=fix,
+        tokenizer=tokenizer,
+    )
+    return lint(named_subject(roots, mixture_json), session.context, options)
+
+
+def _split(codes: list[str] | None) -> tuple[str, ...]:
+    return tuple(part for text in codes or () for part in text.split(",") if part.strip())

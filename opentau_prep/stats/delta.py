@@ -1,0 +1,265 @@
+"""Stats of delta actions: the artifact that `stats` makes and `heads` reads.
+
+An entry with `use_delta_joint_actions` is trained on actions minus the state at the start of the
+chunk. What such actions are depends on the mixture, so there is one artifact a dataset and recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opentau_prep.artifacts.jsonio import dump_own, load_own
+from opentau_prep.artifacts.place import Place, dataset_place
+from opentau_prep.artifacts.provenance import Provenance
+from opentau_prep.errors import ConfigError, DataError, MetadataError
+from opentau_prep.metadata.inputs import describe_inputs
+from opentau_prep.notices import warn
+from opentau_prep.stats.sketch import QuantileSketch, decode_sketches, encode_sketches
+
+if TYPE_CHECKING:
+    from opentau_prep.config.schema import Mixture
+    from opentau_prep.metadata.resolve import ResolvedEntry
+
+__all__ = ["DeltaRecipe", "DeltaStats", "delta_place", "delta_recipe", "load_delta_stats"]
+
+FOLDER = "meta/delta_stats"
+SEPARATOR = "-chunk"
+
+
+@dataclass(frozen=True)
+class DeltaRecipe:
+    """What the delta actions of an entry are, but for the chunk's length.
+
+    Attributes:
+        action: The action column.
+        state: The state column.
+        delta_map: Action dim -> state dim, both columns of the vectors on disk.
+        episodes: The selected episodes, or None for all.
+        fps: Frame rate of the dataset, Hz.
+        action_freq: Rate of the chunk's steps, Hz; None means `fps`.
+        strategy: How steps between two frames are made: `nearest` or `linear`.
+        max_rows: Most chunk starts that are used, or None.
+    """
+
+    action: str
+    state: str
+    delta_map: Mapping[int, int]
+    episodes: tuple[int, ...] | None
+    fps: float
+    action_freq: float | None
+    strategy: str
+    max_rows: int | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the recipe JSON-ready, the same for the same recipe."""
+        pairs = sorted(self.delta_map.items())
+        return {**self.__dict__, "delta_map": {str(a): s for a, s in pairs}}
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that stand for the recipe in file names."""
+        text = json.dumps(self.as_json(), sort_keys=True)
+        return hashlib.sha256(text.encode("ascii")).hexdigest()[:12]
+
+
+@dataclass(frozen=True, eq=False)
+class DeltaStats:
+    """Stats of an entry's delta actions; D is the width of the action column on disk.
+
+    Attributes:
+        stats: min, max, mean, std and quantiles, each (D,) float64, and count, (1,) int64. Before
+            `action_index` is applied.
+        sketch: The same values, mergeable.
+        column: The action column.
+        chunk_size: Steps a chunk.
+        starts: How many chunks there were.
+        quantiles: `exact` or `sketch`: where the quantiles in `stats` come from.
+        non_finite: (D,) int64 values that were left out.
+    """
+
+    stats: dict[str, NDArray[Any]]
+    sketch: QuantileSketch
+    column: str
+    chunk_size: int
+    starts: int
+    quantiles: str
+    non_finite: NDArray[np.int64]
+
+    def to_bytes(self, recipe: DeltaRecipe) -> bytes:
+        """Return the artifact's content."""
+        return dump_own(
+            {
+                "column": self.column,
+                "chunk_size": self.chunk_size,
+                "starts": self.starts,
+                "quantiles": self.quantiles,
+                "recipe": recipe.as_json(),
+                "stats": self.stats,
+                "non_finite": self.non_finite,
+                "sketch": encode_sketches({self.column: self.sketch}),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> DeltaStats:
+        """Read what `to_bytes` gave.
+
+        Raises:
+            MetadataError: It is something else, or damaged.
+        """
+        try:
+            record = load_own(data, where=where)
+            stats = {name: np.asarray(v, dtype=np.float64) for name, v in record["stats"].items()}
+            stats["count"] = stats["count"].astype(np.int64)
+            column = str(record["column"])
+            return cls(
+                stats,
+                decode_sketches(record["sketch"])[column],
+                column,
+                int(record["chunk_size"]),
+                int(record["starts"]),
+                str(record["quantiles"]),
+                np.asarray(record["non_finite"], dtype=np.int64),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
+            raise MetadataError(
+                "holds no stats of delta actions, or is damaged",
+                where=where,
+                hint="Remove the file and make it again with `opentau-prep stats`.",
+            ) from error
+
+
+def delta_recipe(entry: ResolvedEntry, mixture: Mixture) -> DeltaRecipe:
+    """Return what an entry's delta actions are.
+
+    Raises:
+        ConfigError: The entry has none, or its state or actions are not mapped to a column.
+    """
+    config, columns = entry.config, entry.name_map.columns
+    if not config.use_delta_joint_actions or not config.delta_action_state_map:
+        raise ConfigError("use_delta_joint_actions is not set", where=config.where())
+    for name in ("state", "actions"):
+        if name not in columns:
+            raise ConfigError(
+                f"no column is mapped to {name!r}, which delta actions need",
+                where=config.where(),
+                hint="Set data_features_name_mapping.",
+            )
+    return DeltaRecipe(
+        columns["actions"],
+        columns["state"],
+        dict(config.delta_action_state_map),
+        tuple(entry.episodes.tolist()) if entry.is_subset else None,
+        float(entry.meta.fps),
+        mixture.action_freq,
+        mixture.vector_resample_strategy,
+        mixture.delta_stats_max_rows,
+    )
+
+
+def delta_place(
+    entry: ResolvedEntry, recipe: DeltaRecipe, chunk_size: int, artifact_root: Path | None
+) -> Place:
+    """Return where the artifact of a recipe and chunk size lies."""
+    return dataset_place(
+        "delta_stats",
+        Path(entry.meta.root),
+        dataset=entry.artifact_name,
+        artifact_root=artifact_root,
+        recipe=f"{recipe.digest}{SEPARATOR}{chunk_size}",
+    )
+
+
+def load_delta_stats(
+    entry: ResolvedEntry,
+    mixture: Mixture,
+    *,
+    chunk_size: int | None = None,
+    artifact_root: Path | None = None,
+) -> DeltaStats:
+    """Return the stats of an entry's delta actions, as `stats --mixture-json` has written them.
+
+    Reads no frames. `result.stats` is stat -> (D,) array of the entry's action column
+    (`result.column`), before `action_index` is applied; `result.sketch` the same as a sketch.
+
+    Args:
+        entry: An entry with `use_delta_joint_actions`.
+        mixture: The mixture it stands in: its control rate, resampling and row limit count.
+        chunk_size: Steps a chunk; None takes the one that there are stats for.
+        artifact_root: Where artifacts lie when not in the dataset; that is looked at next.
+
+    Raises:
+        MetadataError: There are none for this map, selection, mixture and chunk size, there are
+            some for several chunk sizes and none was named, or the file is damaged. The message
+            says which command makes them.
+    """
+    recipe = delta_recipe(entry, mixture)
+    found = _sizes(entry, recipe, artifact_root)
+    if chunk_size is None and len(found) > 1:
+        raise MetadataError(
+            f"there are stats of delta actions for chunks of {', '.join(map(str, sorted(found)))}",
+            where=entry.name,
+            hint="Say which chunk size is trained, or remove the other files from"
+            f" {entry.meta.root}/{FOLDER}.",
+        )
+    size = chunk_size if chunk_size is not None else next(iter(found), None)
+    if size is None or size not in found:
+        raise _missing(entry, mixture, size)
+    path, provenance = found[size]
+    _warn_if_stale(entry, path, provenance)
+    try:
+        return DeltaStats.from_bytes(path.read_bytes(), str(path))
+    except OSError as error:
+        raise MetadataError(f"cannot be read ({error.strerror})", where=str(path)) from error
+
+
+def _sizes(
+    entry: ResolvedEntry, recipe: DeltaRecipe, artifact_root: Path | None
+) -> dict[int, tuple[Path, Path]]:
+    """Return chunk size -> (file, its provenance) of all that there is for a recipe."""
+    place = delta_place(entry, recipe, 0, artifact_root)
+    places = [(place.path, place.provenance_path), *([place.fallback] if place.fallback else [])]
+    found: dict[int, tuple[Path, Path]] = {}
+    for path, provenance in places:
+        prefix = f"{recipe.digest}{SEPARATOR}"
+        for file in sorted(path.parent.glob(f"{prefix}*.json")):
+            size = file.stem.removeprefix(prefix)
+            if size.isascii() and size.isdigit():
+                found.setdefault(int(size), (file, provenance.with_name(file.name)))
+    return found
+
+
+def _missing(entry: ResolvedEntry, mixture: Mixture, size: int | None) -> MetadataError:
+    target = f"--mixture-json {mixture.path}" if mixture.path else "--mixture-json FILE"
+    chunk = f" --chunk-size {size}" if size is not None else " --chunk-size N"
+    return MetadataError(
+        "use_delta_joint_actions is set, but there are no stats of its delta actions"
+        + ("" if size is None else f" in chunks of {size}"),
+        where=entry.name,
+        hint=f"Compute them: `opentau-prep stats {target}{chunk}`.",
+    )
+
+
+def _warn_if_stale(entry: ResolvedEntry, path: Path, provenance: Path) -> None:
+    try:
+        record = Provenance.from_bytes(provenance.read_bytes())
+    except OSError:
+        record = None
+    now = describe_inputs(entry.meta, data=False)["episodes"]
+    before = None if record is None else record.inputs.get("episodes")
+    if before != now:
+        was = before.get("count") if isinstance(before, Mapping) else None
+        changed = "their origin is unknown" if was is None else f"episodes {was} -> {now['count']}"
+        warn(
+            "stale_delta_stats",
+            f"{path} is stale ({changed}): make it again with `opentau-prep stats`",
+            dataset=entry.name,
+        )

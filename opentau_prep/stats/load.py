@@ -1,0 +1,62 @@
+"""Reading the sketches that `stats` left with a dataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opentau_prep.artifacts.jsonio import load_own
+from opentau_prep.artifacts.place import dataset_place
+from opentau_prep.errors import DataError, MetadataError
+from opentau_prep.stats.sketch import QuantileSketch, decode_sketches
+
+if TYPE_CHECKING:
+    from opentau_prep.metadata.dataset import DatasetMetadata
+
+__all__ = ["load_sketches"]
+
+_AGAIN = "Make it again: `opentau-prep stats --force`."
+
+
+def load_sketches(
+    dataset: DatasetMetadata | str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    artifact_root: Path | None = None,
+) -> dict[str, QuantileSketch] | None:
+    """Return column -> sketch of the whole dataset's frames; None when there is no file.
+
+    Args:
+        dataset: The dataset, its root, or the sketch file itself.
+        name: The dataset's name below `artifact_root`; by default its repo id or folder.
+        artifact_root: Where artifacts lie when not in the dataset; that is looked at next.
+
+    Raises:
+        MetadataError: The file cannot be read, or is damaged.
+    """
+    root = Path(os.fspath(getattr(dataset, "root", dataset)))  # type: ignore[arg-type]
+    called = name or getattr(dataset, "repo_id", None)
+    place = dataset_place("quantile_sketch", root, dataset=called, artifact_root=artifact_root)
+    candidates = [place.path, *(place.fallback[:1] if place.fallback else ())]
+    if root.is_file():
+        candidates = [root]
+    for path in candidates:
+        try:
+            return _decode(path.read_bytes(), str(path))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise MetadataError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    return None
+
+
+def _decode(data: bytes, where: str) -> dict[str, QuantileSketch]:
+    document = load_own(data, where=where)
+    if not isinstance(document, Mapping):
+        raise MetadataError("holds no sketches", where=where, hint=_AGAIN)
+    try:
+        return decode_sketches(document)
+    except DataError as error:
+        raise MetadataError(error.message, where=where, hint=_AGAIN) from error

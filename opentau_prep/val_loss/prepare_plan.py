@@ -1,0 +1,126 @@
+"""The verb behind `val-plan`: a mixture's validation pass, and the file that training reads."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.artifacts import Rank, Recipe, ensure
+from opentau_prep.artifacts.jsonio import dump_own
+from opentau_prep.artifacts.place import file_place
+from opentau_prep.artifacts.rank import main_rank_notices
+from opentau_prep.artifacts.store import Outcome
+from opentau_prep.val_loss.mixture import (
+    PLAN_SCHEMA_VERSION,
+    MixtureValidation,
+    plan_mixture_validation,
+)
+from opentau_prep.val_loss.sources import validation_sets, warn_vqa
+
+if TYPE_CHECKING:
+    from opentau_prep.context import RunContext
+    from opentau_prep.engine import Failure
+    from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
+
+__all__ = ["PlanReport", "prepare_plan"]
+
+COMMAND = "val-plan"
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """A mixture's validation pass, and what became of its file.
+
+    Attributes:
+        plan: The pass.
+        outcome: What was done with `--out`; None when no file was asked for.
+        failures: None: a plan without one of its datasets would be another plan.
+    """
+
+    plan: MixtureValidation
+    outcome: Outcome | None = None
+    failures: tuple[Failure, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plan and outcome JSON-ready; `status` is `not written` without `--out`."""
+        done = self.outcome
+        return {
+            **self.plan.as_json(),
+            "path": None if done is None else str(done.path),
+            "status": "not written" if done is None else done.status,
+        }
+
+
+def prepare_plan(
+    resolved: ResolvedMixture,
+    context: RunContext,
+    *,
+    world_size: int,
+    batch_size: int,
+    seed: int = 0,
+    out: Path | None = None,
+) -> PlanReport:
+    """Return the validation pass of a mixture; write it to `out` unless the file is up to date.
+
+    Reads metadata only. Entries without robot data are left out with one notice, `vqa_left_out`.
+
+    Args:
+        resolved: The mixture.
+        context: How to run.
+        world_size: Ranks that will validate.
+        batch_size: Samples a rank evaluates at once.
+        seed: What the validation rows are drawn by, the same on every rank.
+        out: The file to write, for `load_validation_plan`.
+
+    Raises:
+        ConfigError: An argument is out of range, names collide, or a selection is faulty.
+        MetadataError: An episode table is missing or malformed.
+        DataError: No dataset has a validation frame.
+        ArtifactError: The file cannot be written, or is somebody else's.
+    """
+    rank = context.rank or Rank.detect()
+    with main_rank_notices(rank):
+        warn_vqa(resolved.vqa)
+        sets = validation_sets(resolved)
+        plan = plan_mixture_validation(
+            sets, world_size=world_size, batch_size=batch_size, seed=seed
+        )
+        if out is None:
+            return PlanReport(plan)
+        place = file_place("validation_plan", out, schema_version=PLAN_SCHEMA_VERSION)
+        artifact = ensure(
+            place,
+            lambda: dump_own(plan.as_json()),
+            _recipe(resolved, plan),
+            rank=rank,
+            force=context.force,
+            dry_run=context.dry_run,
+        )
+    return PlanReport(plan, artifact.outcome)
+
+
+def _recipe(resolved: ResolvedMixture, plan: MixtureValidation) -> Recipe:
+    ratios = {part.name: part.val_split_ratio for part in plan.sets}
+    parameters = {
+        "world_size": plan.plan.world_size,
+        "batch_size": plan.plan.batch_size,
+        "seed": plan.seed,
+        "val_split_ratio": ratios,
+    }
+    inputs = {f"episodes of {entry.name}": _selection(entry) for entry in resolved.entries}
+    # The order of the datasets is the order of the positions, and keys of a record are sorted.
+    inputs["datasets"] = {"count": len(ratios), "sha256": _hash("\n".join(ratios))}
+    return Recipe(COMMAND, inputs=inputs, parameters=parameters)
+
+
+def _selection(entry: ResolvedEntry) -> dict[str, Any]:
+    table = entry.meta.episodes
+    lengths = [int(table.length[table.position(e)]) for e in entry.episodes.tolist()]
+    told = "".join(f"{e} {n}\n" for e, n in zip(entry.episodes.tolist(), lengths, strict=True))
+    return {"count": len(lengths), "frames": sum(lengths), "sha256": _hash(told)}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,159 @@
+"""The artifacts that lie in a dataset's folder, and what their provenance says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.artifacts.catalog import CATALOG, PROVENANCE_DIR, ArtifactSpec
+from opentau_prep.artifacts.jsonio import load_own, load_own_lines
+from opentau_prep.artifacts.place import safe_folder_name
+from opentau_prep.artifacts.provenance import Provenance, describe_changes, sha256_of
+from opentau_prep.errors import PrepError
+from opentau_prep.metadata.inputs import describe_inputs
+
+if TYPE_CHECKING:
+    from opentau_prep.validate.view import DatasetView
+
+__all__ = ["FoundArtifact", "find_artifacts"]
+
+# Findings say nothing that training reads; a stale file of them is simply written again.
+_PASSED_OVER = ("validation",)
+_JSON_LINES = ".jsonl"
+
+
+@dataclass(frozen=True)
+class FoundArtifact:
+    """One artifact of a dataset.
+
+    Attributes:
+        spec: Its kind.
+        rel: Its path, relative to the folder that artifacts are looked for in.
+        home: That folder: the dataset's own, or its folder below `--artifact-root`.
+        content: Its bytes; None when only its provenance is there.
+        provenance: None when there is none that can be read.
+        torn: Why it cannot be read as what it should be; empty when it can.
+        edited: Whether its bytes are not those that were written.
+        changes: In words, what changed since it was made.
+    """
+
+    spec: ArtifactSpec
+    rel: str
+    home: Path
+    content: bytes | None
+    provenance: Provenance | None
+    torn: str = ""
+    edited: bool = False
+    changes: tuple[str, ...] = ()
+
+
+def find_artifacts(view: DatasetView) -> list[FoundArtifact]:
+    """Return every artifact of the catalog that lies in the dataset's folder, or only left traces.
+
+    Data files are compared by their number and size; by content too when frames are read anyway.
+    """
+    root = Path(view.target.root)
+    base = view.target.artifact_root
+    home = root if base is None else base / safe_folder_name(view.target.repo_id)
+    inputs: dict[str, Any] | None = None
+    found = []
+    for spec, rel, prep in _candidates(home):
+        content, record = _read(home / rel), _read(home / prep)
+        provenance = None if record is None else Provenance.from_bytes(record)
+        if content is None and provenance is None:
+            continue
+        if inputs is None:
+            inputs = _inputs(view)
+        found.append(_judge(spec, rel, home, content, provenance, inputs))
+    return found
+
+
+def _candidates(home: Path) -> Iterator[tuple[ArtifactSpec, str, str]]:
+    for spec in CATALOG.values():
+        if spec.name in _PASSED_OVER:
+            continue
+        if "{" not in spec.template:
+            yield spec, spec.template, spec.provenance_path().as_posix()
+            continue
+        folder, _, suffix = spec.template.partition("/{")
+        suffix = suffix.partition("}")[2]
+        below = folder.removeprefix("meta/")
+        stems = set()
+        if spec.readers == "own":
+            stems = {p.name.removesuffix(suffix) for p in (home / folder).glob(f"*{suffix}")}
+        prep = home / PROVENANCE_DIR / below
+        stems |= {
+            p.relative_to(prep).as_posix().removesuffix(".json") for p in prep.rglob("*.json")
+        }
+        for stem in sorted(stem for stem in stems if not stem.startswith(".")):
+            yield spec, f"{folder}/{stem}{suffix}", f"{PROVENANCE_DIR}/{below}/{stem}.json"
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _judge(
+    spec: ArtifactSpec,
+    rel: str,
+    home: Path,
+    content: bytes | None,
+    provenance: Provenance | None,
+    inputs: Mapping[str, Any],
+) -> FoundArtifact:
+    torn = "" if content is None else _torn(rel, content)
+    if content is None or provenance is None:
+        return FoundArtifact(spec, rel, home, content, provenance, torn)
+    edited = provenance.sha256 != sha256_of(content)
+    changes = _changes(provenance.inputs, inputs)
+    if provenance.schema_version != spec.schema_version:
+        changes.append(f"file layout {provenance.schema_version} -> {spec.schema_version}")
+    return FoundArtifact(spec, rel, home, content, provenance, torn, edited, tuple(changes))
+
+
+def _torn(rel: str, content: bytes) -> str:
+    if rel.endswith(".parquet"):
+        return "" if content[:4] == content[-4:] == b"PAR1" else "is not a whole parquet file"
+    try:
+        if rel.endswith(_JSON_LINES):
+            load_own_lines(content, where=rel)
+        else:
+            load_own(content, where=rel)
+    except PrepError as fault:
+        return fault.message
+    return ""
+
+
+def _inputs(view: DatasetView) -> dict[str, Any]:
+    """Return what artifacts are made from, as it is now; parts that cannot be read are left out."""
+    if view.episodes is None or view.tasks is None:
+        return {}
+    try:
+        found = describe_inputs(view.meta, data=view.target.deep)
+    except PrepError:
+        return {}
+    if "data" not in found and view.data_paths is not None:
+        files = list(dict.fromkeys(view.data_paths))
+        sizes = [view.storage.size(rel) for rel in files]
+        found["data"] = {"files": len(files), "bytes": sum(size or 0 for size in sizes)}
+    return found
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Compare what both name, and of that only what both know (sizes where hashes are not)."""
+    both = [name for name in new if name in old]
+    before: dict[str, Any] = {}
+    now: dict[str, Any] = {}
+    for name in both:
+        a, b = old[name], new[name]
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            shared = a.keys() & b.keys()
+            a = {k: a[k] for k in sorted(shared)}
+            b = {k: b[k] for k in sorted(shared)}
+        before[name], now[name] = a, b
+    return describe_changes(before, now)

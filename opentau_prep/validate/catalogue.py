@@ -1,0 +1,99 @@
+"""Every rule there is, and picking among them by code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from opentau_prep.errors import ConfigError
+from opentau_prep.validate.checks import (
+    artifacts,
+    columns,
+    episodes,
+    format,
+    frames,
+    heads,
+    internal,
+    mixture,
+    recomputed,
+    selection,
+    stats,
+    tasks,
+    timestamps,
+    tokenizer,
+)
+from opentau_prep.validate.rule import GROUPS, Rule
+
+__all__ = ["all_rules", "find_rule", "pick_rules"]
+
+_MODULES = (
+    format,
+    episodes,
+    columns,
+    frames,
+    timestamps,
+    stats,
+    recomputed,
+    tasks,
+    artifacts,
+    mixture,
+    selection,
+    heads,
+    tokenizer,
+    internal,
+)
+
+
+@cache
+def all_rules() -> tuple[Rule, ...]:
+    """Return every rule, by group and code."""
+    rules = [rule for module in _MODULES for rule in module.RULES]
+    order = list(GROUPS)
+    return tuple(sorted(rules, key=lambda rule: (order.index(rule.code[0]), rule.code)))
+
+
+def pick_rules(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Rule, ...]:
+    """Return the rules whose code begins with a selected prefix and with no ignored one.
+
+    As in ruff, the longer prefix wins: `--select D005 --ignore D` keeps D005. Names count as codes.
+
+    Args:
+        select: Prefixes such as `F`, `S01`, `S017`, `ALL`; none for all.
+        ignore: Prefixes to leave out.
+
+    Raises:
+        ConfigError: A prefix fits no rule.
+    """
+    chosen = [_prefix(text, "--select") for text in select] or [""]
+    ignored = [_prefix(text, "--ignore") for text in ignore]
+    return tuple(rule for rule in all_rules() if _longest(rule, chosen) > _longest(rule, ignored))
+
+
+def find_rule(code: str) -> Rule:
+    """Return the rule of a code or name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    for rule in all_rules():
+        if code.upper() == rule.code or code.lower() == rule.name:
+            return rule
+    raise ConfigError(f"there is no rule {code!r}", hint="`validate --list` shows them all.")
+
+
+def _prefix(text: str, option: str) -> str:
+    wanted = text.strip()
+    if wanted.upper() == "ALL":
+        return ""
+    for rule in all_rules():
+        if rule.code.startswith(wanted.upper()) and wanted:
+            return wanted.upper()
+        if rule.name == wanted.lower():
+            return rule.code
+    raise ConfigError(
+        f"no rule's code begins with {text!r}", where=option, hint="`validate --list` shows them."
+    )
+
+
+def _longest(rule: Rule, prefixes: Sequence[str]) -> int:
+    return max((len(p) for p in prefixes if rule.code.startswith(p)), default=-1)

@@ -1,0 +1,149 @@
+"""The verb behind `validate`: every rule over every dataset, then over the mixture."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.engine import Failure
+from opentau_prep.errors import PrepError
+from opentau_prep.notices import collect_notices
+from opentau_prep.validate.catalogue import all_rules, find_rule
+from opentau_prep.validate.checks.internal import NOT_CHECKED
+from opentau_prep.validate.deep import plan_slices, scan_slice, summaries
+from opentau_prep.validate.facts import EntryFacts, collect_facts
+from opentau_prep.validate.findings import Finding, hit
+from opentau_prep.validate.frames import FrameSummary, joined
+from opentau_prep.validate.mixture_view import MixtureView
+from opentau_prep.validate.report import ValidateReport
+from opentau_prep.validate.targets import Subject, find_targets
+from opentau_prep.validate.view import DatasetView, Target
+
+if TYPE_CHECKING:
+    from opentau_prep.context import RunContext
+    from opentau_prep.validate.rule import Rule
+
+__all__ = ["CheckOptions", "validate"]
+
+WHAT = "validate"
+# Below this many datasets a process costs more than it saves.
+_DATASETS_PER_WORKER = 40
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What is checked.
+
+    Attributes:
+        rules: The rules that count; all by default.
+        deep: Whether frames are read.
+        tokenizer: A tokenizer folder that is to be checked with the mixture.
+    """
+
+    rules: Sequence[Rule] = ()
+    deep: bool = False
+    tokenizer: Path | None = None
+
+
+def validate(
+    subject: Subject, context: RunContext, options: CheckOptions = CheckOptions()
+) -> ValidateReport:
+    """Check datasets and the mixture that names them.
+
+    Faults of what is checked are findings, never errors: a dataset that cannot be read hides no
+    other's findings.
+
+    Args:
+        subject: The mixture.
+        context: How to run; datasets after a failure are always gone on with.
+        options: What is checked.
+
+    Returns:
+        The report: findings by dataset in mixture order, then the mixture's.
+    """
+    context = dataclasses.replace(context, keep_going=True)
+    rules = tuple(options.rules or all_rules())
+    targets, lost = find_targets(
+        subject, download=context.download, artifact_root=context.artifact_root, deep=options.deep
+    )
+    frames, faults = _read_frames(targets, context) if options.deep else ({}, [])
+    codes = tuple(rule.code for rule in rules)
+    checked = context.map(
+        WHAT,
+        partial(_check_one, codes=codes),
+        [(target, frames.get(target.root)) for target in targets],
+        [target.name for target in targets],
+        items_per_worker=_DATASETS_PER_WORKER,
+    )
+    findings = list(faults)
+    facts: list[EntryFacts] = []
+    for target, result in zip(targets, checked, strict=True):
+        if isinstance(result, Failure):
+            findings.append(_not_checked(target.name, result.error))
+        else:
+            findings += result[0]
+            facts += result[1]
+    view = MixtureView(
+        subject.mixture,
+        subject.name,
+        subject.faults,
+        lost,
+        sorted(facts, key=lambda each: each.index),
+        subject.from_file,
+        options.tokenizer,
+        tuple(findings),
+    )
+    findings += _apply(rules, "mixture", view, subject.name)
+    return ValidateReport(tuple(findings), tuple(targets), subject.name, options.deep, codes)
+
+
+def _check_one(
+    work: tuple[Target, FrameSummary | None], *, codes: Sequence[str]
+) -> tuple[list[Finding], list[EntryFacts]]:
+    target, frames = work
+    rules = [find_rule(code) for code in codes]
+    with collect_notices():
+        view = DatasetView(target, frames)
+        found = _apply(rules, "dataset", view, target.name)
+        if frames is not None:
+            found += _apply(rules, "frames", view, target.name)
+        facts = collect_facts(view)
+    return found, facts
+
+
+def _apply(rules: Iterable[Rule], scope: str, view: Any, dataset: str) -> list[Finding]:
+    findings: list[Finding] = []
+    for rule in rules:
+        if rule.scope != scope:
+            continue
+        try:
+            findings += [rule.finding(found, dataset) for found in rule.check(view)]
+        except PrepError as fault:
+            findings.append(rule.finding(hit(f"cannot be checked: {fault}"), dataset))
+    return findings
+
+
+def _read_frames(
+    targets: Sequence[Target], context: RunContext
+) -> tuple[dict[str, FrameSummary], list[Finding]]:
+    slices, faults = [], []
+    for target in targets:
+        try:
+            slices += plan_slices(target)
+        except PrepError as fault:
+            faults.append(_not_checked(target.name, fault))
+    labels = [f"{piece.target.name} files {piece.first} to {piece.stop}" for piece in slices]
+    found = context.map("frames", scan_slice, slices, labels)
+    for piece, result in zip(slices, found, strict=True):
+        if isinstance(result, Failure):
+            faults.append(_not_checked(piece.target.name, result.error))
+    parts = summaries(slices, [None if isinstance(r, Failure) else r for r in found])
+    return {root: joined(some) for root, some in parts.items()}, faults
+
+
+def _not_checked(dataset: str, fault: PrepError) -> Finding:
+    return NOT_CHECKED.finding(hit(fault.message, fault.hint or ""), dataset)

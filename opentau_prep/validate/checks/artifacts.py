@@ -1,0 +1,141 @@
+"""A: what this toolkit wrote into the dataset's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from opentau_prep.errors import PrepError
+from opentau_prep.speed.rows import SPEED_FILE, decode_rows
+from opentau_prep.validate.findings import Hit, hit, listed
+from opentau_prep.validate.rule import Rule
+
+if TYPE_CHECKING:
+    from opentau_prep.validate.view import DatasetView
+
+__all__ = ["RULES"]
+
+# Every published dataset brings its own: their origin is no fault.
+_PUBLISHED = ("stats", "episodes_stats", "episodes")
+
+
+def torn(view: DatasetView) -> Iterator[Hit]:
+    for found in view.artifacts:
+        if found.torn and found.spec.name not in _PUBLISHED:
+            yield hit(found.torn, file=found.rel)
+
+
+def edited(view: DatasetView) -> Iterator[Hit]:
+    for found in view.artifacts:
+        if found.edited and not found.torn:
+            yield hit(f"was edited since `{found.spec.command}` wrote it", file=found.rel)
+
+
+def foreign(view: DatasetView) -> Iterator[Hit]:
+    for found in view.artifacts:
+        lacks = found.content is not None and found.provenance is None
+        if lacks and not found.torn and found.spec.name not in _PUBLISHED:
+            yield hit("has no provenance: it is not known what it was made from", file=found.rel)
+
+
+def stale(view: DatasetView) -> Iterator[Hit]:
+    for found in view.artifacts:
+        if found.changes and not found.torn:
+            yield hit(
+                f"is stale: {listed(found.changes)}",
+                f"Run `opentau-prep {found.spec.command} --force`; it keeps the old file.",
+                file=found.rel,
+            )
+
+
+def orphan(view: DatasetView) -> Iterator[Hit]:
+    for found in view.artifacts:
+        if found.content is None:
+            yield hit("is gone, but its provenance is there", file=found.rel)
+
+
+def speed_incomplete(view: DatasetView) -> Iterator[Hit]:
+    speed = next((f for f in view.artifacts if f.rel == SPEED_FILE and f.content), None)
+    if speed is None or speed.changes or view.tasks is None or view.episodes is None:
+        return
+    try:
+        rows = decode_rows(speed.content or b"", SPEED_FILE)
+    except PrepError as fault:
+        if not speed.torn:
+            yield hit(fault.message, fault.hint or "", file=SPEED_FILE)
+        return
+    strange = [row.task_index for row in rows if row.task_index not in view.tasks]
+    episodes = sum(row.n_episodes for row in rows)
+    if strange:
+        yield hit(f"has rows of tasks that do not exist: {listed(strange)}", file=SPEED_FILE)
+    if episodes > len(view.episodes):
+        yield hit(
+            f"was computed from {episodes:,} episodes, the dataset has {len(view.episodes):,}",
+            file=SPEED_FILE,
+        )
+    elif episodes < len(view.episodes):
+        yield hit(
+            f"covers {episodes:,} of {len(view.episodes):,} episodes",
+            file=SPEED_FILE,
+        )
+
+
+RULES = (
+    Rule(
+        "A001",
+        "artifact-torn",
+        "error",
+        "An artifact is cut off or is not the JSON it should be.",
+        "Training reads it and stops, or takes what is left for all of it.",
+        "Remove it and run its command again.",
+        torn,
+    ),
+    Rule(
+        "A002",
+        "artifact-stale",
+        "warning",
+        "An artifact was made of other episodes, tasks or data than are there now (content, not"
+        " modification time; without `--deep`, data files are compared by number and size).",
+        "Training reads it as if it were up to date: buckets, heads and tokens of another dataset.",
+        "Run its command again with --force.",
+        stale,
+    ),
+    Rule(
+        "A003",
+        "artifact-foreign",
+        "warning",
+        "An artifact has no provenance, or one that cannot be read: another tool wrote it.",
+        "Nobody can tell whether it fits the data, and it will never be renewed on its own.",
+        "Run its command: a file with the same content is adopted (`--fix` does so).",
+        foreign,
+    ),
+    Rule(
+        "A004",
+        "artifact-edited",
+        "warning",
+        "An artifact was changed after it was written.",
+        "It is trusted as it stands, and not renewed without --force.",
+        "Keep it if that was meant; else run its command with --force.",
+        edited,
+    ),
+    Rule(
+        "A005",
+        "artifact-gone",
+        "warning",
+        "There is the provenance of an artifact, but not the artifact.",
+        "It was removed, or never copied along: training does without or stops.",
+        "Run its command again.",
+        orphan,
+    ),
+    Rule(
+        "A006",
+        "speed-rows",
+        "warning",
+        "`meta/speed_percentiles.jsonl` covers more or fewer episodes than there are, names tasks"
+        " that do not exist, or has rows that training cannot read.",
+        "It was computed from a subset of the episodes, as in a debug run: everyone's speed"
+        " buckets are that subset's.",
+        "Run `opentau-prep speed-percentiles --force`; it keeps the old file.",
+        speed_incomplete,
+    ),
+)

@@ -1,0 +1,342 @@
+"""F: info.json and the data files it leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from opentau_prep.metadata.info import (
+    DEFAULT_CHUNKS_SIZE,
+    INFO,
+    as_integer,
+    parse_version,
+    template_fields,
+)
+from opentau_prep.validate.findings import Hit, hit, listed
+from opentau_prep.validate.rule import Rule
+from opentau_prep.validate.view import relative
+
+if TYPE_CHECKING:
+    from opentau_prep.validate.view import DatasetView
+
+__all__ = ["RULES"]
+
+_COUNTERS = ("total_episodes", "total_frames", "total_tasks", "chunks_size")
+_TAGS = ("robot_type", "control_mode")
+
+
+def info_unreadable(view: DatasetView) -> Iterator[Hit]:
+    if (fault := view.fault("info")) is not None:
+        file, message = relative(fault, view.target.root)
+        yield hit(message, fault.hint or "", file=file)
+
+
+def version_missing(view: DatasetView) -> Iterator[Hit]:
+    if view.info is None:
+        return
+    if parse_version(view.info) not in ((2, 0), (2, 1), (3, 0)):
+        said = view.info.get("codebase_version")
+        what = "is missing" if said is None else f"is {said!r}"[:80]
+        yield hit(
+            f"codebase_version {what}; the files look like {view.meta.version}'s and are read so",
+            f'Write "codebase_version": "{view.meta.version}" once you are sure.',
+            file=INFO,
+        )
+
+
+def version_mismatch(view: DatasetView) -> Iterator[Hit]:
+    if view.info is None or parse_version(view.info) not in ((2, 0), (2, 1), (3, 0)):
+        return
+    if any(notice.kind == "version_mismatch" for notice in view.notices):
+        said = view.info.get("codebase_version")
+        yield hit(
+            f"codebase_version is {said!r}, but the files are laid out as {view.meta.version}'s",
+            file=INFO,
+        )
+
+
+def data_path_unusable(view: DatasetView) -> Iterator[Hit]:
+    if (fault := view.fault("data_paths")) is not None:
+        file, message = relative(fault, view.target.root)
+        yield hit(message, fault.hint or "", file=file)
+
+
+def data_path_misnamed(view: DatasetView) -> Iterator[Hit]:
+    if view.info is None or view.data_paths is None:
+        return
+    template = view.info.get("data_path")
+    if template is None:
+        yield hit("has no data_path; LeRobot's default for this version is used", file=INFO)
+    elif any(notice.kind == "data_path_mismatch" for notice in view.notices):
+        yield hit(f"data_path {template!r} leads to no file; LeRobot's default does", file=INFO)
+    elif not view.meta.is_v3 and "chunk_index" in template_fields(str(template)):
+        yield hit(
+            f"data_path {template!r} says {{chunk_index}}; {view.meta.version} readers fill"
+            " {episode_chunk} and fail on it",
+            "Replace {chunk_index} by {episode_chunk} in data_path.",
+            file=INFO,
+        )
+
+
+def files_missing(view: DatasetView) -> Iterator[Hit]:
+    if view.footers is not None and view.footers.missing and view.data_paths is not None:
+        missing = set(view.footers.missing)
+        table = view.episodes
+        episodes = [
+            e
+            for e, rel in zip(table.episode_index if table else (), view.data_paths, strict=False)
+            if rel in missing
+        ]
+        total = len(view.footers.missing) + len(view.footers.good) + len(view.footers.broken)
+        yield hit(
+            f"{len(missing):,} of {total:,} data files are missing:"
+            f" {listed(view.footers.missing, 3)}",
+            file="data",
+            episodes=episodes,
+        )
+
+
+def files_unreadable(view: DatasetView) -> Iterator[Hit]:
+    for rel, fault in (view.footers.broken if view.footers else {}).items():
+        yield hit(fault.message, fault.hint or "", file=rel)
+
+
+def files_unclaimed(view: DatasetView) -> Iterator[Hit]:
+    if view.data_paths is None:
+        return
+    known = set(view.data_paths)
+    extra = [rel for rel in view.storage.list_files("data", ".parquet") if rel not in known]
+    if extra:
+        yield hit(
+            f"{len(extra):,} data files belong to no episode of the table: {listed(extra, 3)}",
+            file="data",
+        )
+
+
+def _count_differs(view: DatasetView, field: str, actual: int | None, of: str) -> Iterator[Hit]:
+    said = as_integer(view.info.get(field)) if view.info is not None else None
+    if said is not None and actual is not None and said != actual:
+        yield hit(f"{field} is {said:,}, but {of} {actual:,}", file=INFO)
+
+
+def count_episodes(view: DatasetView) -> Iterator[Hit]:
+    actual = None if view.episodes is None else len(view.episodes)
+    yield from _count_differs(view, "total_episodes", actual, "the episodes table has")
+
+
+def count_frames(view: DatasetView) -> Iterator[Hit]:
+    actual = None if view.episodes is None else view.episodes.total_frames
+    yield from _count_differs(view, "total_frames", actual, "the episodes' lengths add up to")
+
+
+def count_tasks(view: DatasetView) -> Iterator[Hit]:
+    actual = None if view.tasks is None else len(view.tasks)
+    yield from _count_differs(view, "total_tasks", actual, "the tasks table has")
+
+
+def count_chunks(view: DatasetView) -> Iterator[Hit]:
+    if view.info is None or view.episodes is None or view.meta.is_v3 or not len(view.episodes):
+        return
+    size = as_integer(view.info.get("chunks_size")) or DEFAULT_CHUNKS_SIZE
+    if size > 0:
+        chunks = int(view.episodes.episode_index.max()) // size + 1
+        yield from _count_differs(view, "total_chunks", chunks, "the episodes fill")
+
+
+def splits_run_past(view: DatasetView) -> Iterator[Hit]:
+    if view.info is None or view.episodes is None or "splits" not in view.info:
+        return
+    splits = view.info["splits"]
+    if not isinstance(splits, Mapping):
+        yield hit("splits is not an object of `name: first:end`", file=INFO)
+        return
+    n = len(view.episodes)
+    for name, span in splits.items():
+        first, _, end = str(span).partition(":")
+        if not (first.strip().isdecimal() and end.strip().isdecimal()):
+            yield hit(f"split {name!r} is {span!r}, not `first:end`"[:120], file=INFO)
+        elif len(end) > 15 or int(end) > n or int(first) > int(end):
+            yield hit(f"split {name!r} is {span!r}, but there are {n:,} episodes"[:120], file=INFO)
+
+
+def fps_invalid(view: DatasetView) -> Iterator[Hit]:
+    if (fault := view.fault("fps")) is not None:
+        yield hit(fault.message, fault.hint or "", file=INFO)
+    elif view.fps is not None and not 1 <= view.fps <= 1000:
+        yield hit(
+            f"fps is {view.fps:g}: robots are recorded at 1 to 1,000 frames a second", file=INFO
+        )
+
+
+def field_type(view: DatasetView) -> Iterator[Hit]:
+    for name in _COUNTERS:
+        value = (view.info or {}).get(name, 1)
+        number = as_integer(value)
+        if number is None or number < (1 if name == "chunks_size" else 0):
+            yield hit(f"{name} is {value!r}, not a whole number"[:120], file=INFO)
+    for name in _TAGS:
+        value = (view.info or {}).get(name)
+        if value is not None and not isinstance(value, str):
+            yield hit(f"{name} is {value!r}, not a string"[:120], file=INFO)
+
+
+def count_missing(view: DatasetView) -> Iterator[Hit]:
+    missing = [n for n in ("total_episodes", "total_frames") if n not in (view.info or {n: 0})]
+    if missing and view.info:
+        yield hit(f"has no {' and no '.join(missing)}", file=INFO)
+
+
+_FROM_SOURCE = "Restore the file from its source, or download the dataset again."
+RULES = (
+    Rule(
+        "F001",
+        "info-unreadable",
+        "error",
+        "`meta/info.json` is missing, is not a JSON object, or is a Git LFS pointer.",
+        "Everything else is found through it: no reader can open the dataset.",
+        _FROM_SOURCE,
+        info_unreadable,
+    ),
+    Rule(
+        "F002",
+        "version-unknown",
+        "error",
+        "`codebase_version` is missing or is none of v2.0, v2.1 and v3.0: an info.json of another"
+        " project, or one written by hand.",
+        "LeRobot refuses the dataset or converts it as if it were old; this toolkit goes by the"
+        " files.",
+        "Write the version that the files have.",
+        version_missing,
+    ),
+    Rule(
+        "F003",
+        "version-mismatch",
+        "error",
+        "`codebase_version` names one layout and the files have another, such as a v3.0 info.json"
+        " over one file an episode.",
+        "Training looks for tables that are not there.",
+        "Correct codebase_version, or finish the conversion that was begun.",
+        version_mismatch,
+    ),
+    Rule(
+        "F004",
+        "data-path-unusable",
+        "error",
+        "`data_path` is not a template, has fields that this version does not know, leads out of"
+        " the dataset, or needs columns that the episodes table lacks.",
+        "No frame can be found.",
+        "Write LeRobot's default template for the version.",
+        data_path_unusable,
+    ),
+    Rule(
+        "F005",
+        "data-path-misnamed",
+        "warning",
+        "`data_path` is missing, leads to no file although the default does, or uses"
+        " `{chunk_index}` for `{episode_chunk}` in v2.x.",
+        "This toolkit reads on; LeRobot and the trainers stop with a KeyError or a missing file.",
+        "Write the template that the files follow.",
+        data_path_misnamed,
+    ),
+    Rule(
+        "F006",
+        "data-file-missing",
+        "error",
+        "Data files of episodes in the table are not there.",
+        "Training stops when it first draws a frame of them, hours into a run.",
+        "Download them again, or remove the episodes from the tables.",
+        files_missing,
+    ),
+    Rule(
+        "F007",
+        "data-file-unreadable",
+        "error",
+        "A data file is a Git LFS pointer, is cut off, or is not parquet.",
+        "Training stops when it first draws a frame of it.",
+        "Run `git lfs pull`, or download the file again.",
+        files_unreadable,
+    ),
+    Rule(
+        "F008",
+        "data-file-unclaimed",
+        "warning",
+        "There are data files that no episode of the table leads to.",
+        "Recorded episodes stay unused, or the table belongs to an older state of the data.",
+        "Add their episodes to the tables, or remove the files.",
+        files_unclaimed,
+    ),
+    Rule(
+        "F009",
+        "count-episodes",
+        "error",
+        "`total_episodes` is not the number of rows of the episodes table.",
+        "Readers that count up to it ask for episodes that do not exist, or never see some.",
+        "`--fix` writes the number of episodes that are there.",
+        count_episodes,
+    ),
+    Rule(
+        "F010",
+        "count-frames",
+        "error",
+        "`total_frames` is not the sum of the episode lengths.",
+        "It is the dataset's weight in its norm head and often in the mixture: a wrong number"
+        " shifts the normalization of every dataset that shares the head.",
+        "`--fix` writes the sum.",
+        count_frames,
+    ),
+    Rule(
+        "F011",
+        "count-tasks",
+        "warning",
+        "`total_tasks` is not the number of tasks in the tasks table.",
+        "New recordings appended to the dataset get a wrong task_index.",
+        "`--fix` writes the number.",
+        count_tasks,
+    ),
+    Rule(
+        "F012",
+        "count-chunks",
+        "warning",
+        "`total_chunks` (v2.x) is not the number of chunk folders that the episodes fill.",
+        "Tools that append to the dataset or copy it chunk by chunk miss episodes.",
+        "`--fix` writes the number.",
+        count_chunks,
+    ),
+    Rule(
+        "F013",
+        "splits-run-past",
+        "warning",
+        "A split ends after the last episode, or is not written `first:end`.",
+        "Loading the split asks for episodes that do not exist.",
+        "Let it end at the number of episodes (`--fix` does so for a single `train` split).",
+        splits_run_past,
+    ),
+    Rule(
+        "F014",
+        "fps-invalid",
+        "error",
+        "`fps` is missing, not a positive number, or outside 1 to 1,000.",
+        "Action chunks and timestamps are counted in it: nothing can be sampled.",
+        "Write the recording's frame rate (Hz).",
+        fps_invalid,
+    ),
+    Rule(
+        "F015",
+        "field-type",
+        "error",
+        "A field of info.json has the wrong type: counts and `chunks_size` are whole numbers,"
+        " `robot_type` and `control_mode` strings or null.",
+        "Readers fail on it, or compare what is not comparable.",
+        "Correct the field.",
+        field_type,
+    ),
+    Rule(
+        "F016",
+        "count-missing",
+        "warning",
+        "info.json has no `total_episodes` or no `total_frames`.",
+        "Without `total_frames` the dataset counts as a single frame when its head is pooled.",
+        "`--fix` writes them.",
+        count_missing,
+    ),
+)

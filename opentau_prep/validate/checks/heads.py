@@ -1,0 +1,177 @@
+"""H: the norm heads that the mixture's datasets share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from opentau_prep.errors import PrepError
+from opentau_prep.heads import build_norm_heads, compute_norm_key
+from opentau_prep.notices import collect_notices
+from opentau_prep.validate.facts import MAX_DIM
+from opentau_prep.validate.findings import Hit, hit, listed
+from opentau_prep.validate.rule import Rule
+
+if TYPE_CHECKING:
+    from opentau_prep.validate.facts import EntryFacts
+    from opentau_prep.validate.mixture_view import MixtureView
+
+__all__ = ["RULES"]
+
+_TAGS = ("robot_type", "control_mode")
+
+
+def _lacking(facts: EntryFacts) -> list[str]:
+    return [name for name, tag in zip(_TAGS, facts.tags, strict=True) if not tag]
+
+
+def _tagged_layouts(view: MixtureView) -> set[tuple[tuple[str, ...], ...]]:
+    """Return how the dims of datasets with both tags are named: each such layout has a head."""
+    return {f.layout for f in view.facts if f.layout and all(f.tags)}
+
+
+def tag_missing(view: MixtureView) -> Iterator[Hit]:
+    layouts = _tagged_layouts(view)
+    groups: dict[str, list[str]] = {}
+    for facts in view.facts:
+        lacking = _lacking(facts)
+        could_share = facts.layout in layouts
+        if lacking and (len(lacking) == 1 or could_share):
+            groups.setdefault(" and no ".join(lacking), []).append(facts.name)
+    for what, names in groups.items():
+        yield hit(f"no {what}: {listed(names)}; each falls back to a head of its own")
+
+
+def untagged(view: MixtureView) -> Iterator[Hit]:
+    layouts = _tagged_layouts(view)
+    names = [f.name for f in view.facts if len(_lacking(f)) == 2 and f.layout not in layouts]
+    if names:
+        yield hit(f"neither robot_type nor control_mode: {listed(names)}; a head of its own each")
+
+
+def _groups(view: MixtureView) -> dict[str, list[EntryFacts]]:
+    groups: dict[str, list[EntryFacts]] = {}
+    for facts in view.facts:
+        key, _ = compute_norm_key(facts.info["robot_type"], facts.info["control_mode"], facts.name)
+        groups.setdefault(key, []).append(facts)
+    return groups
+
+
+def width_conflict(view: MixtureView) -> Iterator[Hit]:
+    for key, members in _groups(view).items():
+        known = [m for m in members if m.dims is not None]
+        if len({m.dims for m in known}) > 1:
+            told = [f"{m.name} (state {m.dims[0]}, actions {m.dims[1]})" for m in known if m.dims]
+            yield hit(f"head {key!r} has members of different widths: {listed(told)}")
+
+
+def name_collision(view: MixtureView) -> Iterator[Hit]:
+    names = [facts.name for facts in view.facts]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    keys = {"::".join(f.tags) for f in view.facts if all(f.tags)}
+    own = sorted({f.name for f in view.facts if not all(f.tags)} & keys)
+    if twice:
+        yield hit(f"names occur twice after numbering: {listed(twice)}")
+    if own:
+        yield hit(f"datasets without tags are called like another head's key: {listed(own)}")
+
+
+def too_wide(view: MixtureView) -> Iterator[Hit]:
+    wide = [f"{f.name} {max(f.dims)}" for f in view.facts if f.dims and max(f.dims) > MAX_DIM]
+    if wide:
+        yield hit(f"over {MAX_DIM} dims: {listed(wide)}")
+
+
+def not_buildable(view: MixtureView) -> Iterator[Hit]:
+    """Build each head alone, so that one that cannot be built hides no other."""
+    for key, members in _groups(view).items():
+        usable = [m for m in members if m.dims is not None and m.stats is not None]
+        if len({m.dims for m in usable}) > 1 or len({m.name for m in usable}) < len(usable):
+            continue
+        if usable and (fault := _build_fault(usable)) is not None:
+            yield hit(f"head {key!r} cannot be built: {fault.message}", fault.hint or "")
+
+
+def _build_fault(members: Sequence[EntryFacts]) -> PrepError | None:
+    try:
+        with collect_notices():
+            build_norm_heads(
+                dataset_names=[m.name for m in members],
+                per_dataset_stats=[dict(m.stats or {}) for m in members],
+                metadatas=members,
+                raw_dims=[m.dims or (0, 0) for m in members],
+            )
+    except PrepError as fault:
+        return fault
+    return None
+
+
+RULES = (
+    Rule(
+        "H001",
+        "tag-missing",
+        "warning",
+        "A dataset has only one of robot_type and control_mode, or has neither although the"
+        " mixture has a head of datasets with the same names of dims.",
+        "It falls back to a norm head of its own instead of sharing one: what is learned from it"
+        " does not carry over, and a robot at run time finds no head.",
+        "Set both in the mixture's entry or in info.json.",
+        tag_missing,
+        "mixture",
+    ),
+    Rule(
+        "H002",
+        "untagged",
+        "note",
+        "A dataset has neither robot_type nor control_mode, and no dataset with both"
+        " names its dims alike.",
+        "It gets a norm head of its own, which is all it could have; a robot at run time must ask"
+        " for it by the dataset's name.",
+        "Set both tags to give the head a name that lasts.",
+        untagged,
+        "mixture",
+    ),
+    Rule(
+        "H003",
+        "head-width-conflict",
+        "error",
+        "Datasets with the same robot_type and control_mode have different widths of state or"
+        " actions (after state_index and action_index).",
+        "They cannot share a head: `heads` and training stop.",
+        "Override a tag of some, or select columns.",
+        width_conflict,
+        "mixture",
+    ),
+    Rule(
+        "H004",
+        "name-collision",
+        "error",
+        "Two entries end up with one name, or a dataset without tags is called like another's"
+        " head.",
+        "Stats of one are applied to the other.",
+        "Rename one of them.",
+        name_collision,
+        "mixture",
+    ),
+    Rule(
+        "H005",
+        "too-wide",
+        "warning",
+        f"State or actions are wider than {MAX_DIM} dims, the default maximum.",
+        "`heads` and training refuse the dataset unless the maximum is raised; the tokenizer"
+        " drops the dims beyond it.",
+        "Select dims with state_index and action_index, or raise the maximum.",
+        too_wide,
+        "mixture",
+    ),
+    Rule(
+        "H006",
+        "head-not-buildable",
+        "error",
+        "The stats of a head's members cannot be pooled.",
+        "`heads` and training stop.",
+        "Mend the stats that the message names.",
+        not_buildable,
+        "mixture",
+    ),
+)

@@ -1,0 +1,211 @@
+"""S: stats against each other, and against the frames (`--deep`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from opentau_prep.errors import PrepError
+from opentau_prep.metadata.statsread import STATS
+from opentau_prep.metadata.v2 import EPISODES_STATS
+from opentau_prep.metadata.v3 import EPISODES_DIR
+from opentau_prep.notices import collect_notices
+from opentau_prep.pooling import aggregate_stats
+from opentau_prep.validate.findings import Hit, hit, listed
+from opentau_prep.validate.quantiles import fraction_of, rank_faults
+from opentau_prep.validate.rule import Rule
+
+if TYPE_CHECKING:
+    from opentau_prep.stats import Moments
+    from opentau_prep.validate.view import DatasetView
+
+__all__ = ["RULES"]
+
+STATS_COMPARED = ("mean", "std", "min", "max")
+TOLERANCE = 1e-2
+Floats = npt.NDArray[np.float64]
+
+
+def _of_moments(moments: Moments) -> dict[str, Floats]:
+    return {"mean": moments.mean, "std": moments.std, "min": moments.min, "max": moments.max}
+
+
+def _differences(
+    claimed: Mapping[str, npt.NDArray[Any]], true: Mapping[str, Floats]
+) -> dict[str, tuple[list[int], float]]:
+    """Return stat -> (dims that differ, how far at most, in shares of the true range)."""
+    with np.errstate(invalid="ignore"):
+        scale = np.where(true["max"] > true["min"], true["max"] - true["min"], 1.0)
+    # float32 readers and writers round at the size of the values, not of their range.
+    size = np.fmax(np.abs(true["max"]), np.abs(true["min"]))
+    found = {}
+    for stat in STATS_COMPARED:
+        value = np.atleast_1d(claimed[stat]).astype(np.float64) if stat in claimed else None
+        if value is None or value.shape != scale.shape:
+            continue
+        with np.errstate(invalid="ignore"):
+            off = np.abs(value - true[stat])
+            dims = np.flatnonzero(off > TOLERANCE * scale + 1e-5 * size)
+        if len(dims):
+            found[stat] = (dims.tolist(), float((off / scale)[dims].max()))
+    return found
+
+
+def _told(found: Mapping[str, tuple[list[int], float]]) -> str:
+    return "; ".join(
+        f"{stat} by up to {share:.0%} of the range in {len(dims)} dims"
+        for stat, (dims, share) in found.items()
+    )
+
+
+def _all_dims(found: Mapping[str, tuple[list[int], float]]) -> list[int]:
+    return sorted({d for dims, _ in found.values() for d in dims})
+
+
+def whole_against_episodes(view: DatasetView) -> Iterator[Hit]:
+    own, whole = view.episodes_stats, view.whole_stats
+    if not own or not whole or view.episodes is None:
+        return
+    for column in view.vectors.values():
+        parts = [own.get(int(e), {}).get(column) for e in view.episodes.episode_index]
+        if column not in whole or any(p is None for p in parts):
+            continue
+        try:
+            with collect_notices():
+                pooled = aggregate_stats([{column: dict(p)} for p in parts if p is not None])[
+                    column
+                ]
+        except PrepError:
+            continue  # told by the rules on what the stats lack
+        true = {s: np.atleast_1d(pooled[s]).astype(np.float64) for s in STATS_COMPARED}
+        if found := _differences(whole[column], true):
+            yield hit(
+                f"differs from the stats of the episodes pooled: {_told(found)}",
+                file=STATS,
+                column=column,
+                dims=_all_dims(found),
+            )
+
+
+def whole_stale(view: DatasetView) -> Iterator[Hit]:
+    for column, scan in (view.frames.columns if view.frames else {}).items():
+        claimed = (view.whole_stats or {}).get(column)
+        if claimed is None or not _complete(view, len(scan.episodes)):
+            continue
+        found = _differences(claimed, _of_moments(scan.moments.total()))
+        if found:
+            yield hit(
+                f"does not describe the data: {_told(found)}",
+                file=STATS,
+                column=column,
+                dims=_all_dims(found),
+            )
+
+
+def _complete(view: DatasetView, n_read: int) -> bool:
+    """Whether every episode was read: else stats of the whole cannot be compared."""
+    return view.episodes is not None and n_read == len(view.episodes)
+
+
+def episodes_stale(view: DatasetView) -> Iterator[Hit]:
+    own = view.episodes_stats
+    for column, scan in (view.frames.columns if view.frames else {}).items():
+        if not own:
+            return
+        true = _of_moments(scan.moments)
+        wrong: dict[int, list[int]] = {}
+        stats: dict[str, float] = {}
+        for row, episode in enumerate(scan.episodes.tolist()):
+            claimed = own.get(episode, {}).get(column)
+            if claimed is None:
+                continue
+            found = _differences(claimed, {stat: true[stat][row] for stat in true})
+            if found:
+                wrong[episode] = _all_dims(found)
+                for stat, (_, share) in found.items():
+                    stats[stat] = max(stats.get(stat, 0.0), share)
+        if wrong:
+            told = [f"{stat} by up to {share:.0%} of the range" for stat, share in stats.items()]
+            yield hit(
+                f"does not describe {len(wrong):,} episodes: {listed(told)}",
+                file=EPISODES_DIR if view.meta.is_v3 else EPISODES_STATS,
+                column=column,
+                dims=sorted({d for dims in wrong.values() for d in dims}),
+                episodes=sorted(wrong),
+            )
+
+
+def quantile_rank(view: DatasetView) -> Iterator[Hit]:
+    for column, below in (view.frames.below if view.frames else {}).items():
+        scan = view.frames.columns.get(column) if view.frames else None
+        claimed = (view.whole_stats or {}).get(column)
+        if scan is None or claimed is None or not _complete(view, len(scan.episodes)):
+            continue
+        names = sorted(
+            (s for s in claimed if fraction_of(s) is not None), key=lambda s: fraction_of(s) or 0
+        )
+        equal = view.frames.equal[column] if view.frames else below
+        count = scan.moments.count.sum(axis=0)
+        faults = rank_faults(names, below, equal, count)
+        if faults:
+            told = [f"{f.name} lies at rank {f.rank:.3f} in dim {f.dim}" for f in faults.values()]
+            yield hit(
+                f"quantiles are not quantiles of the data: {listed(told, 5)} (the worst of each)",
+                file=STATS,
+                column=column,
+                dims=sorted({d for f in faults.values() for d in f.dims}),
+            )
+
+
+_AGAIN = "Compute them again: `opentau-prep stats`."
+RULES = (
+    Rule(
+        "S016",
+        "stats-against-episodes",
+        "warning",
+        "`meta/stats.json` is not what the stats of the episodes pool to: mean, std, min or max"
+        f" differ by over {TOLERANCE:.0%} of a dim's range.",
+        "One of the two is of another state of the dataset, and which one is used depends on the"
+        " version and on whether episodes are selected.",
+        _AGAIN,
+        whole_against_episodes,
+    ),
+    Rule(
+        "S017",
+        "stats-stale",
+        "error",
+        "`meta/stats.json` does not describe the frames: recomputed mean, std, min or max differ"
+        f" by over {TOLERANCE:.0%} of a dim's range.",
+        "Values are normalized with numbers of other data: out of range, or squeezed.",
+        _AGAIN,
+        whole_stale,
+        "frames",
+    ),
+    Rule(
+        "S018",
+        "episode-stats-stale",
+        "error",
+        "Stats of episodes do not describe their frames: recomputed mean, std, min or max differ"
+        f" by over {TOLERANCE:.0%} of a dim's range in the episode.",
+        "v2.1 readers pool the dataset's stats from them, and so does every selection of episodes.",
+        _AGAIN,
+        episodes_stale,
+        "frames",
+    ),
+    Rule(
+        "S019",
+        "quantile-rank",
+        "warning",
+        "A quantile of `meta/stats.json` does not have its rank in the data: q01 and q99 may be"
+        " off by 0.005, others by 0.02. Means of the episodes' quantiles, which LeRobot writes,"
+        " are no quantiles of the dataset.",
+        "Quantile normalization then cuts off far more of the data than the two per cent it means"
+        " to, or far less.",
+        "Compute exact ones: `opentau-prep stats`.",
+        quantile_rank,
+        "frames",
+    ),
+)

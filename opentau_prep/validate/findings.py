@@ -1,0 +1,125 @@
+"""What a rule has to say, and where: findings are data, told the same in every output format."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["SEVERITIES", "Finding", "Hit", "Place", "Severity", "hit", "listed"]
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something is wrong; every part is optional.
+
+    Attributes:
+        file: Relative to the dataset root; the mixture's own path for mixture rules.
+        episodes: `episode_index` values.
+        column: A column of the data, or a feature of the stats.
+        dims: Dims of that column.
+    """
+
+    file: str | None = None
+    episodes: tuple[int, ...] = ()
+    column: str | None = None
+    dims: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [self.file] if self.file else []
+        if self.episodes:
+            word = "episode" if len(self.episodes) == 1 else "episodes"
+            parts.append(f"{word} {listed(self.episodes)}")
+        if self.column:
+            parts.append(self.column)
+        if self.dims:
+            parts.append(f"{'dim' if len(self.dims) == 1 else 'dims'} {listed(self.dims)}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """What a check yields; the runner adds the rule and the dataset.
+
+    Attributes:
+        message: What was found against what was expected, in one sentence.
+        hint: What to do; empty takes the rule's own words.
+        place: Where.
+    """
+
+    message: str
+    hint: str
+    place: Place
+
+
+def hit(
+    message: str,
+    hint: str = "",
+    *,
+    file: str | None = None,
+    episodes: Iterable[Any] = (),
+    column: str | None = None,
+    dims: Iterable[Any] = (),
+) -> Hit:
+    """Return a hit; NumPy integers are taken for episodes and dims."""
+    place = Place(file, tuple(int(e) for e in episodes), column, tuple(int(d) for d in dims))
+    return Hit(message, hint, place)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        code: The rule's code, such as `F001`.
+        name: The rule's name, such as `info-unreadable`.
+        severity: `error` (training would fail or learn from wrong numbers), `warning`, or `note`.
+        dataset: The dataset's name; the mixture's file name for findings about the mixture.
+        place: Where in it.
+        message: What is wrong, in one sentence.
+        hint: What to do about it.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    dataset: str
+    place: Place
+    message: str
+    hint: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Tell this finding from others, whatever its numbers: what a baseline remembers."""
+        place = self.place
+        key = (self.code, self.dataset, place.file, place.episodes, place.column, place.dims)
+        return hashlib.sha256(repr(key).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the finding JSON-ready."""
+        return {
+            "code": self.code,
+            "name": self.name,
+            "severity": self.severity,
+            "dataset": self.dataset,
+            "file": self.place.file,
+            "episodes": list(self.place.episodes),
+            "column": self.place.column,
+            "dims": list(self.place.dims),
+            "message": self.message,
+            "hint": self.hint,
+            "fingerprint": self.fingerprint,
+        }
+
+
+def listed(values: Sequence[object], limit: int = _LISTED) -> str:
+    """Return values for a message: the first few, and how many more there are."""
+    text = ", ".join(str(value) for value in values[:limit])
+    more = len(values) - limit
+    return f"{text} and {more:,} more" if more > 0 else text

@@ -1,0 +1,133 @@
+"""A report as text for people, as GitHub annotations, and as JUnit XML."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from opentau_prep.config.faults import printable
+
+if TYPE_CHECKING:
+    from opentau_prep.validate.findings import Finding
+    from opentau_prep.validate.report import ValidateReport
+    from opentau_prep.validate.rule import Rule
+
+__all__ = ["as_github", "as_junit", "as_text", "explain_rule"]
+
+_GITHUB_LEVEL = {"error": "error", "warning": "warning", "note": "notice"}
+
+
+def as_text(report: ValidateReport) -> str:
+    """Return the findings grouped by dataset, each with its place and what to do."""
+    lines: list[str] = []
+    for dataset in dict.fromkeys(finding.dataset for finding in report.findings):
+        lines.append(printable(dataset))
+        hints: set[str] = set()
+        for finding in report.of(dataset):
+            lines += _told(finding, with_hint=finding.hint not in hints)
+            hints.add(finding.hint)
+        lines.append("")
+    return "\n".join([*lines, _summary(report)])
+
+
+def _told(finding: Finding, *, with_hint: bool) -> list[str]:
+    place = printable(str(finding.place))
+    head = f"  {finding.severity:<7} {finding.code} {place + ': ' if place else ''}"
+    lines = [head + printable(finding.message)]
+    # The same advice need not be read twice for one dataset.
+    return [*lines, f"          {printable(finding.hint)}"] if with_hint else lines
+
+
+def _summary(report: ValidateReport) -> str:
+    checked = _plural(len(report.targets), "dataset")
+    if report.deep:
+        checked += " with their frames"
+    told = [_plural(n, severity) for severity, n in report.counts.items() if n]
+    known = f" ({_plural(report.known, 'known finding')} accepted)" if report.known else ""
+    if not told:
+        return f"Checked {checked}: nothing found{known}."
+    return f"Checked {checked}: {', '.join(told)}{known}."
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def as_github(report: ValidateReport) -> str:
+    """Return workflow commands, one a finding, which GitHub shows as annotations."""
+    roots = {target.name: target.root for target in report.targets}
+    lines = []
+    for finding in report.findings:
+        file = _file(finding, roots)
+        fields = [f"file={_escaped(file, property=True)}"] if file else []
+        title = f"{finding.code} {finding.name}: {finding.dataset}"
+        fields.append(f"title={_escaped(title, property=True)}")
+        place = str(finding.place)
+        text = f"{place}: {finding.message}. {finding.hint}" if place else finding.message
+        level = _GITHUB_LEVEL[finding.severity]
+        lines.append(f"::{level} {','.join(fields)}::{_escaped(text, property=False)}")
+    return "\n".join(lines)
+
+
+def _file(finding: Finding, roots: dict[str, str]) -> str | None:
+    root = roots.get(finding.dataset)
+    if root is None:
+        return None
+    return os.path.join(root, finding.place.file) if finding.place.file else root
+
+
+def _escaped(text: str, *, property: bool) -> str:
+    text = printable(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return text.replace(":", "%3A").replace(",", "%2C") if property else text
+
+
+def as_junit(report: ValidateReport) -> str:
+    """Return JUnit XML: a suite a dataset, a failed case a finding, a passed one where none is."""
+    suites = ElementTree.Element("testsuites", name="opentau-prep validate")
+    names = [target.name for target in report.targets]
+    for name in dict.fromkeys([*names, *(f.dataset for f in report.findings)]):
+        found = report.of(name)
+        failed = [f for f in found if f.severity != "note"]
+        suite = ElementTree.SubElement(
+            suites,
+            "testsuite",
+            name=printable(name),
+            tests=str(max(len(found), 1)),
+            failures=str(len(failed)),
+        )
+        _cases(suite, name, found)
+    ElementTree.indent(suites)
+    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True)
+
+
+def _cases(suite: ElementTree.Element, name: str, found: Sequence[Finding]) -> None:
+    if not found:
+        ElementTree.SubElement(suite, "testcase", classname=printable(name), name="all rules")
+    for finding in found:
+        case = ElementTree.SubElement(
+            suite,
+            "testcase",
+            classname=printable(name),
+            name=printable(f"{finding.code} {finding.name} {finding.place}".strip()),
+        )
+        tag = "system-out" if finding.severity == "note" else "failure"
+        told = ElementTree.SubElement(case, tag)
+        told.text = printable(f"{finding.message}. {finding.hint}")
+        if tag == "failure":
+            told.set("type", finding.severity)
+            told.set("message", printable(finding.message))
+
+
+def explain_rule(rule: Rule) -> str:
+    """Return all there is to say of a rule."""
+    deep = " (with --deep)" if rule.scope == "frames" else ""
+    return "\n\n".join(
+        [
+            f"{rule.code} {rule.name}: {rule.severity}, {rule.group}{deep}",
+            rule.what,
+            rule.why,
+            f"To mend it: {rule.mend}",
+        ]
+    )

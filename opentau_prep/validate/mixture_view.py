@@ -1,0 +1,43 @@
+"""The mixture as the rules see it: its file, its faults, and the facts of its datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from opentau_prep.validate.facts import EntryFacts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from opentau_prep.config.schema import Mixture
+    from opentau_prep.errors import PrepError
+    from opentau_prep.validate.findings import Finding
+
+__all__ = ["MixtureView"]
+
+
+@dataclass(frozen=True)
+class MixtureView:
+    """What rules on a mixture may look at.
+
+    Attributes:
+        mixture: As written, or what is left of it.
+        name: The file's name, or `roots`.
+        faults: (JSON path, message) of what is wrong with the file.
+        lost: (entry name, why) of the datasets that were not found.
+        facts: Of the datasets that were, in mixture order.
+        from_file: Whether it is a mixture file, rather than roots on the command line.
+        tokenizer: A tokenizer folder that is to be checked with it.
+        dataset_findings: What the datasets' own rules found.
+    """
+
+    mixture: Mixture | None
+    name: str
+    faults: Sequence[tuple[str, str]]
+    lost: Sequence[tuple[str, PrepError]]
+    facts: Sequence[EntryFacts]
+    from_file: bool
+    tokenizer: Path | None = None
+    dataset_findings: Sequence[Finding] = ()

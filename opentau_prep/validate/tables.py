@@ -1,0 +1,61 @@
+"""Rows of the metadata tables that the metadata layer passes over or settles silently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from opentau_prep.metadata import v2, v3
+from opentau_prep.metadata.info import as_integer
+from opentau_prep.metadata.jsonread import read_json_lines
+
+if TYPE_CHECKING:
+    from opentau_prep.metadata import DatasetMetadata
+    from opentau_prep.metadata.records import IntArray
+
+__all__ = ["TaskRow", "read_row_ranges", "read_task_rows", "tasks_file"]
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One row of the tasks table."""
+
+    index: int
+    text: str
+
+
+def tasks_file(meta: DatasetMetadata) -> str:
+    """Return the tasks table's file, relative to the root."""
+    return v3.TASKS if meta.is_v3 else v2.TASKS
+
+
+def read_task_rows(meta: DatasetMetadata) -> Sequence[TaskRow]:
+    """Return the rows as they stand; call it only once `meta.tasks` could be read."""
+    if not meta.is_v3:
+        rows = [row for _, row in read_json_lines(meta.storage, v2.TASKS)]
+        return [TaskRow(as_integer(r["task_index"]) or 0, str(r["task"])) for r in rows]
+    table = meta.storage.read_table(v3.TASKS, ["task_index"])
+    # The metadata layer keeps the last row of an index: repeated ones show the same text here.
+    return [TaskRow(int(i), meta.tasks[int(i)]) for i in table.column(0).to_pylist()]
+
+
+def read_row_ranges(meta: DatasetMetadata) -> IntArray | None:
+    """Return (E, 2) first row and row after the last in the whole dataset, in table order.
+
+    None where the table lacks one of the columns, or they are not whole numbers.
+    """
+    names = ["episode_index", "dataset_from_index", "dataset_to_index"]
+    parts = []
+    for rel in v3.episode_files(meta.storage):
+        file = meta.storage.open_parquet(rel)
+        if not set(names) <= set(file.schema_arrow.names):
+            return None
+        table = meta.storage.read_table(rel, names, file=file)
+        parts.append(np.stack([table.column(n).to_numpy() for n in names], axis=1))
+    block = np.concatenate(parts)
+    if block.dtype.kind != "i":
+        return None
+    return np.asarray(block[np.argsort(block[:, 0], kind="stable"), 1:])
