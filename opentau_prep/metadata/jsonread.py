@@ -74,12 +74,14 @@ def read_json_lines(
     """
     where = f"{storage.url}/{rel}"
     lines = storage.read_bytes(rel).split(b"\n")
-    numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
+    numbers = [number for number, line in enumerate(lines, 1) if line and not line.isspace()]
     try:
         rows = [keep(orjson.loads(lines[number - 1])) for number in numbers]
     except orjson.JSONDecodeError:
         _check_text(lines[0], where)
         rows = [keep(_loads(lines[number - 1], f"{where}, line {number}")) for number in numbers]
+    if set(map(type, rows)) <= {dict}:
+        return JsonLines(where, rows, numbers)
     for number, row in zip(numbers, rows, strict=True):
         if not isinstance(row, dict):
             message = f"must hold a JSON object, found {_kind(row)}"

@@ -62,21 +62,43 @@ def stack_stats(
     Raises:
         MetadataError: As `parse_stats`, or a stat has different shapes in different rows.
     """
-    rows = [_features(row.get("stats"), lines.place(i)) for i, row in enumerate(lines.rows)]
+    rows: list[Any] = [row.get("stats") for row in lines.rows]
+    if not set(map(type, rows)) <= {dict}:
+        for i, row in enumerate(rows):
+            _features(row, lines.place(i))
     blocks: dict[str, dict[str, StackedStat]] = {}
     for feature in columns or dict.fromkeys(chain.from_iterable(rows)):
         having = [i for i, row in enumerate(rows) if feature in row]
         if not having:
             continue
-        entries = [rows[i][feature] for i in having]
-        if not all(isinstance(entry, dict) for entry in entries):
+        entries: list[Any] = [rows[i][feature] for i in having]
+        if not set(map(type, entries)) <= {dict}:
             for i, entry in zip(having, entries, strict=True):
                 _check_entry(feature, entry, lines.place(i))
-        blocks[feature] = {
+        alike = _stacked_alike(entries) if len(having) == len(rows) else None
+        blocks[feature] = alike or {
             stat: _stacked(having, entries, (feature, stat), lines)
             for stat in dict.fromkeys(chain.from_iterable(entries))
         }
     return EpisodesStats(episodes, blocks)
+
+
+def _stacked_alike(entries: Sequence[Any]) -> dict[str, StackedStat] | None:
+    """Return the blocks of rows that carry the same stats in the same shapes; else None."""
+    found: dict[str, StackedStat] = {}
+    if len({len(entry) for entry in entries}) != 1:
+        return None
+    try:
+        for stat in entries[0]:
+            block = np.array([entry[stat] for entry in entries])
+            if block.dtype.kind not in "iuf":
+                return None
+            block = block if block.ndim > 1 else block.reshape(-1, 1)
+            block.setflags(write=False)
+            found[stat] = StackedStat(block)
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        return None
+    return found
 
 
 def pool_stats(stats: EpisodesStats, context: str, rows: IntArray | None = None) -> Stats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -88,13 +89,15 @@ def read_episodes_stats(storage: Storage, columns: Collection[str] | None = None
     """
 
     def keep(row: Any) -> Any:
-        stats = row.get("stats") if isinstance(row, dict) else None
-        if columns is not None and isinstance(stats, dict):
+        stats = row.get("stats") if type(row) is dict else None
+        if type(stats) is dict and columns is not None:
             row["stats"] = {column: stats[column] for column in columns if column in stats}
         return row
 
     lines = read_json_lines(storage, EPISODES_STATS, keep)
     episodes = _integers(lines, "episode_index").tolist()
+    if all(map(operator.lt, episodes, episodes[1:])):  # in order, each once: the usual file
+        return stack_stats(lines, np.array(episodes, dtype=np.int64), columns)
     kept = sorted({episode: row for row, episode in enumerate(episodes)}.items())
     rows = JsonLines(
         lines.where, [lines.rows[row] for _, row in kept], [lines.numbers[row] for _, row in kept]
