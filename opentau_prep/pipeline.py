@@ -65,6 +65,14 @@ def _speed(resolved: ResolvedMixture, context: RunContext) -> Report:
     return prepare_speed(resolved, context)
 
 
+def _tokenizer(resolved: ResolvedMixture, context: RunContext) -> Report:
+    from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
+    from opentau_prep.tokenizer.prepare import default_out_dir, prepare_tokenizer
+
+    options = FitOptions(DEFAULT_CHUNK_SIZE)
+    return prepare_tokenizer(resolved, context, options, default_out_dir(resolved, context))
+
+
 def _validate(resolved: ResolvedMixture, context: RunContext) -> Report:
     from opentau_prep.validate import Subject, validate
 
@@ -76,6 +84,7 @@ def _validate(resolved: ResolvedMixture, context: RunContext) -> Report:
 STEPS: tuple[Step, ...] = (
     Step("heads", _heads),
     Step("speed-percentiles", _speed),
+    Step("fit-tokenizer", _tokenizer),
     Step("validate", _validate),
 )
 

@@ -93,7 +93,8 @@ def publish_folder(
     """Put a folder of files with its provenance in place, if that is allowed.
 
     A folder of ours that nobody has touched is replaced. Any other is replaced only with `force`,
-    and is then kept beside it as `<name>.bak-<hash>`.
+    and is then kept beside it as `<name>.bak-<hash>`; one that is not ours and holds folders (a
+    dataset, a home) is never replaced: it was named by mistake.
 
     Args:
         place: Where.
@@ -109,6 +110,12 @@ def publish_folder(
     found = inspect_folder(place, recipe)
     theirs = found.state in (State.FOREIGN, State.EDITED)
     manifest = _manifest_of({name: sha256_of(content) for name, content in files.items()})
+    if found.state is State.FOREIGN and any(child.is_dir() for child in place.path.iterdir()):
+        raise ArtifactError(
+            "holds folders that were not written by this tool; it is left alone",
+            where=str(place.path),
+            hint="Name another folder.",
+        )
     if theirs and not force:
         raise OverwriteRefusedError(found, manifest)
     if dry_run:

@@ -75,11 +75,13 @@ def speed_table(report: SpeedReport) -> Render:
 
 def run_tables(outcomes: Sequence[StepOutcome]) -> Render:
     """Return what draws the outcome of `run`: each step as its own command shows it."""
+    from opentau_prep.cli.fit_tokenizer_tables import tokenizer_tables
     from opentau_prep.cli.heads_tables import heads_tables
 
     drawn: dict[str, Callable[[Any], Render]] = {
         "heads": heads_tables,
         "speed-percentiles": speed_table,
+        "fit-tokenizer": tokenizer_tables,
     }
 
     def render(console: Console) -> None:

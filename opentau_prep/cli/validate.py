@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
     command(app, "validate")(validate)
 
 
-def validate(  # noqa: PLR0913, PLR0917 - one parameter an option of the command
+def validate(
     session: Session,
     roots: Roots = None,
     mixture_json: MixtureJson = None,

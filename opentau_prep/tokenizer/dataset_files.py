@@ -54,9 +54,9 @@ def write_dataset_files(
             mixture_id=resolved.mixture.mixture_id,
         )
         content = _content(resolved, document, entries)
-        recipe = Recipe(
-            COMMAND, {"token_lengths": {"sha256": sha256_of(content)}}, options.parameters()
-        )
+        # Among the parameters, not the inputs: a new fit is no reason to call the old file stale.
+        parameters = {**options.parameters(), "content": sha256_of(content)}
+        recipe = Recipe(COMMAND, {}, parameters)
         build = partial(_same, content)
         try:
             made = ensure(

@@ -14,6 +14,7 @@ __all__ = [
     "AUTO_CEILING",
     "DEFAULT_CHUNK_SIZE",
     "PILOT_CHUNKS",
+    "SWEEP_CHUNKS",
     "Auto",
     "FitOptions",
     "default_memory_bytes",
@@ -24,6 +25,7 @@ Auto = Literal["auto"]
 DEFAULT_CHUNK_SIZE = 50
 PILOT_CHUNKS = 2_000
 AUTO_CEILING = 32_000
+SWEEP_CHUNKS = 4_000
 HELD_OUT_CHUNKS = 4_000
 HELD_OUT_PER_DATASET = 32
 _N_BYTES = 256

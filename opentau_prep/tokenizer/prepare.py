@@ -35,11 +35,22 @@ if TYPE_CHECKING:
     from opentau_prep.tokenizer.options import FitOptions
     from opentau_prep.tokenizer.plan import DatasetPlan
 
-__all__ = ["REPORT_NAME", "Sampling", "prepare_tokenizer", "sample_mixture"]
+__all__ = ["REPORT_NAME", "Sampling", "default_out_dir", "prepare_tokenizer", "sample_mixture"]
 
 COMMAND = "fit-tokenizer"
 REPORT_NAME = "fit_report.json"
 NORM_NAME = "opentau_action_norm.json"
+
+
+OUT_NAME = "tokenizer"
+
+
+def default_out_dir(resolved: ResolvedMixture, context: RunContext) -> Path:
+    """Return where the folder goes when nobody says: as `heads.compute.default_out` does."""
+    if context.artifact_root is not None:
+        return context.artifact_root / OUT_NAME
+    path = resolved.mixture.path
+    return Path(OUT_NAME) if path is None else path.parent / OUT_NAME
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,8 @@ def prepare_tokenizer(
 ) -> TokenizerReport:
     """Fit a tokenizer on the chunks that training would see, or say that it is up to date.
 
-    Writes `out_dir` as a whole (`out_dir / "pilot"` for a pilot), and each dataset's token lengths.
+    Writes `out_dir` as a whole (a pilot: a folder of that name with `-pilot` after it), and each
+    dataset's token lengths.
     A folder that holds anything else is left alone without `context.force`.
 
     Args:
@@ -90,7 +102,8 @@ def prepare_tokenizer(
     rank = context.rank or Rank.detect()
     with main_rank_notices(rank):
         _check_targets(resolved)
-        place = FolderPlace("tokenizer", out_dir / "pilot" if options.pilot else out_dir)
+        pilot = out_dir.with_name(f"{out_dir.name}-pilot")
+        place = FolderPlace("tokenizer", pilot if options.pilot else out_dir)
         heads = action_heads(resolved, options, artifact_root=context.artifact_root)
         inputs = mixture_inputs(resolved, heads.sha256, context)
         recipe = Recipe(COMMAND, inputs, options.parameters())
