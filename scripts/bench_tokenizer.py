@@ -23,9 +23,8 @@ import pyarrow.parquet as pq
 from opentau_prep.config.load import load_mixture, mixture_from_roots
 from opentau_prep.context import RunContext
 from opentau_prep.demo.many import write_big
-from opentau_prep.demo.mixture import Robot
 from opentau_prep.demo.spec import DatasetSpec, EpisodeData
-from opentau_prep.demo.trajectories import demonstrate
+from opentau_prep.demo.trajectories import Robot, demonstrate
 from opentau_prep.demo.write import write_dataset
 from opentau_prep.frames.columns import to_matrix
 from opentau_prep.metadata.resolve import resolve_mixture
@@ -107,19 +106,19 @@ def write_robots(out: Path, n_datasets: int, n_heads: int) -> Path:
         head = number % n_heads
         dim = 6 + head * 20 // max(1, n_heads - 1)
         rng = np.random.default_rng(head)
-        lower = rng.uniform(-3, -1, dim)
+        low = rng.uniform(-3, -1, dim)
+        high = low + rng.uniform(1, 4, dim)
         robot = Robot(
-            dim=dim,
-            lower=lower,
-            upper=lower + rng.uniform(1, 4, dim),
             names=tuple(f"joint_{i}" for i in range(dim)),
+            low=tuple(low.tolist()),
+            high=tuple(high.tolist()),
+            home=tuple(((low + high) / 2).tolist()),
+            grippers=(),
         )
         episodes = []
         for episode in range(12):
             n_frames = 80 + (number * 7 + episode * 13) % 90
-            motion = demonstrate(
-                robot, n_frames=n_frames, task_seed=number, episode_seed=episode
-            )
+            motion = demonstrate(robot, n_frames=n_frames, task_seed=number, episode_seed=episode)
             episodes.append(EpisodeData(motion.state, motion.actions, 0))
         root = f"datasets/{number:03d}"
         version = ("v2.1", "v3.0")[number % 2]
@@ -183,9 +182,7 @@ def main() -> None:
     parser.add_argument("--memory-budget", type=float, default=5.0, metavar="GIB")
     args = parser.parse_args()
     if args.mixture:
-        bench_mixture(
-            args.out, args.datasets, args.heads, args.total_chunks, args.memory_budget
-        )
+        bench_mixture(args.out, args.datasets, args.heads, args.total_chunks, args.memory_budget)
     else:
         bench_files(args.out, args.chunks)
 

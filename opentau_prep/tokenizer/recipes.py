@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from opentau_prep.errors import PrepError
 from opentau_prep.frames.delta import resolve_delta_map
 from opentau_prep.heads.keys import shorten_names
 from opentau_prep.heads.mixture import build_mixture_heads
@@ -175,7 +177,7 @@ def _state_width(resolved: ResolvedMixture) -> int:
         index = entry.config.state_index
         if index:
             widths.append(len(index))
-        stats = entry.stats.get(entry.name_map.columns.get("state", ""), {})
-        if "mean" in stats:
-            widths.append(int(np.size(stats["mean"])))
+        with contextlib.suppress(PrepError):  # stats that cannot be used are told of by the heads
+            stats = entry.stats.get(entry.name_map.columns.get("state", ""), {})
+            widths.append(int(np.size(stats.get("mean", 0))))
     return max(widths)
