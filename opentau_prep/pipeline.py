@@ -26,6 +26,11 @@ class Report(Protocol):
         """The datasets that failed."""
         ...
 
+    @property
+    def needs_attention(self) -> bool:
+        """Whether something failed, or was found that a person should look at: exit code 1."""
+        ...
+
     def as_json(self) -> dict[str, Any]:
         """Return the report JSON-ready."""
         ...
@@ -50,6 +55,12 @@ class StepOutcome:
 
     name: str
     report: Report
+
+
+def _stats(resolved: ResolvedMixture, context: RunContext) -> Report:
+    from opentau_prep.stats.compute import prepare_stats
+
+    return prepare_stats(resolved, context)
 
 
 def _heads(resolved: ResolvedMixture, context: RunContext) -> Report:
@@ -82,9 +93,11 @@ def _validate(resolved: ResolvedMixture, context: RunContext) -> Report:
 
 
 STEPS: tuple[Step, ...] = (
+    Step("stats", _stats),
     Step("heads", _heads),
     Step("speed-percentiles", _speed),
     Step("fit-tokenizer", _tokenizer),
+    # Last: it sees what the others have written.
     Step("validate", _validate),
 )
 

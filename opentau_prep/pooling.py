@@ -120,13 +120,36 @@ def aggregate_stacked(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str,
         MetadataError: See `aggregate_stats`.
     """
     pooled: dict[str, dict[str, Array]] = {}
+    for features in _alike(blocks):
+        block = blocks[features[0]]
+        if len(features) > 1:
+            # Columns lie one after the other in memory, as a single one does: NumPy then adds in
+            # the same order, and the last bit is the same.
+            block = {
+                stat: np.array([blocks[feature][stat][:, 0] for feature in features]).T
+                for stat in block
+            } | {"count": block["count"]}
+        first = {stat: values[0] for stat, values in block.items() if len(values)}
+        n = len(next(iter(block.values()), ()))
+        source = _StackedColumns(features[0], list(range(n)), [first], None, block)
+        stats = _pool(source, source.counts()).stats
+        for column, feature in enumerate(features):
+            here = slice(column, column + 1) if len(features) > 1 else slice(None)
+            pooled[feature] = {stat: values[here] for stat, values in stats.items()}
+            pooled[feature]["count"] = stats["count"].copy()
+    return dict(sorted(pooled.items()))
+
+
+def _alike(blocks: Mapping[str, FeatureStats]) -> list[list[str]]:
+    """Return the features in groups that can be pooled at once: one dim, same stats and counts."""
+    groups: dict[object, list[str]] = {}
     for feature in sorted(blocks):
         block = blocks[feature]
-        first = {stat: values[0] for stat, values in block.items()}
-        n = len(next(iter(block.values()), ()))
-        source = _StackedColumns(feature, list(range(n)), [first], None, block)
-        pooled[feature] = _pool(source, source.counts()).stats
-    return pooled
+        single = "count" in block and all(values.shape[1:] == (1,) for values in block.values())
+        kinds = frozenset((stat, values.dtype.str) for stat, values in block.items())
+        key = (kinds, block["count"].tobytes()) if single else feature
+        groups.setdefault(key, []).append(feature)
+    return list(groups.values())
 
 
 def pool_feature(

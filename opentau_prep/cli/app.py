@@ -13,6 +13,7 @@ from opentau_prep.cli import (
     heads,
     run,
     speed,
+    stats,
     val_plan,
     val_report,
     validate,
@@ -52,6 +53,7 @@ def _root(
     """
 
 
+stats.register(app)
 heads.register(app)
 speed.register(app)
 fit_tokenizer.register(app)

@@ -90,4 +90,4 @@ def heads(
     report = prepare_heads(
         resolved, session.context, options, out=out, audit=audit, explain_target=explain
     )
-    return Result(report.as_json(), heads_tables(report), exit_code=int(report.has_findings))
+    return Result(report.as_json(), heads_tables(report), exit_code=int(report.needs_attention))

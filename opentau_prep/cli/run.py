@@ -33,5 +33,5 @@ def run(session: Session, roots: Roots = None, mixture_json: MixtureJson = None)
 
     outcomes = run_pipeline(named_mixture(roots, mixture_json), session.context)
     payload = {"steps": [{"step": o.name, **o.report.as_json()} for o in outcomes]}
-    failed = any(o.report.failures for o in outcomes)
+    failed = any(outcome.report.needs_attention for outcome in outcomes)
     return Result(payload, run_tables(outcomes), exit_code=1 if failed else 0)

@@ -47,4 +47,4 @@ def speed_percentiles(
 
     resolved = load_targets(roots, mixture_json, session.context, frames=True)
     report = prepare_speed(resolved, session.context, persist_subset=persist_subset)
-    return Result(report.as_json(), speed_table(report), exit_code=1 if report.failures else 0)
+    return Result(report.as_json(), speed_table(report), exit_code=int(report.needs_attention))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opentau_prep.cli.command import Result, command
-from opentau_prep.cli.options import MixtureJson
+from opentau_prep.cli.options import MixtureJson, Roots
 
 if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
@@ -27,6 +27,7 @@ def val_plan(
     batch_size: Annotated[
         int, typer.Option(min=1, metavar="N", help="Samples a rank evaluates at once.")
     ],
+    roots: Roots = None,
     mixture_json: MixtureJson = None,
     seed: Annotated[int, typer.Option(help="What validation rows are drawn by.")] = 0,
     out: Annotated[
@@ -47,7 +48,7 @@ def val_plan(
     from opentau_prep.cli.val_tables import plan_tables
     from opentau_prep.val_loss.prepare_plan import prepare_plan
 
-    resolved = load_targets(None, mixture_json, session.context, frames=False)
+    resolved = load_targets(roots, mixture_json, session.context, frames=False)
     report = prepare_plan(
         resolved,
         session.context,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,12 @@ def report_tables(report: LossReport) -> Render:
 def _say_changes(console: Console, report: LossReport) -> None:
     if report.report.changes is None:
         return
-    changed = [c for c in report.report.changes if c.status != "same"]
+    told = _shared_heads(report.report.result)
+    changed = [
+        c
+        for c in report.report.changes
+        if c.status != "same" and (c.scope != "norm_head" or c.norm_head in told)
+    ]
     console.print(table(
         ("change", "of", "", "loss", "#before", "#now", "#by"),
         [_change_cells(c) for c in changed[:MAX_CHANGES]],
@@ -105,6 +111,12 @@ def _say_changes(console: Console, report: LossReport) -> None:
         console.print(f"and {len(changed) - MAX_CHANGES:,} more: --csv or --json has them all")
     if report.worse is not None:
         console.print(f"{len(report.worse):,} losses are worse than --fail-if-worse allows")
+
+
+def _shared_heads(result: Losses) -> set[str]:
+    """Return the heads of more than one group: the others' losses are their group's."""
+    groups = Counter(head for group in result["groups"] for head in group["norm_heads"])
+    return {head for head, n in groups.items() if n > 1}
 
 
 def _change_cells(change: Change) -> Sequence[str]:

@@ -113,7 +113,7 @@ class HeadsReport:
     explanations: Sequence[DimExplanation] = ()
 
     @property
-    def has_findings(self) -> bool:
+    def needs_attention(self) -> bool:
         """Whether something failed, or a member does not belong to its head."""
         return bool(self.failures or (self.audit is not None and self.audit.findings))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from opentau_prep.metadata.dataset import DatasetMetadata
 
-__all__ = ["NameMap", "name_map_of", "warn_inferred"]
+__all__ = ["NameMap", "default_columns", "name_map_of", "warn_inferred"]
 
 _STATE = ("observation.state", "state", "observation.robot_state")
 _ACTIONS = ("action", "actions")
@@ -49,8 +49,14 @@ def _infer(meta: DatasetMetadata) -> dict[str, str]:
     dtypes = parse_dtypes(meta.info, meta.info_path)
     cameras = [name for name, dtype in dtypes.items() if dtype in CAMERA_DTYPES]
     columns = {f"camera{i}": name for i, name in enumerate(cameras)}
+    return {**columns, **default_columns(list(dtypes))}
+
+
+def default_columns(present: Sequence[str]) -> dict[str, str]:
+    """Return `state` and `actions` -> column, of those that usual names are there for."""
+    columns = {}
     for standard, candidates in (("state", _STATE), ("actions", _ACTIONS)):
-        found = next((c for c in candidates if c in dtypes), None)
+        found = next((c for c in candidates if c in present), None)
         if found is not None:
             columns[standard] = found
     return columns

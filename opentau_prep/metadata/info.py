@@ -19,6 +19,7 @@ __all__ = [
     "parse_fps",
     "parse_version",
     "shown",
+    "template_fields",
 ]
 
 INFO = "meta/info.json"
@@ -27,6 +28,9 @@ DEFAULT_CHUNKS_SIZE = 1000
 MAX_INDEX = 2**40
 MAX_FPS = 1e9
 _MAX_NAMES_DEPTH = 4
+# A field of a path template, and what may stand in it: a plain name and an integer width.
+FIELD = re.compile(r"\{([^{}]*)\}")
+FIELD_BODY = re.compile(r"([a-z_]+)(?::(0?[0-9]{0,2})d?)?")
 
 
 def as_integer(value: object) -> int | None:
@@ -150,3 +154,9 @@ def chunks_size(info: Mapping[str, Any], where: str) -> int:
             hint=f"LeRobot's own is {DEFAULT_CHUNKS_SIZE}.",
         )
     return size
+
+
+def template_fields(template: str) -> frozenset[str]:
+    """Return the names of the well-formed fields of a path template."""
+    bodies = (FIELD_BODY.fullmatch(body) for body in FIELD.findall(template))
+    return frozenset(match.group(1) for match in bodies if match)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,10 @@ class JsonLines:
     where: str
     rows: Sequence[dict[str, Any]]
     numbers: Sequence[int]
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (line number, object)."""
+        return zip(self.numbers, self.rows, strict=True)
 
     def place(self, row: int) -> str:
         """Return where a row stands, for messages."""

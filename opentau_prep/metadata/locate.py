@@ -64,10 +64,10 @@ def locate_dataset(
         from opentau_prep.metadata.hub import download
 
         return download(repo_id, revision, frames=options.frames)
-    lines = "".join(f"\n  {_printable(place)}" for place in tried)
+    places = ", ".join(map(_printable, tried))
     hint = "Correct the path." if root is not None else "Give its `root`, or pass --download."
     raise MetadataError(
-        f"dataset not found; no {INFO} in any of:{lines}\n",
+        f"dataset not found; there is no {INFO} in {places}",
         where=_printable(root if root is not None else repo_id),
         hint=hint,
     )

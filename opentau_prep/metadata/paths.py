@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.errors import MetadataError, PrepError
-from opentau_prep.metadata.info import INFO, shown
+from opentau_prep.metadata.info import FIELD, FIELD_BODY, INFO, shown, template_fields
 from opentau_prep.notices import warn
 from opentau_prep.storage.base import check_relative
 
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from opentau_prep.storage import Storage
 
 __all__ = ["check_template", "choose_template", "fill_template"]
-
-_FIELD = re.compile(r"\{([^{}]*)\}")
-_FIELD_BODY = re.compile(r"([a-z_]+)(?::(0?[0-9]{0,2})d?)?")
 
 
 def choose_template(
@@ -55,7 +51,7 @@ def choose_template(
             where=where,
             hint=f"LeRobot's own is {default!r}.",
         )
-    if not _fields(template) & set(foreign):
+    if not template_fields(template) & set(foreign):
         check_template(template, known, where)
         if example is None or storage.exists(example(template)):
             return template
@@ -70,11 +66,6 @@ def choose_template(
     return default
 
 
-def _fields(template: str) -> set[str]:
-    bodies = (_FIELD_BODY.fullmatch(body) for body in _FIELD.findall(template))
-    return {match.group(1) for match in bodies if match}
-
-
 def check_template(template: str, known: Collection[str], where: str) -> str:
     """Return a path template when it is safe to fill with `str.format` and numbers of 0 or more.
 
@@ -86,15 +77,15 @@ def check_template(template: str, known: Collection[str], where: str) -> str:
         MetadataError: A field is unknown or malformed, or the path leaves the dataset.
     """
     names = sorted(known)
-    for field in _FIELD.findall(template):
-        body = _FIELD_BODY.fullmatch(field)
+    for field in FIELD.findall(template):
+        body = FIELD_BODY.fullmatch(field)
         if body is None or body.group(1) not in names:
             raise MetadataError(
                 f"path template {shown(template)} has the unknown field {shown(f'{{{field}}}')}",
                 where=where,
                 hint=f"Known fields here: {', '.join(names)}; with a width such as :03d.",
             )
-    bare = _FIELD.sub("0", template)
+    bare = FIELD.sub("0", template)
     if "{" in bare or "}" in bare:
         raise MetadataError(f"path template {shown(template)} has an unpaired brace", where=where)
     try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.metadata.dataset import DatasetMetadata, load_dataset_metadata
 from opentau_prep.metadata.features import NameMap, name_map_of
+from opentau_prep.metadata.info import shown
 from opentau_prep.metadata.locate import LocateOptions, locate_dataset
 from opentau_prep.metadata.select import select_episodes, selected_stats
 
@@ -97,7 +98,7 @@ class ResolvedEntry:
         if value is None or isinstance(value, str):
             return value
         raise MetadataError(
-            f"field `{field}` must be a string or null, found {str(value)[:40]!r}",
+            f"field `{field}` is {shown(value)}; expected a string or null",
             where=self.meta.info_path,
             hint=f"Correct it, or set {field} in the mixture.",
         )

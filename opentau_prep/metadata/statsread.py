@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,8 +133,12 @@ def _stacked(
     lines: JsonLines,
 ) -> StackedStat:
     stat = name[1]
-    carried = [i for i, entry in zip(having, entries, strict=True) if stat in entry]
-    values = [entry[stat] for entry in entries if stat in entry]
+    carried = having
+    try:
+        values = list(map(itemgetter(stat), entries))
+    except KeyError:
+        carried = [i for i, entry in zip(having, entries, strict=True) if stat in entry]
+        values = [entry[stat] for entry in entries if stat in entry]
     try:
         block = _array(values, *name, lines.where)
     except MetadataError as error:

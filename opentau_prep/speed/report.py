@@ -68,6 +68,11 @@ class SpeedReport:
     results: Sequence[SpeedResult]
     failures: Sequence[Failure]
 
+    @property
+    def needs_attention(self) -> bool:
+        """Whether a dataset failed."""
+        return bool(self.failures)
+
     def as_json(self) -> dict[str, Any]:
         """Return the report JSON-ready."""
         return {

@@ -20,6 +20,7 @@ from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.artifacts.place import Place, dataset_place
 from opentau_prep.artifacts.provenance import Provenance
 from opentau_prep.errors import ConfigError, DataError, MetadataError
+from opentau_prep.frames.chunks import ResampleStrategy
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.notices import warn
 from opentau_prep.stats.sketch import QuantileSketch, decode_sketches, encode_sketches
@@ -55,7 +56,7 @@ class DeltaRecipe:
     episodes: tuple[int, ...] | None
     fps: float
     action_freq: float | None
-    strategy: str
+    strategy: ResampleStrategy
     max_rows: int | None
 
     def as_json(self) -> dict[str, Any]:

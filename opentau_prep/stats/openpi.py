@@ -91,8 +91,14 @@ class OpenpiAccumulator:
         self._stats = RunningStats(numpy1_edges=numpy1_edges)
         self._waiting: list[Floats] = []
         self._waiting_values = 0
+        self._width: int | None = None
         self.frames = 0
         self.dropped: NDArray[np.int64] | None = None
+
+    @property
+    def width(self) -> int | None:
+        """D of the last block; None before the first."""
+        return self._width
 
     def update(self, matrix: NDArray[Any]) -> None:
         """Take in an (N, D) block.
@@ -111,6 +117,7 @@ class OpenpiAccumulator:
                 hint="Pass the dtype that prepared_dtype() gives",
             )
         rows = self._drop_non_finite(rows)
+        self._width = matrix.shape[1]
         self.frames += len(matrix)
         self._waiting.append(rows)
         self._waiting_values += rows.size

@@ -88,6 +88,15 @@ class QuantileSketch:
                 digest.merge(part)
         return QuantileSketch(merged)
 
+    def select(self, dims: Sequence[int]) -> QuantileSketch:
+        """Return the sketch of some of the dims, in that order."""
+        return QuantileSketch([self._digests[d] for d in dims])
+
+    @classmethod
+    def side_by_side(cls, parts: Sequence[QuantileSketch]) -> QuantileSketch:
+        """Return the sketch whose dims are those of all parts, one after the other."""
+        return cls([digest for part in parts for digest in part._digests])
+
     def quantiles(self, q: Sequence[float]) -> Floats:
         """Return (Q, D) float64 quantiles, NaN for a dim without values.
 

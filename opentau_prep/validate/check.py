@@ -111,7 +111,7 @@ def _check_one(
         found = _apply(rules, "dataset", view, target.name)
         if frames is not None:
             found += _apply(rules, "frames", view, target.name)
-        facts = collect_facts(view)
+        facts = collect_facts(view) if view.info is not None else []
     return found, facts
 
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from opentau_prep.errors import PrepError
 from opentau_prep.heads import raw_dims, standardize_stats
+from opentau_prep.metadata.info import as_integer
 from opentau_prep.notices import collect_notices
-from opentau_prep.validate.names import flat_names
 
 if TYPE_CHECKING:
+    from opentau_prep.config.schema import DatasetEntry
     from opentau_prep.metadata.records import IntArray
     from opentau_prep.metadata.resolve import ResolvedEntry
     from opentau_prep.validate.view import DatasetView
@@ -37,6 +38,7 @@ class EntryFacts:
         dims: (state width, action width) after column selection; None without usable stats.
         stats: Its standardized stats; None where they cannot be made.
         root: The dataset's folder.
+        config: The entry as written.
         layout: The names of the state's and the actions' dims, as info.json gives them.
     """
 
@@ -47,6 +49,7 @@ class EntryFacts:
     dims: tuple[int, int] | None
     stats: Stats | None
     root: str
+    config: DatasetEntry
     layout: tuple[tuple[str, ...], ...] = ()
 
     @property
@@ -64,7 +67,7 @@ def collect_facts(view: DatasetView) -> list[EntryFacts]:
 
 
 def _facts(view: DatasetView, entry: ResolvedEntry) -> EntryFacts:
-    info = {"total_frames": (view.info or {}).get("total_frames")}
+    info: dict[str, Any] = {"total_frames": as_integer((view.info or {}).get("total_frames"))}
     for tag in ("robot_type", "control_mode"):
         override = getattr(entry.config, tag)
         value = override if override is not None else (view.info or {}).get(tag)
@@ -78,19 +81,16 @@ def _facts(view: DatasetView, entry: ResolvedEntry) -> EntryFacts:
         dims,
         stats,
         view.target.root,
+        entry.config,
         _layout(view),
     )
 
 
 def _layout(view: DatasetView) -> tuple[tuple[str, ...], ...]:
-    raw = (view.info or {}).get("features")
-    found = []
-    for name in ("state", "actions"):
-        column = view.vectors.get(name)
-        entry = raw.get(column) if isinstance(raw, Mapping) else None
-        names = flat_names(entry.get("names")) if isinstance(entry, Mapping) else []
-        found.append(tuple(map(str, names)))
-    return tuple(found) if all(found) else ()
+    features = view.features or {}
+    columns = [view.vectors.get(name) for name in ("state", "actions")]
+    found = [features[column].names for column in columns if column is not None]
+    return tuple(found) if len(found) == 2 and all(found) else ()
 
 
 def _selected(view: DatasetView, entry: ResolvedEntry) -> IntArray | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,11 @@ Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 _LISTED = 10
+_VERBS = {"have": "has", "are": "is", "do": "does", "belong": "belongs", "name": "names"}
+_ONE = re.compile(
+    r"(?<![\d,.])(1 (data file|file|episode|task string|task|dim|frame|value|row))s"
+    rf"( (?:{'|'.join(_VERBS)})\b)?"
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,12 @@ def hit(
 ) -> Hit:
     """Return a hit; NumPy integers are taken for episodes and dims."""
     place = Place(file, tuple(int(e) for e in episodes), column, tuple(int(d) for d in dims))
-    return Hit(message, hint, place)
+    return Hit(_ONE.sub(_singular, message), hint, place)
+
+
+def _singular(match: re.Match[str]) -> str:
+    verb = match.group(3) or ""  # messages are written for several
+    return match.group(1) + (f" {_VERBS[verb.strip()]}" if verb else "")
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,11 @@ class ValidateReport:
         """Return 1 when there are errors, or, where `strict`, warnings; else 0."""
         return int(bool(self.counts["error"] or (strict and self.counts["warning"])))
 
+    @property
+    def needs_attention(self) -> bool:
+        """Whether there are errors."""
+        return self.exit_code() != 0
+
     def without(self, fingerprints: frozenset[str]) -> ValidateReport:
         """Return the report without the findings that a baseline accepts."""
         new = [f for f in self.findings if f.fingerprint not in fingerprints]

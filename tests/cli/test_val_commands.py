@@ -108,6 +108,20 @@ def test_val_plan_table_names_datasets_rounds_and_speed_up(mixture):
     assert len(ran.warnings) == 1
 
 
+def test_val_plan_plain_roots_hold_out_the_default_share(mixture, tmp_path):
+    ran = run_cli("val-plan", tmp_path / "a", tmp_path / "b", *PLAN, "--json")
+    assert ran.code == 0, ran.err
+    assert [d["samples"] for d in ran.json["datasets"]] == [3, 2]
+    assert run_cli("val-plan", *PLAN).code == 2
+
+
+def test_val_plan_no_validation_frame_at_all_exits_3_and_says_why(tmp_path):
+    tiny_dataset(tmp_path, name="a", lengths=[19], data=False)
+    ran = run_cli("val-plan", tmp_path / "a", *PLAN)
+    assert ran.code == 3
+    assert "val_split_ratio" in ran.err
+
+
 def test_val_plan_out_is_fresh_then_stale_then_read_back(mixture, tmp_path):
     out = tmp_path / "plan.json"
     arguments = ("val-plan", "--mixture-json", mixture, *PLAN, "--out", out)

@@ -14,6 +14,7 @@ from builders import copy_real, tiny_dataset
 from opentau_prep.errors import MetadataError
 from opentau_prep.metadata import DatasetMetadata, load_dataset_metadata
 from opentau_prep.notices import collect_notices
+from opentau_prep.pooling import aggregate_stats
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 1\n"
 
@@ -71,17 +72,19 @@ def test_load_real_v21_agrees_with_its_files(tmp_path: Path) -> None:
     assert meta.stats["action"]["count"] == counts.sum()
 
 
-def test_stats_v21_stacked_pooling_equals_pooling_one_by_one(root: Path) -> None:
-    from opentau_prep.pooling import aggregate_stats
-
+@pytest.mark.parametrize("n_episodes", [1, 7, 40, 300])
+def test_stats_v21_stacked_pooling_equals_pooling_one_by_one(
+    tmp_path: Path, n_episodes: int
+) -> None:
+    root = tiny_dataset(tmp_path, "v2.1", lengths=[1 + i % 13 for i in range(n_episodes)])
     meta = load_dataset_metadata(root)
     expected = aggregate_stats(list(meta.episodes_stats.values()))
-    assert meta.stats.keys() == expected.keys()
+    assert list(meta.stats) == list(expected)
     for feature, stats in expected.items():
         assert meta.stats[feature].keys() == stats.keys()
         for stat, array in stats.items():
             found = meta.stats[feature][stat]
-            assert found.dtype == array.dtype
+            assert (found.dtype, found.shape) == (array.dtype, array.shape)
             assert found.tobytes() == array.tobytes()
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from opentau_prep.metadata.info import INFO
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.footers import list_width, value_type
-from opentau_prep.validate.names import flat_names
 from opentau_prep.validate.rule import Rule
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def width_differs(view: DatasetView) -> Iterator[Hit]:
         found = list_width(kind)
         if found is None and view.frames is not None:
             found = view.frames.width(name)
-        if found is not None and found != declared:
+        if found is not None and found != declared and declared > 0:
             yield hit(
                 f"info.json says {declared} dims, the data holds {found}",
                 file=first[0] if first else None,
@@ -168,11 +167,10 @@ def names_nested(view: DatasetView) -> Iterator[Hit]:
 
 
 def names_count(view: DatasetView) -> Iterator[Hit]:
-    for name, raw in _raw(view).items():
-        feature = (view.features or {}).get(name)
-        if feature is None or feature.is_camera or not feature.shape:
+    for name, feature in (view.features or {}).items():
+        if feature.is_camera or not feature.shape:
             continue
-        names = flat_names(raw.get("names"))
+        names = list(feature.names)
         width = int(np.prod(feature.shape))
         if names and width > 1 and len(names) != width:
             yield hit(f"has {width} dims and {len(names)} names", file=INFO, column=name)
@@ -184,7 +182,7 @@ def names_count(view: DatasetView) -> Iterator[Hit]:
 def widths_unlike(view: DatasetView) -> Iterator[Hit]:
     features = view.features or {}
     widths = {n: int(np.prod(features[c].shape)) for n, c in view.vectors.items()}
-    if len(widths) == 2 and widths["state"] != widths["actions"]:
+    if len(widths) == 2 and widths["state"] != widths["actions"] and all(widths.values()):
         yield hit(
             f"the state has {widths['state']} dims, the actions {widths['actions']}", file=INFO
         )

@@ -10,7 +10,6 @@ from opentau_prep.metadata.info import (
     INFO,
     as_integer,
     parse_version,
-    template_fields,
 )
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
@@ -69,7 +68,7 @@ def data_path_misnamed(view: DatasetView) -> Iterator[Hit]:
         yield hit("has no data_path; LeRobot's default for this version is used", file=INFO)
     elif any(notice.kind == "data_path_mismatch" for notice in view.notices):
         yield hit(f"data_path {template!r} leads to no file; LeRobot's default does", file=INFO)
-    elif not view.meta.is_v3 and "chunk_index" in template_fields(str(template)):
+    elif not view.meta.is_v3 and "{chunk_index" in str(template):
         yield hit(
             f"data_path {template!r} says {{chunk_index}}; {view.meta.version} readers fill"
             " {episode_chunk} and fail on it",

@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 
 from opentau_prep.errors import PrepError
 from opentau_prep.heads import build_norm_heads, compute_norm_key
+from opentau_prep.heads.audit import audit_heads
+from opentau_prep.heads.build import head_weight
+from opentau_prep.heads.members import HeadMember
+from opentau_prep.metadata import load_dataset_metadata
+from opentau_prep.metadata.resolve import ResolvedEntry
 from opentau_prep.notices import collect_notices
 from opentau_prep.validate.facts import MAX_DIM
 from opentau_prep.validate.findings import Hit, hit, listed
@@ -86,10 +91,33 @@ def not_buildable(view: MixtureView) -> Iterator[Hit]:
     """Build each head alone, so that one that cannot be built hides no other."""
     for key, members in _groups(view).items():
         usable = [m for m in members if m.dims is not None and m.stats is not None]
-        if len({m.dims for m in usable}) > 1 or len({m.name for m in usable}) < len(usable):
-            continue
+        names = {m.name for m in usable}
+        mixed = len({all(m.tags) for m in usable}) > 1
+        if len({m.dims for m in usable}) > 1 or len(names) < len(usable) or mixed:
+            continue  # told by H003 and H004
         if usable and (fault := _build_fault(usable)) is not None:
             yield hit(f"head {key!r} cannot be built: {fault.message}", fault.hint or "")
+
+
+def misfits(view: MixtureView) -> Iterator[Hit]:
+    """Leave out heads that cannot be built: other rules tell them."""
+    members: list[HeadMember] = []
+    for key, group in _groups(view).items():
+        usable = [m for m in group if m.stats is not None and all(m.tags)]
+        if len(usable) > 1 and len({m.dims for m in usable}) == 1 and not _build_fault(usable):
+            members += [_member(facts, key) for facts in usable]
+    for found in audit_heads(members).findings:
+        dims = sorted({d for some in found.dims.values() for d in some})
+        yield hit(found.message, column=" and ".join(found.dims), dims=dims)
+
+
+def _member(facts: EntryFacts, key: str) -> HeadMember:
+    with collect_notices():
+        meta = load_dataset_metadata(facts.root)
+    entry = ResolvedEntry(facts.index, facts.name, facts.config, meta, facts.name)
+    stats = {name: dict(entry) for name, entry in (facts.stats or {}).items()}
+    weight = head_weight(facts.info, facts.name)
+    return HeadMember(entry, facts.info, key, False, weight, stats, facts.dims or (0, 0))
 
 
 def _build_fault(members: Sequence[EntryFacts]) -> PrepError | None:
@@ -172,6 +200,17 @@ RULES = (
         "`heads` and training stop.",
         "Mend the stats that the message names.",
         not_buildable,
+        "mixture",
+    ),
+    Rule(
+        "H007",
+        "misfit",
+        "warning",
+        "A dataset does not look like the other members of its head: another unit, dims in another"
+        " order, an inverted gripper, poses labelled as joints (the audit of `heads --audit`).",
+        "Its numbers are pooled with those of the others: all of them are normalized wrongly.",
+        "Convert the dataset, or give it a control_mode of its own.",
+        misfits,
         "mixture",
     ),
 )

@@ -146,8 +146,10 @@ def _contradictions(entry: Mapping[str, npt.NDArray[Any]]) -> dict[str, list[int
         rows = [entry[s].astype(np.float64).ravel() for s in quantiles]
         if rows and all(len(row) == len(low) for row in rows):
             block = np.stack([low - slack, *rows, high + slack])
-            unordered = np.asarray(np.diff(block, axis=0) < -slack)
-            found["quantiles are not in order between min and max"] = unordered.any(axis=0)
+            lowest = np.diff(block, axis=0).min(axis=0)
+            found["quantiles are not in order between min and max"] = (lowest < -slack) & (
+                low <= high
+            )
     return {what: np.flatnonzero(mask).tolist() for what, mask in found.items() if mask.any()}
 
 

@@ -1,0 +1,178 @@
+"""The openpi half of `opentau-prep stats`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.cli.command import Result
+from opentau_prep.cli.tables import Render, failures_text, table
+from opentau_prep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from opentau_prep.cli.session import Session
+    from opentau_prep.config.norm_stats import NormStatsConfig
+    from opentau_prep.stats.openpi_report import OpenpiReport
+    from opentau_prep.stats.openpi_run import OpenpiJob
+
+__all__ = ["refuse_options", "run_openpi"]
+
+MAX_LINES = 20
+
+
+def refuse_options(given: Mapping[str, object]) -> None:
+    """Refuse options that only the openpi format has.
+
+    Raises:
+        ConfigError: One was given.
+    """
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise ConfigError(
+            f"{', '.join(names)} belong to the openpi format",
+            hint="Add --format openpi, or leave them out.",
+        )
+
+
+def run_openpi(
+    session: Session,
+    roots: list[str] | None,
+    mixture_json: Path | None,
+    given: Mapping[str, Any],
+) -> Result:
+    """Compute openpi's stats of what was named: roots, a mixture, a folder, or a config.
+
+    Args:
+        session: The command's session.
+        roots: Dataset folders.
+        mixture_json: A mixture.
+        given: The openpi options, None where one was not given.
+
+    Raises:
+        ConfigError: More than one of them was named, or none; or several datasets with one --out.
+    """
+    from opentau_prep.stats.openpi_run import prepare_openpi
+
+    named = {
+        "dataset roots": roots or None,
+        "--mixture-json": mixture_json,
+        "--base-dir": given["--base-dir"],
+        "--config-name": given["--config-name"],
+    }
+    chosen = [name for name, value in named.items() if value is not None]
+    if len(chosen) != 1:
+        raise ConfigError(
+            f"name the data in one way, found {', '.join(chosen) or 'none'}",
+            hint="One of: dataset roots, --mixture-json, --base-dir, --config-name.",
+        )
+    jobs = [_with_options(job, given) for job in _jobs(session, roots, mixture_json, given)]
+    if given["--out"] is not None and len(jobs) > 1:
+        raise ConfigError(f"--out names one file for {len(jobs)} datasets", where="--out")
+    report = prepare_openpi(jobs, session.context)
+    failed = report.needs_attention
+    return Result(report.as_json(), openpi_table(report), exit_code=1 if failed else 0)
+
+
+def _jobs(
+    session: Session,
+    roots: list[str] | None,
+    mixture_json: Path | None,
+    given: Mapping[str, Any],
+) -> list[OpenpiJob]:
+    from opentau_prep.config.norm_stats import load_norm_stats_config
+    from opentau_prep.stats.openpi_run import OpenpiJob
+
+    if given["--base-dir"] is not None:
+        return [_folder_job(given["--base-dir"])]
+    if given["--config-name"] is not None:
+        config = load_norm_stats_config(given["--config-name"])
+        return [_config_job(session, config)]
+    bare = [Path(root) for root in roots or () if not Path(root, "meta/info.json").is_file()]
+    if bare and len(bare) == len(roots or ()):
+        return [_folder_job(folder) for folder in bare]
+    from opentau_prep.cli.targets import load_targets
+
+    resolved = load_targets(roots, mixture_json, session.context, frames=True)
+    jobs: dict[str, OpenpiJob] = {}
+    for entry in resolved.entries:
+        mapped = entry.name_map.columns
+        columns = {key: mapped[key] for key in ("state", "actions") if key in mapped}
+        full = columns if len(columns) == 2 else None
+        jobs.setdefault(entry.meta.root, OpenpiJob(entry.artifact_name, entry.meta.root, full))
+    return list(jobs.values())
+
+
+def _folder_job(folder: Path) -> OpenpiJob:
+    from opentau_prep.stats.openpi_run import OpenpiJob
+
+    if not folder.is_dir():
+        raise ConfigError("is not a folder", where=str(folder))
+    return OpenpiJob(folder.resolve().name, str(folder))
+
+
+def _config_job(session: Session, config: NormStatsConfig) -> OpenpiJob:
+    from opentau_prep.metadata.locate import LocateOptions, locate_dataset
+
+    folder = config.folder()
+    if folder is None:
+        options = LocateOptions(download=session.context.download, frames=True)
+        root = locate_dataset(repo_id=config.repo_id, root=None, options=options)
+        job = replace(_folder_job(Path(root)), name=str(config.repo_id))
+    else:
+        job = _folder_job(folder)
+    return replace(
+        job,
+        columns=None if config.columns is None else config.columns.model_dump(),
+        action_dim=config.action_dim,
+        max_frames=config.max_frames,
+        clip_abnormal=config.clip_abnormal,
+        numpy1_edges=config.numpy1_edges,
+        out=None if config.output is None else Path(config.output),
+    )
+
+
+def _with_options(job: OpenpiJob, given: Mapping[str, Any]) -> OpenpiJob:
+    """Return the job with what the command line says over it."""
+    fields = {
+        "--max-frames": "max_frames",
+        "--action-dim": "action_dim",
+        "--clip-abnormal": "clip_abnormal",
+        "--numpy1-edges": "numpy1_edges",
+        "--out": "out",
+    }
+    chosen = {f: given[option] for option, f in fields.items() if given[option] is not None}
+    return replace(job, **chosen)
+
+
+def openpi_table(report: OpenpiReport) -> Render:
+    """Return what draws the outcome."""
+
+    def render(console: Console) -> None:
+        rows = [
+            (
+                r.name,
+                f"{r.files_processed:,} of {r.files_found:,}",
+                "-" if r.frames is None else r.frames,
+                len(r.norm_stats["actions"]["mean"]),
+                r.status,
+                r.path,
+            )
+            for r in report.results
+        ]
+        console.print(table(("dataset", "#files read", "#frames", "#dims", "status", "file"), rows))
+        for result in report.results:
+            lines = [f"{f.code}: {f.message}" for f in result.findings]
+            lines += [f"{result.path}: {line}" for line in result.differences]
+            for line in lines[:MAX_LINES]:
+                console.print(line, markup=False)
+            if len(lines) > MAX_LINES:
+                console.print(f"... and {len(lines) - MAX_LINES:,} more (--json lists all)")
+            if result.status == "differs":
+                console.print("It was left alone; --force replaces it and keeps it beside.")
+        failures_text(console, report.failures)
+
+    return render

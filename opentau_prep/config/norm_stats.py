@@ -1,0 +1,126 @@
+"""`configs/NAME.json`: what to compute openpi's norm stats of."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from opentau_prep.config.explain import explain
+from opentau_prep.config.faults import fault_error, place, printable, shown
+from opentau_prep.config.refs import load_document
+from opentau_prep.errors import ConfigError
+
+__all__ = ["NormStatsColumns", "NormStatsConfig", "load_norm_stats_config"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class NormStatsColumns(_Record):
+    """Which columns the vectors are.
+
+    Attributes:
+        state: The column of the key `state`.
+        actions: The column of the key `actions`.
+    """
+
+    state: _Text
+    actions: _Text
+
+
+class NormStatsConfig(_Record):
+    """One run of openpi's norm stats, as written; null where the file is silent.
+
+    Attributes:
+        base_dir: A folder of parquet files: relative to the working directory, then to this file.
+        repo_id: A dataset's hub id; exactly one of `base_dir` and `repo_id` is set.
+        action_dim: Width that vectors are padded or cut to.
+        columns: The columns; by default those of the dataset, or `observation.state` and `action`.
+        output: The file to write; by default `meta/norm_stats.json` of the dataset.
+        max_frames: How many frames to take at most.
+        clip_abnormal: Whether values outside [-pi, pi] become 0.
+        numpy1_edges: Whether quantiles of float32 data are as under NumPy 1.
+    """
+
+    base_dir: _Text | None = None
+    repo_id: _Text | None = None
+    action_dim: Annotated[int, Field(ge=1)] | None = None
+    columns: NormStatsColumns | None = None
+    output: _Text | None = None
+    max_frames: Annotated[int, Field(ge=1)] | None = None
+    clip_abnormal: bool = True
+    numpy1_edges: bool = False
+
+    _file: Path = PrivateAttr(default=Path())
+
+    @property
+    def file(self) -> Path:
+        """The file it was read from."""
+        return self._file
+
+    def folder(self) -> Path | None:
+        """Return `base_dir` as it is found: from the working directory, else from the file."""
+        if self.base_dir is None:
+            return None
+        given = Path(self.base_dir).expanduser()
+        beside = self._file.parent / given
+        return given if given.is_dir() or not beside.is_dir() else beside
+
+    def bind(self, file: Path) -> NormStatsConfig:
+        """Remember the file; the loader's last step."""
+        self._file = file
+        return self
+
+
+def load_norm_stats_config(name: str, folder: Path = Path("configs")) -> NormStatsConfig:
+    """Return the configuration `NAME`, that is `configs/NAME.json`.
+
+    Args:
+        name: A plain name, without folder and ending.
+        folder: Where configurations lie.
+
+    Raises:
+        ConfigError: There is no such file (those that there are get listed), or it is faulty:
+            naming file, field, the value and what was expected.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{shown(name)} is no plain name",
+            where="--config-name",
+            hint=f"Give the name of a file in {folder}/ without .json.",
+        )
+    file = folder / f"{name}.json"
+    if not file.is_file():
+        names = sorted(path.stem for path in folder.glob("*.json"))
+        known = ", ".join(names[:20]) or "none"
+        raise ConfigError("not found", where=printable(str(file)), hint=f"There are: {known}.")
+    document = load_document(file)
+    config = _validated(document.value, document.origin, file)
+    if (config.base_dir is None) == (config.repo_id is None):
+        found = "neither" if config.base_dir is None else "both"
+        raise ConfigError(
+            f"found {found} of base_dir and repo_id, expected exactly one", where=place(file)
+        )
+    return config.bind(file)
+
+
+def _validated(value: object, origin: Any, file: Path) -> NormStatsConfig:
+    try:
+        return NormStatsConfig.model_validate(value)
+    except ValidationError as error:
+        faults = explain(
+            error.errors(include_url=False),
+            mixture_fields=NormStatsConfig.model_fields,
+            entry_fields=NormStatsColumns.model_fields,
+            without_effect=(),
+            origin=origin,
+            path=(),
+        )
+        raise fault_error(faults, file=file) from error

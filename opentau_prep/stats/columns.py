@@ -1,0 +1,137 @@
+"""Which columns of a dataset have stats, and where their dims lie side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from opentau_prep.metadata.dataset import DatasetMetadata
+
+__all__ = ["INDEX_COLUMNS", "Column", "Layout", "missing_columns", "plan_columns"]
+
+INDEX_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A numeric feature.
+
+    Attributes:
+        name: The column.
+        shape: Of one frame, as stats are written; its product is the number of dims.
+        dtype: NumPy name of what the data holds, such as `float32`; `bool` counts as 0 and 1.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def dims(self) -> int:
+        """Values a frame."""
+        return int(np.prod(self.shape))
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether min and max are whole numbers."""
+        return np.dtype(self.dtype).kind in "iub"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes a value."""
+        return np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The numeric features of a dataset, their dims laid side by side: D in all."""
+
+    columns: tuple[Column, ...]
+
+    @cached_property
+    def slices(self) -> dict[str, slice]:
+        """Where each feature's dims lie among the D."""
+        ends = np.cumsum([0, *(column.dims for column in self.columns)]).tolist()
+        return {c.name: slice(a, b) for c, a, b in zip(self.columns, ends, ends[1:], strict=False)}
+
+    @property
+    def names(self) -> list[str]:
+        """The features, in order."""
+        return [column.name for column in self.columns]
+
+    @property
+    def dims(self) -> int:
+        """D."""
+        return sum(column.dims for column in self.columns)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes a frame."""
+        return sum(column.dims * column.itemsize for column in self.columns)
+
+    def as_json(self) -> list[list[object]]:
+        """Return the layout JSON-ready."""
+        return [[column.name, list(column.shape), column.dtype] for column in self.columns]
+
+
+def plan_columns(meta: DatasetMetadata, schema: pa.Schema) -> Layout:
+    """Return the features of info.json that the data holds as numbers, then the index columns.
+
+    Args:
+        meta: The dataset.
+        schema: Of one of its data files.
+    """
+    declared = [name for name, feature in meta.features.items() if not feature.is_camera]
+    wanted = dict.fromkeys([*declared, *INDEX_COLUMNS])
+    columns = []
+    for name in wanted:
+        if name not in schema.names:
+            continue
+        shape = meta.features[name].shape if name in meta.features else ()
+        column = _column(name, schema.field(name).type, shape)
+        if column is not None:
+            columns.append(column)
+    return Layout(tuple(columns))
+
+
+def missing_columns(meta: DatasetMetadata, schema: pa.Schema) -> list[str]:
+    """Return the numeric features that info.json declares and the data lacks.
+
+    Index columns and `next.*` are left out: many published datasets do without them.
+    """
+    numeric = [
+        name
+        for name, feature in meta.features.items()
+        if not feature.is_camera and feature.dtype not in ("string", "language")
+    ]
+    return [
+        name
+        for name in numeric
+        if name not in schema.names and name not in INDEX_COLUMNS and not name.startswith("next.")
+    ]
+
+
+def _column(name: str, kind: pa.DataType, shape: Sequence[int]) -> Column | None:
+    width: int | None = 1
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or _is_fixed(kind):
+        width = width * kind.list_size if _is_fixed(kind) and width is not None else None
+        kind = kind.value_type
+    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    if not numeric or pa.types.is_float16(kind):
+        return None
+    declared = int(np.prod(shape)) if shape else None
+    dims = width if width is not None else declared
+    # A list column says nothing about its width, and info.json may be silent: the data decides.
+    known = tuple(shape) if shape and declared == dims else (dims if dims is not None else -1,)
+    dtype = "bool" if pa.types.is_boolean(kind) else np.dtype(kind.to_pandas_dtype()).name
+    return Column(name, known, dtype)
+
+
+def _is_fixed(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_list(kind))

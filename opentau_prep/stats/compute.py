@@ -1,0 +1,74 @@
+"""The verb behind `stats`: every dataset's LeRobot stats, made, completed, or left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from opentau_prep.artifacts import Rank
+from opentau_prep.artifacts.atomic import is_writable
+from opentau_prep.artifacts.rank import main_rank_notices, wait_for
+from opentau_prep.artifacts.store import heal
+from opentau_prep.engine import Failure
+from opentau_prep.stats.dataset import DatasetWork
+from opentau_prep.stats.delta_compute import prepare_delta
+from opentau_prep.stats.options import RunOptions, StatsOptions
+from opentau_prep.stats.report import StatsReport, StatsResult
+
+if TYPE_CHECKING:
+    from opentau_prep.context import RunContext
+    from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
+
+__all__ = ["prepare_stats"]
+
+COMMAND = "stats"
+
+
+def prepare_stats(
+    resolved: ResolvedMixture, context: RunContext, options: StatsOptions | None = None
+) -> StatsReport:
+    """Compute the stats of every dataset of a mixture, or say that they are up to date.
+
+    Args:
+        resolved: The mixture. Stats are of whole datasets, whatever episodes an entry selects.
+        context: How to run.
+        options: What to compute.
+
+    Returns:
+        The report; the same values on every rank.
+
+    Raises:
+        PrepError: A dataset failed and `context.keep_going` is off.
+    """
+    options = options or StatsOptions()
+    rank = context.rank or Rank.detect()
+    jobs = distinct_roots(resolved.entries)
+    run = RunOptions.of(context, rank, options, jobs=len(jobs))
+    with main_rank_notices(rank):
+        names = [entry.name for entry in jobs]
+        results = context.map(COMMAND, partial(_prepare_one, run=run), jobs, names)
+        done = [r for r in results if isinstance(r, StatsResult)]
+        failures = [r for r in results if isinstance(r, Failure)]
+        delta, failed = prepare_delta(resolved, context, run)
+        return StatsReport(done, [*failures, *failed], delta)
+
+
+def distinct_roots(entries: Sequence[ResolvedEntry]) -> list[ResolvedEntry]:
+    """Return one entry for each dataset."""
+    kept: dict[str, ResolvedEntry] = {}
+    for entry in entries:
+        kept.setdefault(entry.meta.root, entry)
+    return list(kept.values())
+
+
+def _prepare_one(entry: ResolvedEntry, *, run: RunOptions) -> StatsResult:
+    work = DatasetWork(entry, run)
+    folder = work.place.path.parent
+    if not run.rank.is_main and not run.dry_run and (work.place.chosen or is_writable(folder)):
+        return wait_for(work.finished, what=str(work.place.path))
+    if run.rank.is_main and not run.dry_run:
+        for place in (work.place, *(target.place for target in work.targets)):
+            heal(place)
+    found = None if run.force else work.finished()
+    return found if found is not None else work.run()

@@ -1,0 +1,316 @@
+"""One dataset's stats: what is there, what has to be read, and what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from opentau_prep.artifacts import Recipe, dataset_place, publish
+from opentau_prep.artifacts.fingerprint import hash_files
+from opentau_prep.artifacts.provenance import sha256_of
+from opentau_prep.artifacts.store import Inspection, State, inspect
+from opentau_prep.errors import DataError
+from opentau_prep.frames.columns import to_matrix
+from opentau_prep.frames.rows import DataPart, data_parts
+from opentau_prep.metadata.inputs import describe_inputs
+from opentau_prep.stats.columns import Column, Layout, missing_columns, plan_columns
+from opentau_prep.stats.compare import sketch_bracket
+from opentau_prep.stats.findings import frame_findings
+from opentau_prep.stats.growth import Growth, grown, line_hashes
+from opentau_prep.stats.quantiles import quantile_name
+from opentau_prep.stats.report import FileResult, StatsResult
+from opentau_prep.stats.scan import Scan, scan_parts
+from opentau_prep.stats.stack import Stacked, stack_episodes, stack_whole, unstack
+from opentau_prep.stats.state import StatsState, Verdict
+from opentau_prep.stats.targets import Computed, Target, dataset_targets, settle
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from opentau_prep.metadata.resolve import ResolvedEntry
+    from opentau_prep.stats.options import RunOptions
+
+__all__ = ["DatasetWork"]
+
+COMMAND = "stats"
+
+
+class DatasetWork:
+    """The work on one dataset.
+
+    Args:
+        entry: Any entry of it.
+        run: How to run.
+    """
+
+    def __init__(self, entry: ResolvedEntry, run: RunOptions) -> None:
+        self.entry, self.run_options = entry, run
+        self.meta = entry.meta
+        self.q = run.stats.q
+        name, elsewhere = entry.artifact_name, run.artifact_root
+        self.place = dataset_place(
+            "quantile_sketch", Path(self.meta.root), dataset=name, artifact_root=elsewhere
+        )
+        self.targets = dataset_targets(self.meta, name, elsewhere)
+        if not len(self.meta.episodes):
+            raise DataError("the dataset has no episodes", where=self.meta.root)
+
+    def finished(self) -> StatsResult | None:
+        """Return the result of an earlier run when nothing has changed since; reads no frames."""
+        found, state = self._inspected_state()
+        if state is None or not found.fresh:
+            return None
+        recipe = self._recipe(state.method)
+        files = []
+        for target in self.targets:
+            here = inspect(target.place, recipe)
+            verdict = state.verdicts.get(target.name)
+            if here.fresh:
+                files.append(FileResult(target.name, here.path, "up to date"))
+            elif verdict is not None and verdict.sha256 == sha256_of(here.content or b""):
+                differences = verdict.differences
+                files.append(FileResult(target.name, here.path, "differs", differences))
+            else:
+                return None
+        return self._result(state, [*files, self._sketch_file("up to date")], files_read=0)
+
+    def run(self) -> StatsResult:
+        """Read what has to be read, and write what may be written."""
+        growth = None if self.run_options.force else self._growth()
+        pass_ = self._all() if growth is None else self._grown(growth)
+        recipe = self._recipe(pass_.state.method, pass_.left_out)
+        settled = [self._settle(target, pass_, recipe) for target in self.targets]
+        verdicts = {t.name: v for t, (_, v) in zip(self.targets, settled, strict=True) if v}
+        state = pass_.with_outcome(self._lines(verdicts), verdicts)
+        # Last, so that its presence says that all the others are as they should be.
+        outcome = publish(
+            self.place,
+            state.to_bytes(),
+            recipe,
+            force=self.run_options.force,
+            dry_run=self.run_options.dry_run,
+        )
+        status = "up to date" if outcome.status == "adopted" else outcome.status
+        files = [*(file for file, _ in settled), self._sketch_file(status)]
+        return self._result(state, files, files_read=pass_.files_read)
+
+    def _recipe(self, method: str, left_out: tuple[int, ...] = ()) -> Recipe:
+        parameters: dict[str, Any] = {
+            "quantiles": list(self.q),
+            "quantile_method": method,
+            "episode_quantiles": self.run_options.stats.episode_quantiles,
+        }
+        if left_out:
+            parameters["left_out_episodes"] = list(left_out)
+        return Recipe(COMMAND, inputs=self._inputs, parameters=parameters)
+
+    @cached_property
+    def _inputs(self) -> dict[str, Any]:
+        return describe_inputs(self.meta)
+
+    @cached_property
+    def _files(self) -> dict[str, str]:
+        hashes = hash_files(Path(self.meta.root), list(dict.fromkeys(self.meta.data_paths)))
+        return {rel: digest[:12] for rel, digest in hashes.items()}
+
+    def _inspected_state(self) -> tuple[Inspection, StatsState | None]:
+        found = inspect(self.place, self._recipe("exact"))
+        provenance = found.provenance
+        method = None if provenance is None else provenance.parameters.get("quantile_method")
+        if method is not None and method != "exact":
+            found = inspect(self.place, self._recipe(str(method)))
+        if found.content is None or found.state not in (State.FRESH, State.STALE):
+            return found, None
+        return found, StatsState.from_bytes(found.content, str(found.path))
+
+    def _growth(self) -> Growth | None:
+        if self.run_options.stats.episode_quantiles == "dataset":
+            return None  # every row holds the quantiles of the whole, so every row changes
+        _, state = self._inspected_state()
+        if state is None:
+            return None
+        recipe = self._recipe(state.method)
+        inspected = {target.name: inspect(target.place, recipe) for target in self.targets}
+        return grown(self.meta, state, self._files, self.targets, inspected)
+
+    def _all(self) -> _Pass:
+        """Read every file."""
+        parts = data_parts(self.meta)
+        layout, missing = self._layout(parts)
+        exact = layout.row_bytes * self.meta.episodes.total_frames
+        method = "exact" if exact <= self.run_options.stats.memory_budget else "sketch"
+        scan = self._scan(parts, layout, exact=method == "exact")
+        if scan.moments is None or scan.sketch is None:
+            error = scan.faults[0].error if scan.faults else None
+            raise error or DataError("no episode has frames", where=self.meta.root)
+        quantiles = scan.sketch.quantiles(self.q) if scan.quantiles is None else scan.quantiles
+        findings = frame_findings(
+            self.meta.root,
+            layout,
+            scan.moments,
+            faults=scan.faults,
+            empty=scan.empty,
+            missing=missing,
+        )
+        digests = zip(scan.episodes.episode_index.tolist(), scan.episodes.digests, strict=True)
+        state = StatsState(
+            layout,
+            int(scan.episodes.frames.sum()),
+            scan.moments,
+            quantiles,
+            method,
+            scan.sketch,
+            self._files,
+            dict(digests),
+            findings=findings,
+        )
+        return _Pass(state, scan, len(parts))
+
+    def _grown(self, growth: Growth) -> _Pass:
+        """Read only what is new, after making sure that changed files hold the old episodes."""
+        state, layout = growth.state, growth.state.layout
+        old = self._scan(growth.changed, layout, exact=False)
+        known = zip(old.episodes.episode_index.tolist(), old.episodes.digests, strict=True)
+        if any(state.digests.get(e) != digest for e, digest in known) or old.faults or old.empty:
+            return self._all()
+        scan = self._scan(growth.new, layout, exact=False)
+        if scan.faults or scan.empty:
+            return self._all()
+        read = len({part.rel for part in (*growth.changed, *growth.new)})
+        return _Pass(growth.merged(scan, self._files, self.q, self.meta.root), scan, read)
+
+    def _scan(self, parts: list[DataPart], layout: Layout, *, exact: bool) -> Scan:
+        return scan_parts(
+            self.meta.storage,
+            parts,
+            layout,
+            self.q,
+            exact=exact,
+            keep_going=self.run_options.keep_going,
+            threads=self.run_options.threads,
+        )
+
+    def _layout(self, parts: list[DataPart]) -> tuple[Layout, list[str]]:
+        """Plan the columns from the first file that has all of them, or else the first readable."""
+        best: tuple[Layout, list[str]] | None = None
+        fault: DataError | None = None
+        for part in parts:
+            try:
+                schema = self.meta.storage.open_parquet(part.rel).schema_arrow
+            except DataError as error:
+                if not self.run_options.keep_going:
+                    raise
+                fault = fault or error
+                continue
+            missing = missing_columns(self.meta, schema)
+            if best is None or len(missing) < len(best[1]):
+                best = self._sized(plan_columns(self.meta, schema), part, schema), missing
+            if not best[1]:
+                break
+        if best is None:
+            raise fault or DataError("the dataset has no data files", where=self.meta.root)
+        if not best[0].columns:
+            raise DataError("the data has no numeric column", where=self.meta.root)
+        return best
+
+    def _sized(self, layout: Layout, part: DataPart, schema: pa.Schema) -> Layout:
+        """Look up the width of list columns that neither their type nor info.json tells."""
+        del schema
+        columns = []
+        for column in layout.columns:
+            if column.dims < 0:
+                table = self.meta.storage.read_table(part.rel, [column.name])
+                where = f"{self.meta.root}/{part.rel}, column {column.name}"
+                width = to_matrix(table.column(0), where).shape[1]
+                columns.append(Column(column.name, (width,), column.dtype))
+            else:
+                columns.append(column)
+        return Layout(tuple(columns))
+
+    def _settle(
+        self, target: Target, pass_: _Pass, recipe: Recipe
+    ) -> tuple[FileResult, Verdict | None]:
+        found = inspect(target.place, recipe)
+        options = self.run_options
+        computed = self._computed(pass_)
+        return settle(target, found, computed, recipe, force=options.force, dry_run=options.dry_run)
+
+    def _computed(self, pass_: _Pass) -> Computed:
+        state = pass_.state
+        whole = self._whole(state)
+        stacked = stack_episodes(state.layout, pass_.scan.episodes, self.q)
+        if self.run_options.stats.episode_quantiles == "dataset":
+            stacked = _with_whole_quantiles(stacked, whole, [quantile_name(q) for q in self.q])
+        names = {quantile_name(q): q for q in self.q}
+        bracket = sketch_bracket(state.sketch, state.layout, names)
+        return Computed(
+            state.layout,
+            whole,
+            stacked,
+            pass_.scan.episodes.episode_index.tolist(),
+            state.sketch,
+            bracket if state.method == "sketch" else lambda feature, stat: None,
+        )
+
+    def _whole(self, state: StatsState) -> Stacked:
+        return stack_whole(state.layout, state.moments, state.quantiles, self.q, state.frames)
+
+    def _lines(self, verdicts: Mapping[str, Verdict]) -> dict[int, str]:
+        """Return the hash of each episode's line, for telling later which are unchanged."""
+        for target in self.targets:
+            if target.kind == "lines" and target.name not in verdicts:
+                path = target.place.path
+                if path.is_file():
+                    return line_hashes(path.read_bytes(), str(path))
+        return {}
+
+    def _sketch_file(self, status: str) -> FileResult:
+        return FileResult("meta/quantile_sketch.json", self.place.path, status)
+
+    def _result(
+        self, state: StatsState, files: list[FileResult], *, files_read: int
+    ) -> StatsResult:
+        return StatsResult(
+            self.entry.name,
+            self.meta.root,
+            self.meta.version,
+            tuple(files),
+            state.layout,
+            state.frames,
+            len(state.digests),
+            unstack(self._whole(state)),
+            state.method,
+            files_read,
+            state.findings,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """What was read, and the state after it."""
+
+    state: StatsState
+    scan: Scan
+    files_read: int
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        return tuple(e for fault in self.scan.faults for e in fault.episodes)
+
+    def with_outcome(self, lines: Mapping[int, str], verdicts: Mapping[str, Verdict]) -> StatsState:
+        return replace(self.state, lines=lines, verdicts=verdicts)
+
+
+def _with_whole_quantiles(stacked: Stacked, whole: Stacked, names: list[str]) -> Stacked:
+    return {
+        feature: {
+            stat: np.broadcast_to(whole[feature][stat], values.shape) if stat in names else values
+            for stat, values in stats.items()
+        }
+        for feature, stats in stacked.items()
+    }

@@ -1,0 +1,93 @@
+"""What was wrong with a dataset's frames, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from opentau_prep.stats.columns import Layout
+from opentau_prep.stats.moments import Moments
+from opentau_prep.stats.scan import PartFault
+
+__all__ = ["Finding", "frame_findings"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        code: `non_finite`, `no_finite_value`, `unreadable_file`, `missing_column`, `empty_episode`.
+        message: In words.
+        where: The file, or the dataset's root.
+        feature: The feature, when it is about one.
+        dims: Its dims.
+        episodes: The episodes.
+    """
+
+    code: str
+    message: str
+    where: str
+    feature: str | None = None
+    dims: tuple[int, ...] = ()
+    episodes: tuple[int, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the finding JSON-ready."""
+        return {**asdict(self), "dims": list(self.dims), "episodes": list(self.episodes)}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Finding:
+        """Rebuild what `as_json` gave."""
+        tuples = {name: tuple(record[name]) for name in ("dims", "episodes")}
+        return cls(**{**record, **tuples})
+
+
+def frame_findings(
+    root: str,
+    layout: Layout,
+    moments: Moments,
+    *,
+    faults: Sequence[PartFault] = (),
+    empty: Sequence[int] = (),
+    missing: Sequence[str] = (),
+) -> tuple[Finding, ...]:
+    """Return what is wrong with the frames, file by file and feature by feature."""
+    found = [
+        Finding("unreadable_file", str(f.error), f"{root}/{f.rel}", episodes=f.episodes)
+        for f in faults
+    ]
+    if empty:
+        named = ", ".join(map(str, empty[:10])) + (" ..." if len(empty) > 10 else "")
+        message = f"{len(empty):,} episodes have no frames: {named}"
+        found.append(Finding("empty_episode", message, root, episodes=tuple(empty)))
+    found += [
+        Finding("missing_column", f"info.json declares {name!r}, the data lacks it", root, name)
+        for name in missing
+    ]
+    for name, where in layout.slices.items():
+        found += _non_finite(root, name, moments[where])
+    return tuple(found)
+
+
+def _non_finite(root: str, feature: str, moments: Moments) -> list[Finding]:
+    bad = np.flatnonzero(moments.non_finite)
+    if not len(bad):
+        return []
+    counts = {
+        "NaN": int(moments.nan.sum()),
+        "+Inf": int(moments.pos_inf.sum()),
+        "-Inf": int(moments.neg_inf.sum()),
+    }
+    told = ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if n)
+    dims = tuple(bad.tolist())
+    message = f"{feature}: {told} in {len(dims)} dims; stats are over the finite values"
+    found = [Finding("non_finite", message, root, feature, dims)]
+    none = tuple(np.flatnonzero(moments.count == 0).tolist())
+    if none:
+        message = f"{feature}: no finite value at all in dims {list(none)}"
+        found.append(Finding("no_finite_value", message, root, feature, none))
+    return found

@@ -1,0 +1,114 @@
+"""A dataset that only grew since its stats were made: what is new, and how it is added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from opentau_prep.artifacts.provenance import sha256_of
+from opentau_prep.artifacts.store import Inspection, State
+from opentau_prep.errors import MetadataError
+from opentau_prep.frames.rows import DataPart, data_parts
+from opentau_prep.stats.documents import LinesDocument
+from opentau_prep.stats.findings import frame_findings
+from opentau_prep.stats.scan import Scan
+from opentau_prep.stats.state import StatsState
+from opentau_prep.stats.targets import OURS, Target
+
+if TYPE_CHECKING:
+    from opentau_prep.metadata.dataset import DatasetMetadata
+
+__all__ = ["Growth", "grown", "line_hashes"]
+
+
+@dataclass(frozen=True, eq=False)
+class Growth:
+    """What is new.
+
+    Attributes:
+        state: As it was.
+        changed: Files that changed, with their old episodes, which have to be as they were.
+        new: Files with new episodes, and those.
+    """
+
+    state: StatsState
+    changed: list[DataPart]
+    new: list[DataPart]
+
+    def merged(
+        self, scan: Scan, files: Mapping[str, str], q: Sequence[float], root: str
+    ) -> StatsState:
+        """Return the state with the new episodes; its quantiles then come from the sketch."""
+        state = self.state
+        if scan.moments is None or scan.sketch is None:
+            return replace(state, files=files)
+        moments = state.moments.merge(scan.moments)
+        sketch = state.sketch.merge(scan.sketch)
+        digests = zip(scan.episodes.episode_index.tolist(), scan.episodes.digests, strict=True)
+        return replace(
+            state,
+            frames=state.frames + int(scan.episodes.frames.sum()),
+            moments=moments,
+            sketch=sketch,
+            quantiles=sketch.quantiles(q),
+            method="sketch",
+            files=files,
+            digests={**state.digests, **dict(digests)},
+            findings=frame_findings(root, state.layout, moments),
+        )
+
+
+def grown(
+    meta: DatasetMetadata,
+    state: StatsState,
+    files: Mapping[str, str],
+    targets: Sequence[Target],
+    inspected: Mapping[str, Inspection],
+) -> Growth | None:
+    """Return what was added since, or None when everything has to be read again.
+
+    That is so when an episode is gone, a file that was left alone differs, something was wrong with
+    the frames, or rows of old episodes were edited.
+    """
+    episodes = meta.episodes.episode_index.tolist()
+    gone = set(state.digests) - set(episodes)
+    bad = any(finding.code != "non_finite" for finding in state.findings)
+    if gone or bad or state.verdicts:
+        return None
+    new = [episode for episode in episodes if episode not in state.digests]
+    if not all(_old_rows_stand(t, inspected[t.name], state) for t in targets):
+        return None
+    changed_files = {rel for rel, digest in files.items() if state.files.get(rel) != digest}
+    old = [e for e, rel in zip(episodes, meta.data_paths, strict=True) if rel in changed_files]
+    old = [episode for episode in old if episode in state.digests]
+    return Growth(state, _parts(meta, old), _parts(meta, new))
+
+
+def line_hashes(content: bytes, where: str) -> dict[int, str]:
+    """Return episode -> hash of its line."""
+    lines = [line for line in content.split(b"\n") if line.strip()]
+    document = LinesDocument(content, where)
+    return {e: sha256_of(x)[:12] for e, x in zip(document.episodes, lines, strict=True)}
+
+
+def _parts(meta: DatasetMetadata, episodes: list[int]) -> list[DataPart]:
+    return data_parts(meta, episodes) if episodes else []
+
+
+def _old_rows_stand(target: Target, found: Inspection, state: StatsState) -> bool:
+    """Tell whether a file's rows of old episodes are as they were left."""
+    if target.kind == "whole" or found.state in OURS:
+        return found.content is not None
+    if found.content is None or found.state is State.MISSING:
+        return False
+    try:
+        document = target.document(found.content, str(found.path))
+        if target.kind == "table":
+            return not set(document.episodes) & set(state.digests)
+        now = line_hashes(found.content, str(found.path))
+    except MetadataError:
+        return False
+    return all(now.get(episode) == digest for episode, digest in state.lines.items()) and set(
+        state.digests
+    ) <= set(state.lines)

@@ -1,0 +1,324 @@
+"""The verb behind `stats --format openpi`: one norm_stats.json for each folder of parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opentau_prep.artifacts import Rank, Recipe, dataset_place, publish
+from opentau_prep.artifacts.atomic import is_writable
+from opentau_prep.artifacts.fingerprint import file_inputs
+from opentau_prep.artifacts.jsonio import dump_foreign
+from opentau_prep.artifacts.place import Place, file_place
+from opentau_prep.artifacts.rank import main_rank_notices, wait_for
+from opentau_prep.artifacts.store import OverwriteRefusedError, inspect
+from opentau_prep.engine import Failure
+from opentau_prep.errors import ConfigError, DataError
+from opentau_prep.frames.columns import check_columns, to_matrix
+from opentau_prep.metadata.features import default_columns
+from opentau_prep.stats.findings import Finding
+from opentau_prep.stats.openpi import OpenpiAccumulator, norm_stats_record, prepared_dtype
+from opentau_prep.stats.openpi_report import OpenpiReport, OpenpiResult, norm_stats_differences
+from opentau_prep.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    from opentau_prep.context import RunContext
+
+__all__ = ["OpenpiJob", "openpi_files", "prepare_openpi"]
+
+KEYS = ("state", "actions")
+Matrix = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class OpenpiJob:
+    """One norm_stats.json.
+
+    Attributes:
+        name: The dataset's name.
+        root: The folder of parquet files; a `meta/` in it is not looked at.
+        columns: `state` and `actions` -> column; None takes those that the files have.
+        action_dim: Width that vectors are padded or cut to; None keeps them.
+        max_frames: How many frames to take at most.
+        clip_abnormal: Whether values outside [-pi, pi] become 0.
+        numpy1_edges: Whether quantiles of float32 data are as under NumPy 1.
+        out: The file to write; None means `meta/norm_stats.json` below the root.
+    """
+
+    name: str
+    root: str
+    columns: Mapping[str, str] | None = None
+    action_dim: int | None = None
+    max_frames: int | None = None
+    clip_abnormal: bool = True
+    numpy1_edges: bool = False
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("action_dim", self.action_dim), ("max_frames", self.max_frames)):
+            if value is not None and value < 1:
+                option = name.replace("_", "-")
+                raise ConfigError(f"must be at least 1, found {value}", where=f"--{option}")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What decides the numbers, JSON-ready."""
+        return {
+            "columns": None if self.columns is None else dict(self.columns),
+            "action_dim": self.action_dim,
+            "max_frames": self.max_frames,
+            "clip_abnormal": self.clip_abnormal,
+            "numpy1_edges": self.numpy1_edges,
+        }
+
+
+@dataclass(eq=False)
+class _Pass:
+    """What was read so far."""
+
+    runs: dict[str, OpenpiAccumulator] = field(default_factory=dict)
+    dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
+    frames: int = 0
+    processed: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+class _WiderDtypeError(Exception):
+    """A file is float64 after float32 ones: everything has to be run in float64."""
+
+
+def prepare_openpi(jobs: Sequence[OpenpiJob], context: RunContext) -> OpenpiReport:
+    """Compute openpi's norm stats of each folder, or say that they are up to date.
+
+    Args:
+        jobs: What to compute; jobs with an `out` must have different ones.
+        context: How to run.
+
+    Returns:
+        The report; the same values on every rank.
+
+    Raises:
+        PrepError: A folder failed and `context.keep_going` is off; with it, files that cannot be
+            used are findings.
+    """
+    outs = [job.out for job in jobs if job.out is not None]
+    if len(set(outs)) < len(outs):
+        raise ConfigError("one --out for several datasets", hint="Run them one by one.")
+    rank = context.rank or Rank.detect()
+    threads = 2 if context.workers != 1 and len(jobs) == 1 else 1
+    run = _Run(
+        rank, context.force, context.dry_run, context.keep_going, context.artifact_root, threads
+    )
+    with main_rank_notices(rank):
+        names = [job.name for job in jobs]
+        results = context.map("openpi stats", partial(_prepare_one, run=run), jobs, names)
+    return OpenpiReport(
+        [r for r in results if isinstance(r, OpenpiResult)],
+        [r for r in results if isinstance(r, Failure)],
+    )
+
+
+def openpi_files(storage: Storage) -> list[str]:
+    """Return a folder's parquet files in openpi's order, without those in a `meta` folder."""
+    found = [PurePosixPath(rel) for rel in storage.list_files(".", ".parquet")]
+    return [str(path) for path in sorted(found) if "meta" not in path.parts[:-1]]
+
+
+@dataclass(frozen=True)
+class _Run:
+    rank: Rank
+    force: bool
+    dry_run: bool
+    keep_going: bool
+    artifact_root: Path | None
+    threads: int
+
+
+def _prepare_one(job: OpenpiJob, *, run: _Run) -> OpenpiResult:
+    storage = open_storage(job.root)
+    files = openpi_files(storage)
+    if not files:
+        raise DataError("holds no parquet file", where=job.root, hint="Check --base-dir.")
+    place = _place(job, run)
+    inputs = {"data": file_inputs(Path(job.root), files, opened=storage.count_open)}
+    recipe = Recipe("stats", inputs=inputs, parameters=job.parameters)
+    found = inspect(place, recipe)
+    if found.content is not None and found.fresh and not run.force:
+        return _result(job, place, found.content, len(files))
+    if not run.rank.is_main and not run.dry_run and (place.chosen or is_writable(place.root)):
+        content = wait_for(partial(_finished, place, recipe), what=str(place.path))
+        return _result(job, place, content, len(files))
+    done = _compute(job, storage, files, run)
+    stats = {key: each.finish() for key, each in done.runs.items()}
+    content = dump_foreign(norm_stats_record(stats), where=str(place.path))
+    if done.findings:
+        # On record, so that a file that leaves something out never counts as fresh.
+        parameters = {**job.parameters, "left_out": [f.message for f in done.findings]}
+        recipe = replace(recipe, parameters=parameters)
+    return _published(job, place, recipe, _Made(content, done, len(files)), run)
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    content: bytes
+    done: _Pass
+    files_found: int
+
+
+def _finished(place: Place, recipe: Recipe) -> bytes | None:
+    """On another rank: the file, once the main rank has made it."""
+    found = inspect(place, recipe)
+    partial_ = found.provenance is not None and "left_out" in found.provenance.parameters
+    return found.content if found.fresh or partial_ else None
+
+
+def _published(
+    job: OpenpiJob, place: Place, recipe: Recipe, made: _Made, run: _Run
+) -> OpenpiResult:
+    try:
+        outcome = publish(place, made.content, recipe, force=run.force, dry_run=run.dry_run)
+    except OverwriteRefusedError as refused:
+        old = refused.inspection.content or b""
+        differences = norm_stats_differences(old, made.content)
+        base = _result(job, place, made.content, made.files_found)
+        status = "differs" if differences else "up to date"
+        result = replace(base, status=status, differences=differences)
+    else:
+        status = "up to date" if outcome.status == "adopted" else outcome.status
+        base = _result(job, place, made.content, made.files_found)
+        result = replace(base, status=status, backup=outcome.backup)
+    return replace(
+        result,
+        files_processed=made.done.processed,
+        frames=made.done.frames,
+        findings=tuple(made.done.findings),
+    )
+
+
+def _result(job: OpenpiJob, place: Place, content: bytes, files_found: int) -> OpenpiResult:
+    return OpenpiResult(job.name, job.root, "up to date", place.path, content, files_found, 0, None)
+
+
+def _place(job: OpenpiJob, run: _Run) -> Place:
+    if job.out is not None:
+        return file_place("norm_stats", job.out)
+    return dataset_place(
+        "norm_stats", Path(job.root), dataset=job.name, artifact_root=run.artifact_root
+    )
+
+
+def _compute(job: OpenpiJob, storage: Storage, files: list[str], run: _Run) -> _Pass:
+    try:
+        return _one_pass(job, storage, files, run, widest=False)
+    except _WiderDtypeError:
+        return _one_pass(job, storage, files, run, widest=True)
+
+
+def _one_pass(
+    job: OpenpiJob, storage: Storage, files: list[str], run: _Run, *, widest: bool
+) -> _Pass:
+    done = _Pass()
+    for rel, found in _read_ahead(job, storage, files, run.threads):
+        if job.max_frames is not None and done.frames >= job.max_frames:
+            break
+        try:
+            if isinstance(found, DataError):
+                raise found
+            _take(job, done, found, f"{storage.url}/{rel}", widest=widest)
+        except DataError as error:
+            if not run.keep_going:
+                raise
+            where = f"{storage.url}/{rel}"
+            done.findings.append(Finding("unreadable_file", str(error), where))
+    if not done.frames:
+        first = done.findings[0].message if done.findings else "no file has a frame"
+        raise DataError(f"nothing to compute stats of: {first}", where=job.root)
+    for key, each in done.runs.items():
+        if each.dropped is not None and each.dropped.any():
+            done.findings.append(_dropped(job, key, each.dropped))
+    return done
+
+
+def _dropped(job: OpenpiJob, key: str, dropped: NDArray[np.int64]) -> Finding:
+    dims = tuple(np.flatnonzero(dropped).tolist())
+    message = f"{key}: {int(dropped.sum()):,} values are not finite; their frames were left out"
+    return Finding("non_finite", message, job.root, key, dims)
+
+
+def _read_ahead(
+    job: OpenpiJob, storage: Storage, files: list[str], threads: int
+) -> Iterator[tuple[str, dict[str, Matrix] | DataError]]:
+    """Yield each file's columns in order; with two threads the next file is read meanwhile."""
+
+    def read(rel: str) -> dict[str, Matrix] | DataError:
+        try:
+            return _read(job, storage, rel)
+        except DataError as error:
+            return error
+
+    if threads <= 1:
+        yield from ((rel, read(rel)) for rel in files)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(read, files[0])
+        for rel, after in zip(files, [*files[1:], None], strict=True):
+            found = ahead.result()
+            if after is not None:
+                ahead = pool.submit(read, after)
+            yield rel, found
+
+
+def _read(job: OpenpiJob, storage: Storage, rel: str) -> dict[str, Matrix]:
+    where = f"{storage.url}/{rel}"
+    file = storage.open_parquet(rel)
+    present = file.schema_arrow.names
+    columns = dict(job.columns) if job.columns is not None else default_columns(present)
+    missing = [key for key in KEYS if key not in columns]
+    if missing:
+        raise DataError(
+            f"has no column for {' and '.join(missing)} (columns: {', '.join(present)})",
+            where=where,
+            hint="Name them under `columns` in a config, or in data_features_name_mapping.",
+        )
+    names = [columns[key] for key in KEYS]
+    check_columns(names, present, where)
+    table = storage.read_table(rel, names, file=file)
+    return {
+        key: to_matrix(table.column(columns[key]), f"{where}, column {columns[key]}")
+        for key in KEYS
+    }
+
+
+def _take(
+    job: OpenpiJob, done: _Pass, found: dict[str, Matrix], where: str, *, widest: bool
+) -> None:
+    limit = None if job.max_frames is None else job.max_frames - done.frames
+    rows = {key: matrix[:limit] for key, matrix in found.items()}
+    for key, matrix in rows.items():
+        dtype = prepared_dtype(matrix.shape[1], matrix.dtype, job.action_dim)
+        if key not in done.runs:
+            done.dtypes[key] = np.dtype(np.float64) if widest else dtype
+            done.runs[key] = OpenpiAccumulator(
+                dtype=done.dtypes[key],
+                action_dim=job.action_dim,
+                clip_abnormal=job.clip_abnormal,
+                numpy1_edges=job.numpy1_edges,
+            )
+        elif dtype != done.dtypes[key] and dtype == np.float64:
+            raise _WiderDtypeError
+        width = done.runs[key].width
+        if width is not None and width != matrix.shape[1]:
+            raise DataError(
+                f"{key} is {matrix.shape[1]} wide, {width} in the files before", where=where
+            )
+    for key, matrix in rows.items():
+        done.runs[key].update(matrix)
+    done.frames += len(rows["state"])
+    done.processed += 1

@@ -1,0 +1,84 @@
+"""What to compute, and what a worker needs to know of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from opentau_prep.artifacts.rank import Rank
+from opentau_prep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from opentau_prep.context import RunContext
+
+__all__ = ["DEFAULT_QUANTILES", "MEMORY_BUDGET", "RunOptions", "StatsOptions"]
+
+DEFAULT_QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
+MEMORY_BUDGET = 128 << 20
+DEFAULT_CHUNK_SIZE = 50
+
+
+@dataclass(frozen=True)
+class StatsOptions:
+    """What to compute.
+
+    Attributes:
+        quantiles: Fractions beside q01, q10, q50, q90 and q99.
+        episode_quantiles: What stands as quantiles in each episode's row: the episode's own
+            (`episode`), or the whole dataset's (`dataset`), so that trainers that average the rows
+            get the right number.
+        memory_budget: Bytes of numeric columns up to which whole-dataset quantiles are exact; of a
+            larger dataset they come from the sketch.
+        chunk_size: Steps a chunk, for delta actions.
+    """
+
+    quantiles: tuple[float, ...] = ()
+    episode_quantiles: Literal["episode", "dataset"] = "episode"
+    memory_budget: int = MEMORY_BUDGET
+    chunk_size: int = DEFAULT_CHUNK_SIZE
+
+    def __post_init__(self) -> None:
+        for fraction in self.quantiles:
+            if not 0 <= fraction <= 1:
+                raise ConfigError(
+                    f"a quantile must be a fraction between 0 and 1, found {fraction}",
+                    where="--quantile",
+                    hint="For the 99.9 % quantile, say 0.999.",
+                )
+        if self.chunk_size < 1:
+            raise ConfigError(f"must be at least 1, found {self.chunk_size}", where="--chunk-size")
+
+    @property
+    def q(self) -> tuple[float, ...]:
+        """All fractions, sorted."""
+        return tuple(sorted({*DEFAULT_QUANTILES, *self.quantiles}))
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a worker needs of the run, without the parts that do not travel between processes."""
+
+    stats: StatsOptions
+    rank: Rank
+    force: bool
+    dry_run: bool
+    keep_going: bool
+    artifact_root: Path | None
+    threads: int
+
+    @classmethod
+    def of(cls, context: RunContext, rank: Rank, options: StatsOptions, *, jobs: int) -> RunOptions:
+        """Return the options of a run over `jobs` datasets: threads where there is only one."""
+        from opentau_prep.engine.local import default_workers
+
+        threads = (context.workers or default_workers()) if jobs <= 1 else 1
+        return cls(
+            options,
+            rank,
+            context.force,
+            context.dry_run,
+            context.keep_going,
+            context.artifact_root,
+            threads,
+        )

@@ -1,0 +1,196 @@
+"""What `stats` has to report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from opentau_prep.metadata.records import Stats
+from opentau_prep.stats.columns import Layout
+from opentau_prep.stats.compare import Difference
+from opentau_prep.stats.findings import Finding
+
+if TYPE_CHECKING:
+    from opentau_prep.engine import Failure
+
+__all__ = ["DeltaResult", "FileResult", "StatsReport", "StatsResult"]
+
+# The statuses of a dataset's files, what needs attention first.
+_ORDER = (
+    "differs",
+    "no finite value",
+    "not persisted",
+    "would write",
+    "written",
+    "extended",
+    "up to date",
+)
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one file.
+
+    Attributes:
+        name: The file, relative to the dataset.
+        path: Where it is, or would be.
+        status: `written`, `extended` (only what was missing was added), `up to date`, `differs`
+            (left alone: it holds other numbers), `no finite value` (nothing to write for some
+            dim), `would write` or `not persisted`.
+        differences: Its real differences from the frames.
+        added: What it lacked.
+        biggest: The largest change of a number against the file that was there.
+        backup: Where the file that was there is kept.
+    """
+
+    name: str
+    path: Path
+    status: str
+    differences: tuple[Difference, ...] = ()
+    added: tuple[str, ...] = ()
+    biggest: Difference | None = None
+    backup: Path | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result JSON-ready."""
+        return {
+            "file": self.name,
+            "path": str(self.path),
+            "status": self.status,
+            "differences": [d.as_json() for d in self.differences],
+            "added": list(self.added[:100]),
+            "biggest_change": None if self.biggest is None else self.biggest.as_json(),
+            "backup": None if self.backup is None else str(self.backup),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class StatsResult:
+    """One dataset's stats.
+
+    Attributes:
+        name: The dataset's name in the mixture.
+        root: Its folder.
+        version: `v2.0`, `v2.1` or `v3.0`.
+        files: What became of each file.
+        layout: The features.
+        frames: How many frames the stats are over.
+        episodes: How many episodes.
+        stats: The whole dataset's: feature -> stat -> array.
+        quantiles: `exact` or `sketch`: where whole-dataset quantiles come from.
+        files_read: How many data files were read.
+        findings: What is wrong with the frames.
+    """
+
+    name: str
+    root: str
+    version: str
+    files: tuple[FileResult, ...]
+    layout: Layout
+    frames: int
+    episodes: int
+    stats: Stats
+    quantiles: str
+    files_read: int
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """The status of the file that needs attention most."""
+        found = {file.status for file in self.files}
+        return next((status for status in _ORDER if status in found), "up to date")
+
+    @property
+    def zero_range(self) -> dict[str, list[int]]:
+        """Dims that never change, by feature; index columns left out."""
+        found = {}
+        for column in self.layout.columns:
+            stats = self.stats[column.name]
+            dims = np.flatnonzero(np.ravel(stats["min"] == stats["max"])).tolist()
+            if dims and column.name not in ("task_index", "episode_index"):
+                found[column.name] = dims
+        return found
+
+    @property
+    def biggest(self) -> Difference | None:
+        """The largest change against the files that were there."""
+        found = [file.biggest for file in self.files if file.biggest is not None]
+        return max(found, key=lambda d: d.share, default=None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result JSON-ready."""
+        return {
+            "dataset": self.name,
+            "root": self.root,
+            "version": self.version,
+            "status": self.status,
+            "episodes": self.episodes,
+            "frames": self.frames,
+            "quantiles": self.quantiles,
+            "files_read": self.files_read,
+            "features": {c.name: list(c.shape) for c in self.layout.columns},
+            "zero_range": self.zero_range,
+            "findings": [finding.as_json() for finding in self.findings],
+            "files": [file.as_json() for file in self.files],
+            "stats": self.stats,
+        }
+
+
+@dataclass(frozen=True)
+class DeltaResult:
+    """The delta-action stats of one dataset in one mixture.
+
+    Attributes:
+        name: The dataset's name in the mixture.
+        path: The artifact.
+        status: As in `FileResult`.
+        column: The action column.
+        chunk_size: Steps a chunk.
+        starts: How many chunks.
+        quantiles: `exact` or `sketch`.
+    """
+
+    name: str
+    path: Path
+    status: str
+    column: str
+    chunk_size: int
+    starts: int
+    quantiles: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result JSON-ready."""
+        return {**self.__dict__, "path": str(self.path), "dataset": self.name}
+
+
+@dataclass(frozen=True)
+class StatsReport:
+    """The outcome for all datasets, in mixture order.
+
+    Attributes:
+        results: Of the datasets that worked.
+        failures: Of those that did not.
+        delta: Of entries with delta actions.
+    """
+
+    results: Sequence[StatsResult]
+    failures: Sequence[Failure]
+    delta: Sequence[DeltaResult] = ()
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether a dataset failed, a file differs, or something is wrong with the frames."""
+        left = ("differs", "no finite value")
+        return bool(self.failures) or any(r.findings or r.status in left for r in self.results)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report JSON-ready."""
+        return {
+            "datasets": [result.as_json() for result in self.results],
+            "delta": [result.as_json() for result in self.delta],
+            "failures": [failure.as_json() for failure in self.failures],
+        }

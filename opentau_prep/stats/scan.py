@@ -1,0 +1,292 @@
+"""One pass over a dataset's frames: moments and quantiles an episode, and the whole's quantiles.
+
+Files are taken in order and cut into batches whose bounds depend on the dataset alone. Batches may
+be read side by side; what they give is merged in their order, so that the number of workers never
+changes a bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opentau_prep.errors import DataError, PrepError
+from opentau_prep.frames.read import FrameBlock, read_part
+from opentau_prep.frames.rows import DataPart
+from opentau_prep.stats.columns import Layout
+from opentau_prep.stats.lanes import Lanes, join_lanes, lanes_of
+from opentau_prep.stats.moments import Moments, merge_moments
+from opentau_prep.stats.sketch import QuantileSketch
+
+if TYPE_CHECKING:
+    from opentau_prep.storage import Storage
+
+__all__ = ["BLOCK_BYTES", "EpisodeStats", "PartFault", "Scan", "join_episodes", "scan_parts"]
+
+# What is read, reduced and sketched at a time.
+BLOCK_BYTES = 1 << 24
+_DIGEST_BYTES = 6
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PartFault:
+    """A data file that gave nothing, and why.
+
+    Attributes:
+        rel: The file.
+        episodes: Its episodes.
+        error: What is wrong with it.
+    """
+
+    rel: str
+    episodes: tuple[int, ...]
+    error: PrepError
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeStats:
+    """Stats of E episodes over D dims, side by side as a `Layout` says.
+
+    Attributes:
+        episode_index: (E,) int64.
+        frames: (E,) int64.
+        values: min, max, mean, std -> (E, D) float64, over finite values; NaN where there is none.
+        quantiles: (E, Q, D) float64.
+        digests: A few hex digits an episode that change with its values.
+    """
+
+    episode_index: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    values: dict[str, Floats]
+    quantiles: Floats
+    digests: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.episode_index)
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What a pass over some files has found.
+
+    Attributes:
+        episodes: The episodes' stats, in order of reading.
+        moments: (D,) of all of them together; None when nothing was read.
+        quantiles: (Q, D) exact quantiles of all frames; None when they were sketched only.
+        sketch: All frames' sketch.
+        empty: Episodes without a frame.
+        faults: The files that gave nothing.
+    """
+
+    episodes: EpisodeStats
+    moments: Moments | None
+    quantiles: Floats | None
+    sketch: QuantileSketch | None
+    empty: tuple[int, ...]
+    faults: tuple[PartFault, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """A block's share: its frames, or the sketch of them once they are no longer needed."""
+
+    episodes: EpisodeStats
+    moments: Moments
+    lanes: Lanes | None
+    sketch: QuantileSketch | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    pieces: list[_Piece]
+    empty: list[int]
+    faults: list[PartFault]
+
+
+@dataclass(frozen=True)
+class _Task:
+    storage: Storage
+    layout: Layout
+    q: tuple[float, ...]
+    exact: bool
+    keep_going: bool
+    on_part: Callable[[], None]
+
+    @property
+    def block_rows(self) -> int:
+        return max(1, BLOCK_BYTES // max(1, self.layout.row_bytes))
+
+
+def scan_parts(
+    storage: Storage,
+    parts: Sequence[DataPart],
+    layout: Layout,
+    q: Sequence[float],
+    *,
+    exact: bool,
+    keep_going: bool = False,
+    threads: int = 1,
+    on_part: Callable[[], None] = lambda: None,
+) -> Scan:
+    """Read files once and reduce them.
+
+    Memory: a few blocks of `BLOCK_BYTES` a thread and the episodes' stats; with `exact`, three
+    times the columns too.
+
+    Args:
+        storage: The dataset.
+        parts: Files and their episodes, in order.
+        layout: The columns.
+        q: Fractions of the quantiles.
+        exact: Whether all frames are kept for exact quantiles; else they are sketched by block.
+        keep_going: Whether a file that cannot be used becomes a `PartFault` rather than an error.
+        threads: How many batches are worked on side by side.
+        on_part: Called after each file.
+
+    Raises:
+        DataError: A file cannot be read, lacks a column, or its columns are ragged or of another
+            width.
+    """
+    task = _Task(storage, layout, tuple(q), exact, keep_going, on_part)
+    batches = list(_ordered(task, _cut(parts, task.block_rows), threads))
+    pieces = [piece for batch in batches for piece in batch.pieces]
+    quantiles, sketch = _whole(task, pieces)
+    return Scan(
+        join_episodes([piece.episodes for piece in pieces], layout.dims, len(task.q)),
+        merge_moments([piece.moments for piece in pieces]) if pieces else None,
+        quantiles,
+        sketch,
+        tuple(e for batch in batches for e in batch.empty),
+        tuple(f for batch in batches for f in batch.faults),
+    )
+
+
+def join_episodes(parts: Sequence[EpisodeStats], dims: int, n_quantiles: int) -> EpisodeStats:
+    """Put the episodes of several records into one, in order."""
+    none = np.zeros(0, dtype=np.int64)
+    return EpisodeStats(
+        np.concatenate([none, *(part.episode_index for part in parts)]),
+        np.concatenate([none, *(part.frames for part in parts)]),
+        {
+            name: np.concatenate([np.zeros((0, dims)), *(part.values[name] for part in parts)])
+            for name in ("min", "max", "mean", "std")
+        },
+        np.concatenate([np.zeros((0, n_quantiles, dims)), *(part.quantiles for part in parts)]),
+        tuple(digest for part in parts for digest in part.digests),
+    )
+
+
+def _cut(parts: Sequence[DataPart], limit: int) -> list[list[DataPart]]:
+    """Group consecutive files into batches of about a block."""
+    batches: list[list[DataPart]] = []
+    rows = limit
+    for part in parts:
+        if rows >= limit:
+            batches.append([])
+            rows = 0
+        batches[-1].append(part)
+        rows += int(part.lengths.sum())
+    return batches
+
+
+def _ordered(task: _Task, batches: list[list[DataPart]], threads: int) -> Iterator[_Batch]:
+    """Work on batches, at most one a thread ahead; yield them in order."""
+    if threads <= 1 or len(batches) <= 1:
+        for parts in batches:
+            yield _scan_batch(task, parts)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        running: deque[Future[_Batch]] = deque()
+        try:
+            for parts in batches:
+                running.append(pool.submit(_scan_batch, task, parts))
+                if len(running) > threads:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _scan_batch(task: _Task, parts: Sequence[DataPart]) -> _Batch:
+    batch = _Batch([], [], [])
+    for part in parts:
+        pieces: list[_Piece] = []
+        empty: list[int] = []
+        try:
+            for block in read_part(task.storage, part, task.layout.names, max_rows=task.block_rows):
+                found = _reduce(task, block, f"{task.storage.url}/{part.rel}", empty)
+                pieces += [] if found is None else [found]
+        except DataError as error:
+            if not task.keep_going:
+                raise
+            batch.faults.append(PartFault(part.rel, tuple(part.episodes.tolist()), error))
+        else:
+            batch.pieces.extend(pieces)
+            batch.empty.extend(empty)
+        task.on_part()
+    return batch if task.exact else _Batch(_sketched(batch.pieces), batch.empty, batch.faults)
+
+
+def _reduce(task: _Task, block: FrameBlock, where: str, empty: list[int]) -> _Piece | None:
+    """Reduce a block; a big one is sketched at once unless all frames are to be kept."""
+    full = block.spans[:, 1] > block.spans[:, 0]
+    empty += block.episode_index[~full].tolist()
+    if not full.any():
+        return None
+    spans = block.spans[full]
+    lanes = lanes_of(block.columns, task.layout, where)
+    moments = lanes.moments(spans)
+    episodes = EpisodeStats(
+        block.episode_index[full],
+        spans[:, 1] - spans[:, 0],
+        {name: getattr(moments, name) for name in ("min", "max", "mean", "std")},
+        lanes.span_quantiles(spans, task.q),
+        _digests(moments),
+    )
+    if task.exact or lanes.rows < task.block_rows // 2:
+        return _Piece(episodes, moments.total(), lanes, None)
+    return _Piece(episodes, moments.total(), None, lanes.sort().sketch())
+
+
+def _sketched(pieces: Sequence[_Piece]) -> list[_Piece]:
+    """Replace the frames of a batch's small blocks by one sketch, which the first of them keeps."""
+    small = [piece for piece in pieces if piece.lanes is not None]
+    if not small:
+        return list(pieces)
+    sketch = join_lanes([piece.lanes for piece in small if piece.lanes]).sort().sketch()
+    return [
+        piece
+        if piece.lanes is None
+        else replace(piece, lanes=None, sketch=sketch if piece is small[0] else None)
+        for piece in pieces
+    ]
+
+
+def _whole(task: _Task, pieces: Sequence[_Piece]) -> tuple[Floats | None, QuantileSketch | None]:
+    if not pieces:
+        return None, None
+    if task.exact:
+        columns = join_lanes([piece.lanes for piece in pieces if piece.lanes]).sort()
+        return columns.quantiles(task.q), columns.sketch()
+    first, *rest = [piece.sketch for piece in pieces if piece.sketch is not None]
+    return None, first.merge(*rest)
+
+
+def _digests(moments: Moments) -> tuple[str, ...]:
+    """Return a fingerprint of each span's values, taken from their moments to the last bit."""
+    state = (moments.count, moments.mean, moments.mean_rest, moments.m2, moments.min, moments.max)
+    rows = np.concatenate([np.asarray(each, dtype="<f8") for each in state], axis=1)
+    return tuple(
+        hashlib.blake2b(row.tobytes(), digest_size=_DIGEST_BYTES).hexdigest() for row in rows
+    )

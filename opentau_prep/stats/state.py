@@ -1,0 +1,122 @@
+"""`meta/quantile_sketch.json`: the sketches, and what is needed to go on from them.
+
+Beside the sketches stand the moments of all frames, the hash of every data file and of every
+episode's values, and what was found, so that a later run reads only what is new, and one with
+nothing new reads no frames at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opentau_prep.artifacts.jsonio import dump_own, load_own
+from opentau_prep.errors import DataError, MetadataError
+from opentau_prep.stats.columns import Column, Layout
+from opentau_prep.stats.compare import Difference
+from opentau_prep.stats.findings import Finding
+from opentau_prep.stats.moments import Moments
+from opentau_prep.stats.sketch import QuantileSketch, decode_sketches, encode_sketches
+
+__all__ = ["StatsState", "Verdict"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a file was found to be that was left as it is.
+
+    Attributes:
+        sha256: Of the file that was compared.
+        differences: What is different in it.
+    """
+
+    sha256: str
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class StatsState:
+    """All that a run leaves behind for the next one.
+
+    Attributes:
+        layout: The features.
+        frames: How many there are.
+        moments: (D,) of all frames.
+        quantiles: (Q, D) of all frames.
+        method: `exact` or `sketch`: where `quantiles` come from.
+        sketch: Of all D dims.
+        files: Data file -> its hash.
+        digests: Episode -> hash of its values.
+        lines: Episode -> hash of its line in a file of lines, as it was left.
+        findings: What was wrong.
+        verdicts: File name -> what was found in it, for those that were not written.
+    """
+
+    layout: Layout
+    frames: int
+    moments: Moments
+    quantiles: Floats
+    method: str
+    sketch: QuantileSketch
+    files: Mapping[str, str]
+    digests: Mapping[int, str]
+    lines: Mapping[int, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Return the file."""
+        sketches = {
+            name: self.sketch.select(range(where.start, where.stop))
+            for name, where in self.layout.slices.items()
+        }
+        document = {
+            **encode_sketches(sketches),
+            "layout": self.layout.as_json(),
+            "frames": self.frames,
+            "quantile_method": self.method,
+            "quantiles": self.quantiles,
+            "moments": self.moments.as_json(),
+            "files": dict(self.files),
+            "episodes": {str(e): d for e, d in self.digests.items()},
+            "lines": {str(e): d for e, d in self.lines.items()},
+            "findings": [finding.as_json() for finding in self.findings],
+            "left_alone": {
+                name: {"sha256": v.sha256, "differences": [d.as_json() for d in v.differences]}
+                for name, v in self.verdicts.items()
+            },
+        }
+        return dump_own(document)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> StatsState | None:
+        """Read what `to_bytes` gave; None for a file that has only sketches, or is damaged."""
+        try:
+            document = load_own(data, where=where)
+            sketches = decode_sketches(document)
+            columns = tuple(Column(n, tuple(s), t) for n, s, t in document["layout"])
+            return cls(
+                Layout(columns),
+                int(document["frames"]),
+                Moments.from_json(document["moments"]),
+                np.asarray(document["quantiles"], dtype=np.float64),
+                str(document["quantile_method"]),
+                QuantileSketch.side_by_side([sketches[c.name] for c in columns]),
+                dict(document["files"]),
+                {int(e): d for e, d in document["episodes"].items()},
+                {int(e): d for e, d in document["lines"].items()},
+                tuple(Finding.from_json(f) for f in document["findings"]),
+                {
+                    name: Verdict(
+                        v["sha256"], tuple(Difference.from_json(d) for d in v["differences"])
+                    )
+                    for name, v in document["left_alone"].items()
+                },
+            )
+        except (MetadataError, DataError, KeyError, TypeError, ValueError, AttributeError):
+            return None

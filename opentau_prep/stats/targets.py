@@ -1,0 +1,214 @@
+"""The files of one dataset that stats are written to, and what becomes of each (artifacts, rule 5).
+
+A file that this toolkit did not write is compared first: equal within its own precision, it is left
+as it is; lacking something, it is completed without a number being changed; really different, it is
+left alone and the difference is told, unless forced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from opentau_prep.artifacts import Recipe, dataset_place, publish
+from opentau_prep.artifacts.place import Place
+from opentau_prep.artifacts.provenance import sha256_of
+from opentau_prep.artifacts.store import Inspection, Outcome, State
+from opentau_prep.stats.compare import Bracket, Comparison, Difference, compare
+from opentau_prep.stats.documents import Document, LinesDocument, WholeDocument
+from opentau_prep.stats.report import FileResult
+from opentau_prep.stats.stack import Stacked
+from opentau_prep.stats.state import Verdict
+
+if TYPE_CHECKING:
+    from opentau_prep.metadata.dataset import DatasetMetadata
+    from opentau_prep.stats.columns import Layout
+    from opentau_prep.stats.sketch import QuantileSketch
+
+__all__ = ["Computed", "Target", "dataset_targets", "settle"]
+
+OURS = (State.FRESH, State.STALE, State.REPARAMETRIZED)
+EPISODES_DIR = "meta/episodes/"
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A file that stats go to.
+
+    Attributes:
+        kind: `whole`, `lines` or `table`.
+        name: The file, relative to the dataset.
+        place: Where it is written.
+        with_count: Whether `count` is part of its format.
+    """
+
+    kind: str
+    name: str
+    place: Place
+    with_count: bool = True
+
+    def document(self, content: bytes | None, where: str) -> Document:
+        """Return the file read.
+
+        Raises:
+            MetadataError: It is damaged.
+        """
+        if self.kind == "whole":
+            return WholeDocument(content, where, with_count=self.with_count)
+        if self.kind == "lines":
+            return LinesDocument(content, where)
+        from opentau_prep.stats.episodes_table import TableDocument
+
+        return TableDocument(content or b"", where)
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """Computed stats to be written.
+
+    Attributes:
+        layout: The features.
+        whole: Of the whole dataset.
+        stacked: Of episodes.
+        episodes: Which episodes.
+        sketch: Of all frames.
+        bracket: Which values agree with whole-dataset quantiles that are not exact.
+    """
+
+    layout: Layout
+    whole: Stacked
+    stacked: Stacked
+    episodes: Sequence[int]
+    sketch: QuantileSketch
+    bracket: Bracket
+
+    def for_target(self, target: Target, document: Document) -> tuple[Stacked, list[int]]:
+        """Return what goes to one file."""
+        if target.kind == "whole":
+            return self.whole, [-1]
+        if target.kind == "lines":
+            return self.stacked, list(self.episodes)
+        mine = set(document.episodes)
+        rows = [k for k, episode in enumerate(self.episodes) if episode in mine]
+        part = {f: {s: v[rows] for s, v in stats.items()} for f, stats in self.stacked.items()}
+        return part, [self.episodes[k] for k in rows]
+
+
+def dataset_targets(
+    meta: DatasetMetadata, dataset: str, artifact_root: Path | None
+) -> list[Target]:
+    """Return the files of a dataset's version; `meta/stats.json` is written for every version."""
+
+    def place(artifact: str, **fields: str) -> Place:
+        root = Path(meta.root)
+        return dataset_place(artifact, root, dataset=dataset, artifact_root=artifact_root, **fields)
+
+    with_count = meta.version != "v2.0"
+    targets = [Target("whole", "meta/stats.json", place("stats"), with_count)]
+    if meta.version == "v2.1":
+        targets.append(Target("lines", "meta/episodes_stats.jsonl", place("episodes_stats")))
+    if meta.is_v3:
+        for rel in meta.storage.list_files("meta/episodes", ".parquet"):
+            file = rel.removeprefix(EPISODES_DIR).removesuffix(".parquet")
+            targets.append(Target("table", rel, place("episodes", file=file)))
+    return targets
+
+
+def settle(
+    target: Target,
+    found: Inspection,
+    computed: Computed,
+    recipe: Recipe,
+    *,
+    force: bool,
+    dry_run: bool,
+) -> tuple[FileResult, Verdict | None]:
+    """Write, complete, confirm or leave alone one file.
+
+    Returns:
+        What became of it, and, for a file that was left alone, what it was found to be.
+    """
+    document = target.document(found.content, str(found.path))
+    stacked, episodes = computed.for_target(target, document)
+    comparison = _compared(target, found, document, stacked, episodes, computed)
+    ours = found.content is None or found.state in OURS
+    told = _Told(target, found, comparison)
+    blocked = any(np.isnan(stats["min"]).any() for stats in stacked.values() if len(episodes))
+    if blocked and not force:
+        return told.result("no finite value"), None
+    if comparison.differences and not (ours or force):
+        verdict = Verdict(sha256_of(found.content or b""), comparison.differences)
+        return told.result("differs"), verdict
+    if ours or force:
+        content = document.merged(stacked, episodes, keep=False) if episodes else found.content
+        outcome = publish(target.place, content or b"", recipe, force=force, dry_run=dry_run)
+        return told.outcome(outcome, "written"), None
+    if not comparison.missing:
+        outcome = publish(target.place, found.content or b"", recipe, extends=True, dry_run=dry_run)
+        return told.outcome(outcome, "up to date"), None
+    content = document.merged(stacked, episodes, keep=True)
+    outcome = publish(target.place, content, recipe, extends=True, dry_run=dry_run)
+    return told.outcome(outcome, "extended"), None
+
+
+def _compared(
+    target: Target,
+    found: Inspection,
+    document: Document,
+    stacked: Stacked,
+    episodes: list[int],
+    computed: Computed,
+) -> Comparison:
+    if found.content is None or not episodes:
+        return Comparison((), (), None)
+    if target.kind != "whole":
+        return compare(document, stacked, episodes, computed.layout)
+    comparison = compare(
+        document,
+        stacked,
+        episodes,
+        computed.layout,
+        with_count=target.with_count,
+        bracket=computed.bracket,
+    )
+    ranked = tuple(_with_rank(d, computed) for d in comparison.differences)
+    return replace(comparison, differences=ranked)
+
+
+def _with_rank(difference: Difference, computed: Computed) -> Difference:
+    """Say which quantile a published one really is."""
+    if not difference.stat.startswith("q"):
+        return difference
+    dim = computed.layout.slices[difference.feature].start + difference.dim
+    rank = float(computed.sketch.select([dim]).ranks([difference.published])[0])
+    return replace(difference, rank=rank if np.isfinite(rank) else None)
+
+
+@dataclass(frozen=True)
+class _Told:
+    target: Target
+    found: Inspection
+    comparison: Comparison
+
+    def result(self, status: str, backup: Path | None = None) -> FileResult:
+        return FileResult(
+            self.target.name,
+            self.found.path,
+            status,
+            self.comparison.differences,
+            self.comparison.missing,
+            self.comparison.biggest,
+            backup,
+        )
+
+    def outcome(self, outcome: Outcome, done: str) -> FileResult:
+        status = outcome.status
+        if status == "adopted" or (status == "would write" and done == "up to date"):
+            status = "up to date"
+        return replace(
+            self.result(done if status == "written" else status, outcome.backup), path=outcome.path
+        )
