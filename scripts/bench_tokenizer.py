@@ -173,7 +173,7 @@ def bench_mixture(out: Path, n_datasets: int, n_heads: int, n_chunks: int, gib: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("bench/tokenizer"))
     parser.add_argument("--chunks", type=int, default=40_000)
     parser.add_argument("--mixture", action="store_true")
     parser.add_argument("--datasets", type=int, default=393)

@@ -141,12 +141,12 @@ def fit_tokenizer(
     resolved = load_targets(None, mixture_json, context, frames=True)
     if grid is not None:
         swept = sweep_tokenizers(resolved, context, options, grid)
-        return Result(swept.as_json(), sweep_table(swept), exit_code=int(bool(swept.failures)))
+        return Result(swept.as_json(), sweep_table(swept), exit_code=int(swept.needs_attention))
     target = out_dir or default_out_dir(resolved, context)
     report = prepare_tokenizer(
         resolved, context, options, target, max_length=discrete_action_max_length
     )
-    return Result(report.as_json(), tokenizer_tables(report), exit_code=int(bool(report.failures)))
+    return Result(report.as_json(), tokenizer_tables(report), exit_code=int(report.needs_attention))
 
 
 def _number_or_auto(text: str, option: str) -> int | Literal["auto"]:

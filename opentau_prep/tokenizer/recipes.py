@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from opentau_prep.errors import PrepError
 from opentau_prep.frames.delta import resolve_delta_map
+from opentau_prep.heads.build import build_norm_heads
 from opentau_prep.heads.keys import shorten_names
-from opentau_prep.heads.mixture import build_mixture_heads
+from opentau_prep.heads.members import read_members
 from opentau_prep.heads.options import HeadOptions
 from opentau_prep.notices import warn
 from opentau_prep.tokenizer.gather import ChunkRecipe
@@ -85,17 +86,22 @@ def action_heads(
     heads_options = HeadOptions(
         max_state_dim=_state_width(resolved), max_action_dim=options.action_dim, truncate_dims=True
     )
-    built = build_mixture_heads(resolved, heads_options, artifact_root=artifact_root)
-    stats = [head["actions"] for head in built.heads.per_norm_key_stats]
+    members = read_members(resolved, heads_options, artifact_root=artifact_root)
+    # As `mixture_norm_heads`, without its look at quantiles, which have no part in this.
+    built = build_norm_heads(
+        dataset_names=[member.name for member in members],
+        per_dataset_stats=[member.stats for member in members],
+        metadatas=members,
+        raw_dims=[member.raw_dims for member in members],
+    )
+    stats = [head["actions"] for head in built.per_norm_key_stats]
     ranges = [(entry["min"], entry["max"]) for entry in stats]
     whole = (
         np.min([np.asarray(lo, dtype=np.float64) for lo, _ in ranges], axis=0),
         np.max([np.asarray(hi, dtype=np.float64) for _, hi in ranges], axis=0),
     )
-    rows = [built.heads.dataset_to_norm_index[member.name] for member in built.members]
-    return ActionHeads(
-        built.members, built.heads.norm_keys, rows, ranges, whole, options.per_head_norm
-    )
+    rows = [built.dataset_to_norm_index[member.name] for member in members]
+    return ActionHeads(members, built.norm_keys, rows, ranges, whole, options.per_head_norm)
 
 
 def chunk_recipes(

@@ -58,6 +58,11 @@ class TokenizerReport:
     backup: Path | None = None
     changes: Sequence[str] = ()
 
+    @property
+    def needs_attention(self) -> bool:
+        """Whether a dataset failed."""
+        return bool(self.failures)
+
     def as_json(self) -> dict[str, Any]:
         """Return the report JSON-ready."""
         return {

@@ -76,6 +76,11 @@ class SweepReport:
     n_chunks: int
     failures: Sequence[Failure]
 
+    @property
+    def needs_attention(self) -> bool:
+        """Whether a dataset failed."""
+        return bool(self.failures)
+
     def as_json(self) -> dict[str, Any]:
         """Return the report JSON-ready."""
         return {
