@@ -227,20 +227,17 @@ class _Side:
 
     def _eps(self, published: Floats) -> float:
         """Return the rounding of the file's numbers: float32 where data or numbers are."""
-        if self._column.is_integer:
-            return float(np.finfo(np.float64).eps)
         with np.errstate(over="ignore", invalid="ignore"):
-            single = (published.astype(np.float32).astype(np.float64) == published)[
-                np.isfinite(published)
-            ].all()
-        is_single = self._column.dtype in ("float16", "float32") or bool(single)
+            as_single = published.astype(np.float32).astype(np.float64)
+        single = (as_single == published)[np.isfinite(published)].all()
+        is_single = self._column.dtype == "float32" or bool(single)
         return float(np.finfo(np.float32 if is_single else np.float64).eps)
 
     def _allowed(self, published: Floats) -> Floats:
         scale = np.maximum(np.abs(self._low), np.abs(self._high))
-        eps = self._eps(published)
         if self._stat == "count" or (self._stat in ("min", "max") and self._column.is_integer):
             return np.zeros_like(scale)
+        eps = self._eps(published)
         if self._stat in ("min", "max"):
             return 2 * eps * scale
         if is_quantile(self._stat):
@@ -252,4 +249,6 @@ class _Side:
         return np.asarray(self._roundings() * self._eps(published) * scale**2)
 
     def _roundings(self) -> Floats:
+        if self._column.is_integer:  # computed in float64, then perhaps stored as float32
+            return np.full_like(self._frames, 2.0)
         return np.asarray(np.maximum(_LEAST_ROUNDINGS, 4 * np.sqrt(self._frames)))

@@ -13,7 +13,7 @@ import numpy as np
 from opentau_prep.artifacts import Recipe, dataset_place, publish
 from opentau_prep.artifacts.fingerprint import hash_files
 from opentau_prep.artifacts.provenance import sha256_of
-from opentau_prep.artifacts.store import Inspection, State, inspect
+from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State, inspect
 from opentau_prep.errors import DataError
 from opentau_prep.frames.columns import to_matrix
 from opentau_prep.frames.rows import DataPart, data_parts
@@ -27,7 +27,7 @@ from opentau_prep.stats.report import FileResult, StatsResult
 from opentau_prep.stats.scan import Scan, scan_parts
 from opentau_prep.stats.stack import Stacked, stack_episodes, stack_whole, unstack
 from opentau_prep.stats.state import StatsState, Verdict
-from opentau_prep.stats.targets import Computed, Target, dataset_targets, settle
+from opentau_prep.stats.targets import OURS, Computed, Target, dataset_targets, settle
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,16 +88,19 @@ class DatasetWork:
         verdicts = {t.name: v for t, (_, v) in zip(self.targets, settled, strict=True) if v}
         state = pass_.with_outcome(self._lines(verdicts), verdicts)
         # Last, so that its presence says that all the others are as they should be.
-        outcome = publish(
-            self.place,
-            state.to_bytes(),
-            recipe,
-            force=self.run_options.force,
-            dry_run=self.run_options.dry_run,
-        )
-        status = "up to date" if outcome.status == "adopted" else outcome.status
+        status = self._publish_state(state, recipe)
         files = [*(file for file, _ in settled), self._sketch_file(status)]
         return self._result(state, files, files_read=pass_.files_read)
+
+    def _publish_state(self, state: StatsState, recipe: Recipe) -> str:
+        # Our own file holds nothing that would have to be kept beside the new one.
+        force = self.run_options.force and inspect(self.place, recipe).state not in OURS
+        dry_run = self.run_options.dry_run
+        try:
+            outcome = publish(self.place, state.to_bytes(), recipe, force=force, dry_run=dry_run)
+        except OverwriteRefusedError:
+            return "differs"
+        return "up to date" if outcome.status == "adopted" else outcome.status
 
     def _recipe(self, method: str, left_out: tuple[int, ...] = ()) -> Recipe:
         parameters: dict[str, Any] = {
@@ -276,7 +279,7 @@ class DatasetWork:
         self, state: StatsState, files: list[FileResult], *, files_read: int
     ) -> StatsResult:
         return StatsResult(
-            self.entry.name,
+            self.entry.artifact_name,
             self.meta.root,
             self.meta.version,
             tuple(files),

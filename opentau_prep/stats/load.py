@@ -36,8 +36,10 @@ def load_sketches(
     Raises:
         MetadataError: The file cannot be read, or is damaged.
     """
-    root = Path(os.fspath(getattr(dataset, "root", dataset)))  # type: ignore[arg-type]
-    called = name or getattr(dataset, "repo_id", None)
+    if isinstance(dataset, str | os.PathLike):
+        root, called = Path(dataset), name
+    else:
+        root, called = Path(dataset.root), name or dataset.repo_id
     place = dataset_place("quantile_sketch", root, dataset=called, artifact_root=artifact_root)
     candidates = [place.path, *(place.fallback[:1] if place.fallback else ())]
     if root.is_file():

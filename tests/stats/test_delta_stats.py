@@ -1,0 +1,156 @@
+"""Stats of delta actions, against chunks put together one frame at a time."""
+
+import json
+
+import numpy as np
+import pytest
+from builders import VERSIONS, tiny_dataset
+from cli_runner import run_cli
+from stats_runs import frames_of
+
+from opentau_prep import load_mixture
+from opentau_prep.config.load import mixture_from_roots
+from opentau_prep.context import RunContext
+from opentau_prep.errors import ConfigError, MetadataError
+from opentau_prep.metadata.resolve import resolve_mixture
+from opentau_prep.notices import collect_notices
+from opentau_prep.stats import load_delta_stats, prepare_stats
+from opentau_prep.stats.options import StatsOptions
+
+MAP = {0: 2, 1: 0}
+
+
+def _mixture(tmp_path, root, mixture=None, **entry):
+    fields = {
+        "repo_id": "tiny",
+        "root": str(root),
+        "use_delta_joint_actions": True,
+        "delta_action_state_map": {str(a): s for a, s in MAP.items()},
+        **entry,
+    }
+    path = tmp_path / "mixture.json"
+    path.write_text(json.dumps({"datasets": [fields], **(mixture or {})}))
+    return resolve_mixture(load_mixture(path))
+
+
+def _prepare(resolved, **options):
+    report = prepare_stats(resolved, RunContext(workers=1), StatsOptions(**options))
+    (result,) = report.delta
+    return result
+
+
+def _naive(root, episodes, *, chunk_size, fps, freq, strategy, stride=1):
+    """Every chunk, one step after the other."""
+    columns, episode = frames_of(root)
+    rows = np.concatenate([np.flatnonzero(episode == e) for e in episodes])
+    states, actions = columns["observation.state"][rows], columns["action"][rows]
+    owner = episode[rows]
+    out = []
+    for start in range(0, len(rows), stride):
+        mine = np.flatnonzero(owner == owner[start])
+        for k in range(chunk_size):
+            soft = min(max(start + (k / freq) * fps, mine[0]), mine[-1])
+            if strategy == "nearest":
+                action = actions[int(np.rint(soft))].copy()
+            else:
+                low, high, w = int(np.floor(soft)), int(np.ceil(soft)), soft - np.floor(soft)
+                action = actions[low].astype(float) * (1 - w) + actions[high] * w
+            for a, s in MAP.items():
+                action[a] -= states[start][s]
+            out.append(action)
+    return np.array(out)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("freq", "strategy"), [(None, "nearest"), (60, "nearest"), (20, "linear")])
+def test_delta_stats_equal_chunks_made_one_by_one(tmp_path, version, freq, strategy):
+    root = tiny_dataset(tmp_path, version, lengths=[9, 12, 7, 15], fps=30)
+    fields = {"action_freq": freq, "vector_resample_strategy": strategy}
+    resolved = _mixture(tmp_path, root, fields, excluded_episodes=[0])
+    result = _prepare(resolved, chunk_size=6)
+    assert (result.status, result.quantiles, result.starts) == ("written", "exact", 34)
+    found = load_delta_stats(resolved.entries[0], resolved.mixture)
+    values = _naive(
+        root, [1, 2, 3], chunk_size=6, fps=30, freq=freq or 30, strategy=strategy
+    ).astype(float)
+    assert found.stats["count"].tolist() == [len(values)]
+    for stat in ("min", "max"):
+        np.testing.assert_array_equal(found.stats[stat], getattr(values, stat)(axis=0))
+    for stat in ("mean", "std"):
+        np.testing.assert_allclose(found.stats[stat], getattr(values, stat)(axis=0), rtol=1e-12)
+    np.testing.assert_array_equal(found.stats["q01"], np.quantile(values, 0.01, axis=0))
+    assert found.sketch.count.tolist() == [len(values)] * 2
+
+
+def test_delta_stats_row_limit_is_a_uniform_stride_over_all_episodes(tmp_path):
+    root = tiny_dataset(tmp_path, "v2.1", lengths=[9, 12, 7, 15], fps=30)
+    resolved = _mixture(tmp_path, root, {"delta_stats_max_rows": 10})
+    result = _prepare(resolved, chunk_size=4)
+    assert result.starts == 9  # 43 frames, every fifth
+    values = _naive(
+        root, range(4), chunk_size=4, fps=30, freq=30, strategy="nearest", stride=5
+    ).astype(float)
+    found = load_delta_stats(resolved.entries[0], resolved.mixture, chunk_size=4)
+    np.testing.assert_allclose(found.stats["mean"], values.mean(axis=0), rtol=1e-12)
+
+
+def test_delta_stats_over_the_memory_budget_are_sketched(tmp_path):
+    root = tiny_dataset(tmp_path, "v2.1", lengths=[200, 300], fps=30)
+    resolved = _mixture(tmp_path, root)
+    assert _prepare(resolved, chunk_size=8, memory_budget=0).quantiles == "sketch"
+    found = load_delta_stats(resolved.entries[0], resolved.mixture)
+    values = _naive(root, [0, 1], chunk_size=8, fps=30, freq=30, strategy="nearest")
+    for name, q in (("q01", 0.01), ("q99", 0.99)):
+        rank = (values <= found.stats[name]).mean(axis=0)
+        assert np.all(np.abs(rank - q) <= 0.002), name
+
+
+def test_load_delta_stats_missing_or_ambiguous_says_what_to_do(tmp_path):
+    root = tiny_dataset(tmp_path, "v2.1", lengths=[20, 30])
+    resolved = _mixture(tmp_path, root)
+    entry, mixture = resolved.entries[0], resolved.mixture
+    with pytest.raises(MetadataError, match="opentau-prep stats --mixture-json"):
+        load_delta_stats(entry, mixture)
+    for size in (4, 8):
+        _prepare(resolved, chunk_size=size)
+    assert load_delta_stats(entry, mixture, chunk_size=8).chunk_size == 8
+    with pytest.raises(MetadataError, match="4, 8"):
+        load_delta_stats(entry, mixture)
+    with pytest.raises(MetadataError, match="chunks of 5"):
+        load_delta_stats(entry, mixture, chunk_size=5)
+    plain = resolve_mixture(mixture_from_roots([root]))
+    with pytest.raises(ConfigError, match="use_delta_joint_actions"):
+        load_delta_stats(plain.entries[0], plain.mixture)
+
+
+def test_load_delta_stats_of_a_dataset_that_grew_warns(tmp_path):
+    from builders import tiny_episodes
+
+    from opentau_prep.demo.append import append_episode
+
+    root = tiny_dataset(tmp_path, "v2.1", lengths=[20, 30])
+    _prepare(_mixture(tmp_path, root), chunk_size=4)
+    append_episode(root, tiny_episodes(lengths=[10])[0])
+    resolved = _mixture(tmp_path, root)
+    with collect_notices() as said:
+        load_delta_stats(resolved.entries[0], resolved.mixture)
+    assert [n.kind for n in said if n.kind.startswith("stale")] == ["stale_delta_stats"]
+    assert "episodes 2 -> 3" in said[-1].message
+
+
+def test_stats_command_makes_delta_stats_once(tmp_path):
+    root = tiny_dataset(tmp_path, "v2.1", lengths=[20, 30])
+    _mixture(tmp_path, root)
+    args = ("stats", "--mixture-json", tmp_path / "mixture.json", "--chunk-size", 4, "--json")
+    assert run_cli(*args).json["delta"][0]["status"] == "written"
+    again = run_cli(*args)
+    assert again.code == 0
+    assert again.json["delta"][0]["status"] == "up to date"
+
+
+def test_delta_stats_a_map_beyond_the_columns_is_config_error(tmp_path):
+    root = tiny_dataset(tmp_path, "v2.1", lengths=[20])
+    _mixture(tmp_path, root, delta_action_state_map={"0": 7})
+    ran = run_cli("stats", "--mixture-json", tmp_path / "mixture.json")
+    assert ran.code == 2
+    assert "delta_action_state_map" in ran.err

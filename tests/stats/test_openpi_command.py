@@ -1,0 +1,195 @@
+"""`stats --format openpi`, and its configurations."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from builders import copy_real, tiny_dataset
+from cli_runner import run_cli
+
+from opentau_prep import ConfigError, RunningStats
+from opentau_prep.config.norm_stats import load_norm_stats_config
+
+ROOT = Path(__file__).parents[2]
+CASES = json.loads((ROOT / "tests/golden/kai0.json").read_text())["cases"]
+
+
+def _folder(tmp_path, dtypes=(np.float32,) * 3, rows=50):
+    """Parquet files of a folder without meta/, and all their frames in sorted path order."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for k, dtype in enumerate(dtypes):
+        path = tmp_path / "raw" / f"part-{k % 2}" / f"ep_{k}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state, action = rng.standard_normal((2, rows, 4)).astype(dtype)
+        columns = {"observation.state": state.tolist(), "action": action.tolist()}
+        kind = pa.list_(pa.from_numpy_dtype(dtype))
+        arrays = [pa.array(c, kind) for c in columns.values()]
+        pq.write_table(pa.table(arrays, list(columns)), path)
+        frames.append((path, state, action))
+    frames.sort(key=lambda f: f[0])
+    return tmp_path / "raw", frames
+
+
+def _reference(frames, key, limit=None):
+    """openpi's estimator fed with batches of 32 over all frames."""
+    rows = np.concatenate([f[1 + key] for f in frames])[:limit]
+    rows = np.where(np.abs(rows) > np.pi, 0, rows).astype(rows.dtype)
+    run = RunningStats()
+    for start in range(0, len(rows), 32):
+        run.update(rows[start : start + 32])
+    return {name: values.tolist() for name, values in run.get_statistics().items()}
+
+
+@pytest.mark.parametrize("edges", ["", "--numpy1-edges"])
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['action_dim']}-{c['max_frames']}")
+def test_openpi_real_dataset_gives_recorded_bits(tmp_path, case, edges):
+    root = copy_real(case["dataset"], tmp_path)
+    args = ["stats", root, "--format", "openpi", "--action-dim", case["action_dim"], "--json"]
+    args += ["--max-frames", case["max_frames"]] if case["max_frames"] else []
+    expected = case["expected"]
+    if edges:
+        args.append(edges)
+        expected = expected if case["expected_numpy1"] == "same" else case["expected_numpy1"]
+    ran = run_cli(*args)
+    assert ran.code == 0, ran.err
+    found = json.loads((root / "meta/norm_stats.json").read_text())
+    assert found == expected["norm_stats_json"]
+    (result,) = ran.json["datasets"]
+    counts = {k: expected[v] for k, v in (("frames", "frames"), ("files_processed",) * 2)}
+    assert {k: result[k] for k in counts} == counts
+    again = run_cli(*args)
+    assert again.json["datasets"][0]["status"] == "up to date"
+    assert again.json["datasets"][0]["files_processed"] == 0
+
+
+@pytest.mark.parametrize("limit", [None, 70])
+def test_openpi_bare_folder_is_read_in_sorted_order(tmp_path, limit):
+    folder, frames = _folder(tmp_path)
+    extra = ["--max-frames", limit] if limit else []
+    out = tmp_path / "out.json"
+    ran = run_cli("stats", "--format", "openpi", "--base-dir", folder, "--out", out, *extra)
+    assert ran.code == 0, ran.err
+    found = json.loads(out.read_text())["norm_stats"]
+    assert found["state"] == _reference(frames, 0, limit)
+    assert found["actions"] == _reference(frames, 1, limit)
+
+
+def test_openpi_files_of_mixed_dtype_are_run_in_float64(tmp_path):
+    folder, frames = _folder(tmp_path, (np.float32, np.float64, np.float32))
+    ran = run_cli("stats", "--format", "openpi", "--base-dir", folder, "--json")
+    assert ran.code == 0, ran.err
+    wide = [(path, s.astype(float), a.astype(float)) for path, s, a in frames]
+    assert ran.json["datasets"][0]["norm_stats"]["state"] == _reference(wide, 0)
+
+
+def test_openpi_unusable_files_are_named_and_never_fresh(tmp_path):
+    folder, frames = _folder(tmp_path)
+    (folder / "part-0/ep_9.parquet").write_bytes(b"PAR1 but not really")
+    pq.write_table(pa.table({"other": [1]}), folder / "part-1/ep_9.parquet")
+    ran = run_cli("stats", "--format", "openpi", "--base-dir", folder)
+    assert ran.code == 3
+    assert "ep_9.parquet" in ran.err
+    for _ in range(2):
+        ran = run_cli("stats", "--format", "openpi", "--base-dir", folder, "--keep-going", "--json")
+        assert ran.code == 1
+        (result,) = ran.json["datasets"]
+        assert [Path(f["where"]).name for f in result["findings"]] == ["ep_9.parquet"] * 2
+        assert result["norm_stats"]["state"] == _reference(frames, 0)
+
+
+def test_openpi_a_foreign_file_that_differs_is_left_alone(tmp_path):
+    folder, frames = _folder(tmp_path)
+    path = folder / "meta/norm_stats.json"
+    path.parent.mkdir()
+    theirs = {"norm_stats": {k: _reference(frames, i) for i, k in enumerate(("state", "actions"))}}
+    path.write_text(json.dumps(theirs))
+    assert run_cli("stats", "--format", "openpi", "--base-dir", folder).code == 0
+    theirs["norm_stats"]["actions"]["q01"][2] += 1
+    path.write_text(json.dumps(theirs))
+    before = path.read_bytes()
+    ran = run_cli("stats", "--format", "openpi", "--base-dir", folder)
+    assert ran.code == 1
+    assert "actions/q01" in ran.out
+    assert path.read_bytes() == before
+    assert run_cli("stats", "--format", "openpi", "--base-dir", folder, "--force").code == 0
+    assert json.loads(path.read_text()) != theirs
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (["--max-frames", "0"], 2, "max-frames"),
+        (["--action-dim", "0"], 2, "action-dim"),
+        (["--config-name", "x"], 2, "one way"),
+    ],
+)
+def test_openpi_wrong_use_is_one_message(tmp_path, args, code, said):
+    folder, _ = _folder(tmp_path)
+    ran = run_cli("stats", "--format", "openpi", "--base-dir", folder, *args)
+    assert ran.code == code
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_openpi_options_without_the_format_are_refused(tmp_path):
+    ran = run_cli("stats", tiny_dataset(tmp_path), "--action-dim", 8)
+    assert ran.code == 2
+    assert "--format openpi" in ran.err
+
+
+def _config(tmp_path, **fields):
+    (tmp_path / "configs").mkdir(exist_ok=True)
+    (tmp_path / "configs/mine.json").write_text(json.dumps(fields))
+    return tmp_path / "configs"
+
+
+def test_openpi_config_says_folder_columns_and_output(tmp_path):
+    folder, frames = _folder(tmp_path)
+    _config(
+        tmp_path,
+        base_dir="raw",
+        columns={"state": "action", "actions": "observation.state"},
+        output="made/norm_stats.json",
+    )
+    env = {"PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT))}
+    ran = run_cli("stats", "--config-name", "mine", cwd=tmp_path, env=env)
+    assert ran.code == 0, ran.err
+    found = json.loads((tmp_path / "made/norm_stats.json").read_text())["norm_stats"]
+    assert found["actions"] == _reference(frames, 0)
+    assert not (folder / "meta").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"base_dir": "x", "actoin_dim": 3}, '"action_dim"'),
+        ({"base_dir": "x", "columns": {"state": "a", "action": "b"}}, '"actions"'),
+        ({"base_dir": "x", "action_dim": "32"}, "whole number"),
+        ({"base_dir": "x", "repo_id": "y"}, "exactly one"),
+        ({}, "exactly one"),
+    ],
+)
+def test_load_norm_stats_config_fault_names_file_and_field(tmp_path, fields, said):
+    folder = _config(tmp_path, **fields)
+    with pytest.raises(ConfigError, match=r"mine\.json") as caught:
+        load_norm_stats_config("mine", folder)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["nothing", "../mine", "/etc/passwd", ""])
+def test_load_norm_stats_config_unknown_name_lists_what_there_is(tmp_path, name):
+    folder = _config(tmp_path, base_dir="x")
+    with pytest.raises(ConfigError, match=r"mine|plain name"):
+        load_norm_stats_config(name, folder)
+
+
+def test_shipped_norm_stats_configs_are_valid():
+    names = sorted(p.stem for p in (ROOT / "configs").glob("openpi_*.json"))
+    assert len(names) >= 2
+    for name in names:
+        load_norm_stats_config(name, ROOT / "configs")
