@@ -42,11 +42,15 @@ class CheckOptions:
         rules: The rules that count; all by default.
         deep: Whether frames are read.
         tokenizer: A tokenizer folder that is to be checked with the mixture.
+        chunk_size: Steps of the policy's action chunk, to check the tokenizer against.
+        max_tokens: The policy's `discrete_action_max_length`, likewise.
     """
 
     rules: Sequence[Rule] = ()
     deep: bool = False
     tokenizer: Path | None = None
+    chunk_size: int | None = None
+    max_tokens: int | None = None
 
 
 def validate(
@@ -95,7 +99,8 @@ def validate(
         sorted(facts, key=lambda each: each.index),
         subject.from_file,
         options.tokenizer,
-        tuple(findings),
+        options.chunk_size,
+        options.max_tokens,
     )
     findings += _apply(rules, "mixture", view, subject.name)
     return ValidateReport(tuple(findings), tuple(targets), subject.name, options.deep, codes)
