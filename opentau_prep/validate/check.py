@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from opentau_prep.engine import Failure
 from opentau_prep.errors import PrepError
 from opentau_prep.notices import collect_notices
@@ -111,7 +113,8 @@ def _check_one(
 ) -> tuple[list[Finding], list[EntryFacts]]:
     target, frames = work
     rules = [find_rule(code) for code in codes]
-    with collect_notices():
+    # Junk in stats overflows: what rules make of it is told as findings, not by NumPy on stderr.
+    with collect_notices(), np.errstate(all="ignore"):
         view = DatasetView(target, frames)
         found = _apply(rules, "dataset", view, target.name)
         if frames is not None:

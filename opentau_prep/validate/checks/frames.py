@@ -220,8 +220,8 @@ RULES = (
         "warning",
         "Velocities of state and actions match best with the state one or more frames before the"
         f" actions, or over {LATE_S} s after them (median over the dims whose correlation reaches"
-        " 0.7). Robots follow their commands after a short delay: 0.10 to 0.13 s in the published datasets"
-        " at hand.",
+        " 0.7). Robots follow their commands after a short delay: 0.10 to 0.13 s in the published"
+        " datasets at hand.",
         "The policy is taught to repeat what has happened, or acts on commands long past.",
         "Shift one of the columns so that an action stands beside the state it was given in.",
         shifted,
