@@ -173,16 +173,19 @@ def peak_mib(root: Path) -> float:
 
 
 def bench_memory(sizes: list[int]) -> None:
-    peaks = []
-    for frames in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            root = Path(folder, "big")
-            make(root, frames, 8)
-            command = [sys.executable, __file__, "--measure", str(root)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+    """Files are as big as recorders make them (here 86 MB), or one an episode."""
+    for layout in ("v3.0, 500,000 frames a file", "v2.1, 2,000 files"):
+        peaks = []
+        for frames in sizes:
+            files = max(1, frames // 500_000) if layout.startswith("v3") else EPISODES
+            with tempfile.TemporaryDirectory() as folder:
+                root = Path(folder, "big")
+                make(root, frames, files)
+                command = [sys.executable, __file__, "--measure", str(root)]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
             peaks.append(float(done.stdout))
-            print(f"{frames:>12,} frames in 8 files: peak {peaks[-1]:,.0f} MiB", flush=True)
-    print(f"  {peaks[-1] / peaks[0]:.2f} x the first")
+            print(f"{layout}: {frames:>10,} frames, peak {peaks[-1]:,.0f} MiB", flush=True)
+        print(f"  {peaks[-1] / peaks[0]:.2f} x the first")
 
 
 def main() -> None:

@@ -157,9 +157,17 @@ def scan_parts(
             width.
     """
     task = _Task(storage, layout, tuple(q), exact, keep_going, on_part)
-    batches = list(_ordered(task, _cut(parts, task.block_rows), threads))
+    batches: list[_Batch] = []
+    sketch: QuantileSketch | None = None
+    for batch in _ordered(task, _cut(parts, task.block_rows), threads):
+        # Merged as they come: kept side by side, sketches would grow with the dataset.
+        sketch = _merged(sketch, batch.pieces)
+        batches.append(replace(batch, pieces=[replace(p, sketch=None) for p in batch.pieces]))
     pieces = [piece for batch in batches for piece in batch.pieces]
-    quantiles, sketch = _whole(task, pieces)
+    quantiles = None
+    if task.exact and pieces:
+        columns = join_lanes([piece.lanes for piece in pieces if piece.lanes]).sort()
+        quantiles, sketch = columns.quantiles(task.q), columns.sketch()
     return Scan(
         join_episodes([piece.episodes for piece in pieces], layout.dims, len(task.q)),
         merge_moments([piece.moments for piece in pieces]) if pieces else None,
@@ -273,14 +281,11 @@ def _sketched(pieces: Sequence[_Piece]) -> list[_Piece]:
     ]
 
 
-def _whole(task: _Task, pieces: Sequence[_Piece]) -> tuple[Floats | None, QuantileSketch | None]:
-    if not pieces:
-        return None, None
-    if task.exact:
-        columns = join_lanes([piece.lanes for piece in pieces if piece.lanes]).sort()
-        return columns.quantiles(task.q), columns.sketch()
-    first, *rest = [piece.sketch for piece in pieces if piece.sketch is not None]
-    return None, first.merge(*rest)
+def _merged(sketch: QuantileSketch | None, pieces: Sequence[_Piece]) -> QuantileSketch | None:
+    found = [piece.sketch for piece in pieces if piece.sketch is not None]
+    if not found:
+        return sketch
+    return sketch.merge(*found) if sketch is not None else found[0].merge(*found[1:])
 
 
 def _digests(moments: Moments) -> tuple[str, ...]:
