@@ -42,10 +42,18 @@ type: $(DEV) ## Check types
 
 check: lint type test ## All of the above
 
+CHUNK_SIZE ?= 50
+
+fit-tokenizer: $(STAMP) ## Fit the action tokenizer on MIXTURE=path, CHUNK_SIZE=50
+	$(BIN)/opentau-prep $@ --mixture-json $(MIXTURE) --chunk-size $(CHUNK_SIZE) $(ARGS)
+
+check-transformers: $(DEV) ## Load a tokenizer folder under transformers 4.57 and 5, offline
+	$(BIN)/python scripts/check_transformers.py $(ARGS)
+
 run heads speed-percentiles validate: $(STAMP) ## A command on MIXTURE=path
 	$(BIN)/opentau-prep $@ --mixture-json $(MIXTURE) $(ARGS)
 
-bench-%: $(DEV) ## A benchmark: bench-frames, bench-heads, bench-help, bench-stats, ...
+bench-%: $(DEV) ## A benchmark: bench-frames, bench-heads, bench-help, bench-stats, bench-tokenizer, ...
 	$(BIN)/python scripts/bench_$*.py $(ARGS)
 
 clean: ## Remove what make made here, but not .venv

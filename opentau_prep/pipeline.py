@@ -76,6 +76,14 @@ def _speed(resolved: ResolvedMixture, context: RunContext) -> Report:
     return prepare_speed(resolved, context)
 
 
+def _tokenizer(resolved: ResolvedMixture, context: RunContext) -> Report:
+    from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
+    from opentau_prep.tokenizer.prepare import default_out_dir, prepare_tokenizer
+
+    options = FitOptions(DEFAULT_CHUNK_SIZE)
+    return prepare_tokenizer(resolved, context, options, default_out_dir(resolved, context))
+
+
 def _validate(resolved: ResolvedMixture, context: RunContext) -> Report:
     from opentau_prep.validate import Subject, validate
 
@@ -88,6 +96,7 @@ STEPS: tuple[Step, ...] = (
     Step("stats", _stats),
     Step("heads", _heads),
     Step("speed-percentiles", _speed),
+    Step("fit-tokenizer", _tokenizer),
     # Last: it sees what the others have written.
     Step("validate", _validate),
 )

@@ -293,8 +293,10 @@ class _StackedColumns(_FeatureColumns):
     block: FeatureStats
 
     def stack(self, stat: str, *, square: bool = False) -> Array:
+        if not square:
+            return self.block[stat]
         with np.errstate(over="ignore"):
-            return self.block[stat] ** 2 if square else self.block[stat]
+            return self.block[stat] ** 2
 
 
 def _all_numbers(array: Array) -> bool:

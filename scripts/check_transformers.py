@@ -65,11 +65,11 @@ def environment(version: str, envs: Path) -> Path:
 def fit_small(folder: Path) -> None:
     """Write the folder of a tokenizer fitted on a few random walks."""
     from opentau_prep.tokenizer import ProcessorSettings, processor_files, train_bpe
-    from opentau_prep.tokenizer.quantize import choose_min_token, code_points, quantize
+    from opentau_prep.tokenizer.quantize import code_points, quantize
 
     walks = np.cumsum(np.random.default_rng(1).normal(size=(300, 20, 5)), axis=1)
     values = quantize((walks / np.abs(walks).max()).astype(np.float32), 10.0)
-    min_token = choose_min_token(int(values.min()))
+    min_token = int(values.min())
     tokenizer = train_bpe(code_points(values, min_token), vocab_size=512)
     settings = ProcessorSettings(10.0, 512, min_token, action_dim=5, time_horizon=20)
     for name, content in processor_files(tokenizer, settings).items():

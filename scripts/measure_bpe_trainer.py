@@ -46,7 +46,7 @@ def measure_one(n: int, used_dims: int, cap: int | None) -> dict[str, float]:
             for i in range(0, count, 1000)
         ]
         values = np.concatenate([quantize.quantize(block, 10) for block in blocks])
-        return quantize.code_points(values, quantize.choose_min_token(int(values.min())))
+        return quantize.code_points(values, int(values.min()))
 
     points, held_out = points_of(n, 0), points_of(500, 10**6)
     before = _peak_bytes()

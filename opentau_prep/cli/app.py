@@ -9,6 +9,7 @@ import typer
 from opentau_prep import __version__
 from opentau_prep.cli import (
     demo,
+    fit_tokenizer,
     heads,
     run,
     speed,
@@ -55,6 +56,7 @@ def _root(
 stats.register(app)
 heads.register(app)
 speed.register(app)
+fit_tokenizer.register(app)
 validate.register(app)
 val_plan.register(app)
 val_report.register(app)

@@ -49,6 +49,12 @@ def heads(
     truncate_dims: Annotated[
         bool, typer.Option("--truncate-dims", help="Cut dims beyond the maximum, with a warning.")
     ] = False,
+    chunk_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Steps of a chunk: which stats of delta actions to take."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The whole mixture's heads.")] = Path(
         "norm_heads.json"
     ),
@@ -85,6 +91,7 @@ def heads(
         num_cams=num_cams,
         quantiles=quantiles.value,
         truncate_dims=truncate_dims,
+        chunk_size=chunk_size,
     )
     resolved = load_targets(roots, mixture_json, session.context, frames=False)
     report = prepare_heads(

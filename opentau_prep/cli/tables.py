@@ -75,6 +75,7 @@ def speed_table(report: SpeedReport) -> Render:
 
 def run_tables(outcomes: Sequence[StepOutcome]) -> Render:
     """Return what draws the outcome of `run`: each step as its own command shows it."""
+    from opentau_prep.cli.fit_tokenizer_tables import tokenizer_tables
     from opentau_prep.cli.heads_tables import heads_tables
     from opentau_prep.cli.lint import render_report
     from opentau_prep.cli.stats_tables import stats_table
@@ -83,6 +84,7 @@ def run_tables(outcomes: Sequence[StepOutcome]) -> Render:
         "stats": stats_table,
         "heads": heads_tables,
         "speed-percentiles": speed_table,
+        "fit-tokenizer": tokenizer_tables,
         "validate": render_report,
     }
 

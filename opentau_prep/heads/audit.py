@@ -23,7 +23,7 @@ from opentau_prep.heads.members import VECTOR_FEATURES, HeadMember
 if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedEntry
 
-__all__ = ["AuditFinding", "AuditReport", "AuditedHead", "audit_heads"]
+__all__ = ["AuditFinding", "AuditReport", "AuditedHead", "audit_heads", "explain_members"]
 
 MIN_MEMBERS = 5
 MANY_MEMBERS = 64
@@ -168,6 +168,20 @@ def _audit_head(key: str, group: Sequence[HeadMember], *, few: bool) -> list[Aud
         # Of two units in a pair either may be the wrong one; the odd one is named once.
         return [finding for finding in findings if finding.kind not in _SMALL_UNITS]
     return findings
+
+
+def explain_members(members: list[DimStats], grippers: Sequence[int] = ()) -> list[list[Suspicion]]:
+    """Return the faults that explain each member of one head, by one feature alone.
+
+    Args:
+        members: Their stats, at least five.
+        grippers: The dims that are called grippers.
+    """
+    models = _models(members)
+    return [
+        _explain(model, own, grippers, few=False)
+        for model, own in zip(models, members, strict=True)
+    ]
 
 
 def _models(stats: list[DimStats]) -> list[HeadModel]:

@@ -31,7 +31,6 @@ __all__ = ["default_out", "prepare_heads"]
 
 COMMAND = "heads"
 OUT_NAME = "norm_heads.json"
-SMALL_MIXTURE = 64
 
 
 def default_out(resolved: ResolvedMixture, context: RunContext) -> Path:
@@ -81,7 +80,8 @@ def prepare_heads(
         mixture_file = write(_mixture_job(resolved, built, options, out))
         jobs = _dataset_jobs(resolved, built, options, context)
         labels = [", ".join(job.datasets) for job in jobs]
-        done = context.map(COMMAND, write, jobs, labels, items_per_worker=SMALL_MIXTURE)
+        # Small files wait for the disk, and for that one process does as well as several.
+        done = context.map(COMMAND, write, jobs, labels, items_per_worker=len(jobs))
         return HeadsReport(
             heads=built.heads,
             summaries=_summaries(built),

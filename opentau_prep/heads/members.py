@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from opentau_prep.errors import PrepError, join_errors
+from opentau_prep.errors import ConfigError, PrepError, join_errors
 from opentau_prep.heads.build import head_weight
-from opentau_prep.heads.delta import delta_action_stats
 from opentau_prep.heads.keys import check_required_tags, compute_norm_key, shorten_names
 from opentau_prep.heads.standardize import native_stats, standardize_native
 from opentau_prep.metadata.features import warn_inferred
 from opentau_prep.notices import warn
 
 if TYPE_CHECKING:
+    from opentau_prep.config.schema import Mixture
     from opentau_prep.heads.build import Stats
     from opentau_prep.heads.options import HeadOptions
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
+    from opentau_prep.stats.delta import DeltaStats
 
 __all__ = ["VECTOR_FEATURES", "HeadMember", "read_members"]
 
@@ -40,6 +41,7 @@ class HeadMember:
         weight: What it weighs in a shared head.
         stats: Its standardized stats.
         raw_dims: Width of state and actions before padding or cutting.
+        delta: The stats of its delta actions, if it is trained on those: `stats` has them already.
     """
 
     entry: ResolvedEntry
@@ -49,6 +51,7 @@ class HeadMember:
     weight: float
     stats: Stats
     raw_dims: tuple[int, int]
+    delta: DeltaStats | None = None
 
     @property
     def name(self) -> str:
@@ -74,9 +77,15 @@ def read_members(
         artifact_root: Where artifacts of `stats` lie when not in the datasets.
 
     Raises:
-        ConfigError: A required tag is empty (every offender is listed), before any stats are read.
+        ConfigError: There is no robot dataset; or a required tag is empty (every offender is
+            listed, before any stats are read).
         PrepError: Datasets whose stats cannot be used; every one of them is listed.
     """
+    if not resolved.entries:
+        raise ConfigError(
+            "there is no robot dataset in the mixture, so there are no heads",
+            where=resolved.mixture.where("datasets"),
+        )
     infos = _infos(resolved)
     mixture = resolved.mixture
     check_required_tags(
@@ -90,7 +99,8 @@ def read_members(
     faults: list[tuple[str, PrepError]] = []
     for entry, info in zip(resolved.entries, infos, strict=True):
         try:
-            members.append(_member(entry, info, options, artifact_root))
+            delta = _delta_stats(entry, mixture, options, artifact_root)
+            members.append(_member(entry, info, options, delta))
         except PrepError as fault:
             faults.append((entry.name, fault))
     if faults:
@@ -120,14 +130,13 @@ def _member(
     entry: ResolvedEntry,
     info: Mapping[str, Any],
     options: HeadOptions,
-    artifact_root: Path | None,
+    delta: DeltaStats | None,
 ) -> HeadMember:
     config = entry.config
     columns = entry.name_map.columns
     source: Mapping[str, Mapping[str, NDArray[Any]]] = _column_stats(entry, options)
-    if config.use_delta_joint_actions and "actions" in columns:
-        delta = delta_action_stats(entry, artifact_root=artifact_root)
-        source = {**source, columns["actions"]: delta}
+    if delta is not None:
+        source = {**source, delta.column: delta.stats}
     native = native_stats(
         source,
         name_map=columns,
@@ -147,17 +156,28 @@ def _member(
     key, is_fallback = compute_norm_key(info["robot_type"], info["control_mode"], entry.name)
     weight = head_weight(info, entry.name)
     dims = (len(native["state"]["mean"]), len(native["actions"]["mean"]))
-    return HeadMember(entry, info, key, is_fallback, weight, stats, dims)
+    return HeadMember(entry, info, key, is_fallback, weight, stats, dims, delta)
+
+
+def _delta_stats(
+    entry: ResolvedEntry, mixture: Mixture, options: HeadOptions, artifact_root: Path | None
+) -> DeltaStats | None:
+    if not entry.config.use_delta_joint_actions:
+        return None
+    from opentau_prep.stats.delta import load_delta_stats
+
+    return load_delta_stats(
+        entry, mixture, chunk_size=options.chunk_size, artifact_root=artifact_root
+    )
 
 
 def _column_stats(entry: ResolvedEntry, options: HeadOptions) -> Stats:
     columns = entry.name_map.columns
-    wanted = {columns[f] for f in VECTOR_FEATURES if f in columns}
-    cameras = (f"camera{i}" for i in range(options.num_cams))
-    wanted |= {columns[camera] for camera in cameras if camera in columns}
+    names = (*VECTOR_FEATURES, *(f"camera{i}" for i in range(options.num_cams)))
+    wanted = list(dict.fromkeys(columns[name] for name in names if name in columns))
     found = entry.stats_of(wanted)
     # What is missing is told with all that there is.
-    return found if wanted <= set(found) else entry.stats
+    return found if set(wanted) <= set(found) else entry.stats
 
 
 def _say_vqa(names: Sequence[str]) -> None:

@@ -23,6 +23,8 @@ class HeadOptions:
         quantiles: `pooled` (the weighted mean of the members' quantiles, as training computes
             them) or `sketch` (read from the merged sketches of the members' frames).
         truncate_dims: Cut states and actions that are too wide, rather than refuse them.
+        chunk_size: Steps of an action chunk, where stats of delta actions are needed and there are
+            some for several sizes; None takes the only one that there is.
     """
 
     max_state_dim: int = 32
@@ -30,6 +32,7 @@ class HeadOptions:
     num_cams: int = 0
     quantiles: QuantileSource = "pooled"
     truncate_dims: bool = False
+    chunk_size: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("max_state_dim", 1), ("max_action_dim", 1), ("num_cams", 0)):

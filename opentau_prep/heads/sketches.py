@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opentau_prep.artifacts import dataset_place
-from opentau_prep.artifacts.jsonio import load_own
-from opentau_prep.errors import DataError, MetadataError, PrepError
+from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.heads.keys import shorten_names
 from opentau_prep.heads.members import VECTOR_FEATURES
 from opentau_prep.notices import warn
@@ -21,14 +19,12 @@ from opentau_prep.pooling import is_quantile
 if TYPE_CHECKING:
     from opentau_prep.heads.build import Stats
     from opentau_prep.heads.members import HeadMember
-    from opentau_prep.metadata.resolve import ResolvedEntry
     from opentau_prep.stats.sketch import QuantileSketch
 
 __all__ = [
     "QuantileRanks",
     "head_sketches",
     "quantile_ranks",
-    "read_sketches",
     "warn_ranks",
     "with_sketch_quantiles",
 ]
@@ -184,12 +180,16 @@ def _member_sketches(
     member: HeadMember, artifact_root: Path | None
 ) -> dict[str, QuantileSketch] | None:
     """Return the sketches of the dims that a member's state and actions keep; None if missing."""
-    config = member.entry.config
-    if config.use_delta_joint_actions:
-        return None
-    whole = read_sketches(member.entry, artifact_root=artifact_root)
+    entry, config = member.entry, member.entry.config
+    if artifact_root is None and not entry.meta.storage.exists(_SKETCH_FILE):
+        return None  # without loading what reads sketches
+    from opentau_prep.stats.load import load_sketches
+
+    whole = load_sketches(entry.meta, name=entry.artifact_name, artifact_root=artifact_root)
     if whole is None:
         return None
+    if member.delta is not None:
+        whole = {**whole, member.delta.column: member.delta.sketch}
     indices = {"state": config.state_index, "actions": config.action_index}
     found = {}
     for feature in VECTOR_FEATURES:
@@ -210,53 +210,14 @@ def _member_sketches(
     return found
 
 
-def read_sketches(
-    entry: ResolvedEntry, *, artifact_root: Path | None = None
-) -> dict[str, QuantileSketch] | None:
-    """Return column -> sketch of a dataset's `meta/quantile_sketch.json`; None without the file.
-
-    Raises:
-        MetadataError: The file is damaged.
-    """
-    if artifact_root is None and not entry.meta.storage.exists(_SKETCH_FILE):
-        return None
-    place = dataset_place(
-        "quantile_sketch",
-        Path(entry.meta.root),
-        dataset=entry.artifact_name,
-        artifact_root=artifact_root,
-    )
-    candidates = [place.path, *(place.fallback[:1] if place.fallback else ())]
-    path = next((path for path in candidates if path.is_file()), None)
-    if path is None:
-        return None
-    from opentau_prep.stats.sketch import decode_sketches
-
-    try:
-        document = load_own(path.read_bytes(), where=str(path))
-        if not isinstance(document, Mapping):
-            raise MetadataError("holds no sketches", where=str(path))
-        return decode_sketches(document)
-    except OSError as error:
-        raise MetadataError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    except DataError as error:
-        raise MetadataError(
-            error.message, where=str(path), hint="Make it again: `opentau-prep stats --force`."
-        ) from error
-
-
 def _lacking(members: Sequence[HeadMember]) -> PrepError:
-    delta = [m.name for m in members if m.entry.config.use_delta_joint_actions]
     names = "".join(f"\n- {member.name}" for member in members)
     mixture = next((m.entry.config.file for m in members if m.entry.config.file), None)
     roots = " ".join(dict.fromkeys(str(m.entry.meta.root) for m in members[:10]))
     target = f"--mixture-json {mixture}" if mixture else roots
-    hint = f"Make them: `opentau-prep stats {target}`."
-    if delta:
-        hint += f" There are none of delta actions ({', '.join(delta[:10])}): use pooled quantiles."
     return MetadataError(
         f"{len(members)} datasets have no {_SKETCH_FILE}, which --quantiles sketch needs:{names}\n",
-        hint=hint,
+        hint=f"Make them: `opentau-prep stats {target}`.",
     )
 
 

@@ -289,7 +289,8 @@ def _placeholder(count: Array | None) -> dict[str, Array]:
 
 def _warn_non_finite(standardized: Mapping[str, Mapping[str, Array]], repo_id: str) -> None:
     # One look at all of them is enough nearly always.
-    everything = [values for feature in _VECTORS for values in standardized[feature].values()]
+    entries = [standardized[feature] for feature in _VECTORS]
+    everything = [np.ravel(values) for entry in entries for values in entry.values()]
     if np.isfinite(np.concatenate(everything, dtype=np.float64)).all():
         return
     for feature in _VECTORS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -77,6 +78,7 @@ class Storage(Protocol):
         ...
 
 
+@functools.lru_cache(maxsize=1024)  # the same few names of metadata, dataset after dataset
 def check_relative(rel: str) -> str:
     """Return `rel` when it stays below the root; raise `DataError` or `MetadataError` otherwise."""
     parts = rel.split("/")

@@ -80,7 +80,7 @@ class LocalStorage:
         Folders that are links are followed, once each, as some tools link whole chunks.
         """
         found: list[str] = []
-        seen: set[str] = set()
+        seen: set[tuple[int, int]] = set()
         top = self._place(rel_dir)
 
         def fail(error: OSError) -> None:
@@ -88,7 +88,12 @@ class LocalStorage:
                 raise _os_error(f"{rel_dir}/", str(error.filename or top), error) from error
 
         for folder, names, files in os.walk(top, followlinks=True, onerror=fail):
-            real = os.path.realpath(folder)
+            try:
+                found_at = os.stat(folder)
+            except OSError as error:
+                fail(error)
+                continue
+            real = (found_at.st_dev, found_at.st_ino)
             if real in seen:
                 names.clear()
                 continue

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +25,10 @@ __all__ = ["AUTO_CAPS", "BpeFit", "BpePlan", "Candidate", "fit_bpe", "proportion
 
 Points = npt.NDArray[np.uint32]
 AUTO_CAPS: tuple[int | None, ...] = (64, 256, 1024, None)
-_PILOT_CHUNKS = 2000
+_PILOT_CHUNKS = 1000
 _ENOUGH = 0.005
 _TIE = 0.001
+_FITS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,18 @@ class BpePlan:
     Attributes:
         vocab_size: Tokens in all.
         caps: Caps to choose from, one when it is given by the user.
-        grow: Whether to start small and double; else all chunks are used at once.
+        grow: Whether to start small and double; else all chunks are used at once, if memory
+            allows.
         memory_bytes: What the trainer may take.
+        asked: Chunks that were asked for, where the corpus holds fewer because memory could not
+            hold a fit on them; None otherwise.
     """
 
     vocab_size: int
     caps: Sequence[int | None] = AUTO_CAPS
     grow: bool = True
     memory_bytes: int = 4 << 30
+    asked: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,14 +122,15 @@ def fit_bpe(
         plan: What is fixed and what may be tried.
         progress: Called after every fit.
 
-    A corpus too large for the plan's memory is cut, with a `corpus_cut` notice.
+    A corpus too large for the plan's memory is cut, with a `corpus_cut` notice; what is left is the
+    most that is used, as if the plan said `grow`.
     """
-    trial = _Trial(points, order, held_out, plan, progress or _silent)
     limit, stopped_by = _affordable(points, plan)
-    sizes = _sizes(limit) if plan.grow else [limit]
+    trial = _Trial(points, order, held_out, plan, limit, progress or _silent)
+    sizes = _sizes(limit) if plan.grow or stopped_by == "memory" else [limit]
     caps = list(plan.caps)
     if len(caps) > 1:
-        caps = [_best_cap([trial.run(sizes[0], cap)[1] for cap in caps])]
+        caps = [_best_cap(trial.run_all(min(_PILOT_CHUNKS, limit), caps))]
     tokenizer, chosen = trial.run(sizes[0], caps[0])
     for size in sizes[1:]:
         grown, candidate = trial.run(size, caps[0])
@@ -144,39 +152,55 @@ class _Trial:
         order: npt.NDArray[np.int64],
         held_out: Points,
         plan: BpePlan,
+        limit: int,
         progress: Callable[[Candidate], None],
     ) -> None:
         self.candidates: dict[tuple[int, int | None], Candidate] = {}
         self._fits: dict[tuple[int, int | None], Tokenizer] = {}
         self._points, self._order, self._held_out = points, order, held_out
-        self._plan, self._progress = plan, progress
+        self._plan, self._progress, self._limit = plan, progress, limit
 
     def run(self, size: int, cap: int | None) -> tuple[Tokenizer, Candidate]:
         key = (size, cap)
         if key not in self.candidates:
-            started = time.perf_counter()
-            chunks = self._points[self._order[:size]]
-            fit = train_bpe(chunks, vocab_size=self._plan.vocab_size, max_token_length=cap)
-            seconds = time.perf_counter() - started
-            lengths = token_lengths(fit, self._held_out)
-            p99 = float(np.percentile(lengths, 99))
-            self.candidates[key] = Candidate(size, cap, float(lengths.mean()), p99, seconds)
-            self._fits[key] = fit
-            self._progress(self.candidates[key])
+            self._keep(key, *self._fit(size, cap))
         return self._fits[key], self.candidates[key]
+
+    def run_all(self, size: int, caps: Sequence[int | None]) -> list[Candidate]:
+        # The trainer works outside of the interpreter lock, on about one core. Two at once, since
+        # each takes memory of its own.
+        two = 2 * size <= self._limit
+        with ThreadPoolExecutor(_FITS_AT_ONCE if two else 1) as pool:
+            for cap, found in zip(caps, pool.map(partial(self._fit, size), caps), strict=True):
+                self._keep((size, cap), *found)
+        return [self.candidates[size, cap] for cap in caps]
+
+    def _fit(self, size: int, cap: int | None) -> tuple[Tokenizer, Candidate]:
+        started = time.perf_counter()
+        chunks = self._points[self._order[:size]]
+        fit = train_bpe(chunks, vocab_size=self._plan.vocab_size, max_token_length=cap)
+        seconds = time.perf_counter() - started
+        lengths = token_lengths(fit, self._held_out)
+        p99 = float(np.percentile(lengths, 99))
+        return fit, Candidate(size, cap, float(lengths.mean()), p99, seconds)
+
+    def _keep(self, key: tuple[int, int | None], fit: Tokenizer, candidate: Candidate) -> None:
+        self.candidates[key], self._fits[key] = candidate, fit
+        self._progress(candidate)
 
 
 def _affordable(points: Points, plan: BpePlan) -> tuple[int, str]:
     per_chunk = trainer_bytes(utf8_bytes(points)) / len(points)
-    limit = max(1, int(plan.memory_bytes / per_chunk))
-    if limit >= len(points):
-        return len(points), "corpus"
+    limit = min(len(points), max(1, int(plan.memory_bytes / per_chunk)))
+    asked = plan.asked or len(points)
+    if limit >= asked:
+        return limit, "corpus"
     warn(
         "corpus_cut",
-        f"fitting on all {len(points):,} chunks would take about "
-        f"{per_chunk * len(points) / 2**30:.1f} GiB; at most {limit:,} are used, which fit into "
-        f"{plan.memory_bytes / 2**30:.1f} GiB",
-        asked=len(points),
+        f"fitting on all {asked:,} chunks would take about {per_chunk * asked / 2**30:.1f} GiB;"
+        f" at most {limit:,} are used, which fit into {plan.memory_bytes / 2**30:.1f} GiB, and"
+        " fewer if more no longer shorten held-out sequences",
+        asked=asked,
         limit=limit,
     )
     return limit, "memory"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import chain
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,13 @@ import numpy.typing as npt
 from opentau_prep.errors import ConfigError
 
 __all__ = [
+    "ErrorSums",
     "LengthStats",
     "RoundTrip",
+    "SquaredErrors",
     "VocabularyUse",
+    "error_sums",
+    "length_counts",
     "length_stats",
     "length_stats_by_group",
     "lengths_that_keep",
@@ -52,6 +58,50 @@ class RoundTrip:
     mse: float
     max_abs: float
     per_dim_mse: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SquaredErrors:
+    """Sums over (N, T, D) values, which parts of a corpus can be added up from.
+
+    Attributes:
+        counts: (D,) int64, values of each dim.
+        squared: (D,) float64, sum of their squared errors.
+        max_abs: Largest absolute error.
+    """
+
+    counts: npt.NDArray[np.int64]
+    squared: npt.NDArray[np.float64]
+    max_abs: float
+
+    def __add__(self, other: SquaredErrors) -> SquaredErrors:
+        """Return the sums over both; dims that one lacks have the other's alone."""
+        counts = _added(self.counts, other.counts)
+        return SquaredErrors(
+            counts, _added(self.squared, other.squared), max(self.max_abs, other.max_abs)
+        )
+
+    def result(self) -> RoundTrip:
+        """Return the error that the sums stand for."""
+        mse = float(self.squared.sum() / self.counts.sum())
+        return RoundTrip(mse, self.max_abs, tuple((self.squared / self.counts).tolist()))
+
+
+@dataclass(frozen=True)
+class ErrorSums:
+    """Errors in normalized units and in the dataset's own; the latter without padded dims."""
+
+    normalized: SquaredErrors
+    native: SquaredErrors
+
+    @classmethod
+    def total(cls, parts: Iterable[ErrorSums | None]) -> ErrorSums | None:
+        """Return the sums over all parts, None when there are none."""
+        there = [part for part in parts if part is not None]
+        if not there:
+            return None
+        normalized = reduce(add, (part.normalized for part in there))
+        return cls(normalized, reduce(add, (part.native for part in there)))
 
 
 @dataclass(frozen=True)
@@ -113,12 +163,23 @@ def round_trip_error(
     chunks: npt.NDArray[np.floating[Any]], decoded: npt.NDArray[np.floating[Any]]
 ) -> RoundTrip:
     """Return the error of decoded (N, T, D) chunks against the originals, in float64."""
+    return error_sums(chunks, decoded).result()
+
+
+def error_sums(
+    chunks: npt.NDArray[np.floating[Any]], decoded: npt.NDArray[np.floating[Any]]
+) -> SquaredErrors:
+    """Return the sums that `round_trip_error` is made of."""
     error = decoded.astype(np.float64) - chunks
-    squared = np.square(error)
-    per_dim = squared.mean(axis=(0, 1))
-    return RoundTrip(
-        float(squared.mean()), float(np.abs(error).max()), tuple(float(v) for v in per_dim)
-    )
+    squared = np.einsum("ntd,ntd->d", error, error)
+    counts = np.full(len(squared), error.shape[0] * error.shape[1], dtype=np.int64)
+    return SquaredErrors(counts, squared, float(np.abs(error).max()))
+
+
+def length_counts(lengths: npt.NDArray[np.int64]) -> dict[str, int]:
+    """Return token length (as text, for JSON) -> chunks, by length: all that forecasts need."""
+    values, counts = np.unique(lengths, return_counts=True)
+    return {str(v): c for v, c in zip(values.tolist(), counts.tolist(), strict=True)}
 
 
 def vocabulary_use(ids: Iterable[Sequence[int]], vocabulary: Mapping[str, int]) -> VocabularyUse:
@@ -132,6 +193,13 @@ def vocabulary_use(ids: Iterable[Sequence[int]], vocabulary: Mapping[str, int]) 
         share=len(probabilities) / len(vocabulary),
         entropy_bits=float(-(probabilities * np.log2(probabilities)).sum()) + 0.0,
     )
+
+
+def _added(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    wide, narrow = (a, b) if len(a) >= len(b) else (b, a)
+    total: npt.NDArray[Any] = wide.copy()
+    total[: len(narrow)] += narrow
+    return total
 
 
 def _by_group(

@@ -23,7 +23,6 @@ from scipy import fft
 from opentau_prep.errors import DataError
 
 __all__ = [
-    "choose_min_token",
     "code_points",
     "dct_coefficients",
     "dequantize",
@@ -40,7 +39,6 @@ _UNICODE_END = 0x110000
 _MAX_DISTANCE = _WRAP - _N_SURROGATES - 2
 _MIN_DISTANCE = _WRAP - _UNICODE_END
 _LARGEST_VALUE = _MAX_DISTANCE // 2
-_ONE_BYTE_HEADROOM = -127
 _BLOCK_CHUNKS = 256
 
 
@@ -86,16 +84,6 @@ def dequantize(
     coefficients = values.reshape(-1, time_horizon, action_dim) / scale
     chunks: npt.NDArray[np.float64] = fft.idct(coefficients, axis=1, norm="ortho")
     return chunks
-
-
-def choose_min_token(smallest: int) -> int:
-    """Return the `min_token` for a corpus whose smallest number is `smallest`.
-
-    It is never above -127: headroom for chunks out of the corpus's range, under the published class
-    too. No more than that, because zero, by far the most common number, then still has a code point
-    below 128: one byte instead of two halves the trainer's memory and shortens token sequences.
-    """
-    return min(smallest, _ONE_BYTE_HEADROOM)
 
 
 def code_points(values: npt.NDArray[np.integer[Any]], min_token: int) -> npt.NDArray[np.uint32]:

@@ -21,6 +21,7 @@ __all__ = ["FoundArtifact", "find_artifacts"]
 
 # Findings say nothing that training reads; a stale file of them is simply written again.
 _PASSED_OVER = ("validation",)
+_PUBLISHED = ("stats", "episodes_stats", "episodes")
 _JSON_LINES = ".jsonl"
 
 
@@ -60,8 +61,11 @@ def find_artifacts(view: DatasetView) -> list[FoundArtifact]:
     inputs: dict[str, Any] | None = None
     found = []
     for spec, rel, prep in _candidates(home):
-        content, record = _read(home / rel), _read(home / prep)
+        record = _read(home / prep)
         provenance = None if record is None else Provenance.from_bytes(record)
+        if provenance is None and spec.name in _PUBLISHED:
+            continue  # every dataset brings its own: their origin is no fault
+        content = _read(home / rel)
         if content is None and provenance is None:
             continue
         if inputs is None:

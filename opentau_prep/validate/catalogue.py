@@ -21,6 +21,7 @@ from opentau_prep.validate.checks import (
     tasks,
     timestamps,
     tokenizer,
+    values,
 )
 from opentau_prep.validate.rule import GROUPS, Rule
 
@@ -33,6 +34,7 @@ _MODULES = (
     frames,
     timestamps,
     stats,
+    values,
     recomputed,
     tasks,
     artifacts,

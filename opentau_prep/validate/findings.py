@@ -16,7 +16,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 _LISTED = 10
 _VERBS = {"have": "has", "are": "is", "do": "does", "belong": "belongs", "name": "names"}
 _ONE = re.compile(
-    r"(?<![\d,.])(1 (data file|file|episode|task string|task|dim|frame|value|row))s"
+    r"(?<![\d,.])(1 (data file|file|episode|task string|task|dim|frame|null value|value|row))s"
     rf"( (?:{'|'.join(_VERBS)})\b)?"
 )
 

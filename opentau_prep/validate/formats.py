@@ -22,14 +22,19 @@ _GITHUB_LEVEL = {"error": "error", "warning": "warning", "note": "notice"}
 def as_text(report: ValidateReport) -> str:
     """Return the findings grouped by dataset, each with its place and what to do."""
     lines: list[str] = []
+    titles = _titles(report)
     for dataset in dict.fromkeys(finding.dataset for finding in report.findings):
-        lines.append(printable(dataset))
+        lines.append(printable(titles.get(dataset, dataset)))
         hints: set[str] = set()
         for finding in report.of(dataset):
             lines += _told(finding, with_hint=finding.hint not in hints)
             hints.add(finding.hint)
         lines.append("")
     return "\n".join([*lines, _summary(report)])
+
+
+def _titles(report: ValidateReport) -> dict[str, str]:
+    return {target.name: f"{target.name} ({target.root})" for target in report.targets}
 
 
 def _told(finding: Finding, *, with_hint: bool) -> list[str]:

@@ -69,68 +69,70 @@ def scan_parts(storage: Storage, parts: Sequence[DataPart], plan: ScanPlan) -> F
     """Read files once and return what they hold; a file that cannot be read becomes a fault."""
     found: list[FrameSummary] = []
     batch: list[FrameBlock] = []
-    unplaced: list[tuple[str, PrepError]] = []
-    unreadable: list[tuple[str, str, PrepError]] = []
+    n_rows = 0
+    faults = _Faults([], [])
+    columns: list[str] | None = None
     for part in parts:
-        for block in _blocks(storage, part, plan, unplaced, unreadable):
-            if batch and (_full(batch) or not _alike(batch[0], block)):
+        if columns is None:
+            columns = _present(storage, part.rel, plan)
+        for block in _blocks(storage, part, plan, columns, faults):
+            if batch and (n_rows >= _BATCH_ROWS or not _alike(batch[0], block)):
                 found.append(_scan(_merged(batch), plan))
-                batch = []
+                batch, n_rows = [], 0
             batch.append(block)
+            n_rows += block.n_frames
     if batch:
         found.append(_scan(_merged(batch), plan))
-    return joined([*found, FrameSummary(unplaced=unplaced, unreadable=unreadable)])
+    return joined([*found, FrameSummary(unplaced=faults.unplaced, unreadable=faults.unreadable)])
+
+
+@dataclass(frozen=True)
+class _Faults:
+    """What could not be read; filled as the files go by."""
+
+    unplaced: list[tuple[str, PrepError]]
+    unreadable: list[tuple[str, str, PrepError]]
+
+
+def _present(storage: Storage, rel: str, plan: ScanPlan) -> list[str] | None:
+    """Return the wanted columns that a file has; None when it cannot be opened."""
+    try:
+        names = storage.open_parquet(rel).schema_arrow.names
+    except PrepError:
+        return None  # told from the footers
+    return [name for name in plan.columns if name in names]
 
 
 def _blocks(
     storage: Storage,
     part: DataPart,
     plan: ScanPlan,
-    unplaced: list[tuple[str, PrepError]],
-    unreadable: list[tuple[str, str, PrepError]],
+    usual: Sequence[str] | None,
+    faults: _Faults,
 ) -> Iterator[FrameBlock]:
-    if not storage.exists(part.rel):
-        return  # told from the footers, as is a file that is not parquet
+    """Read the columns that the first file has; a file that lacks one is looked at by itself."""
     try:
-        names = storage.open_parquet(part.rel).schema_arrow.names
-    except PrepError:
-        return
-    columns = [name for name in plan.columns if name in names]
-    try:
-        yield from read_part(storage, part, columns)
+        yield from read_part(storage, part, usual or [])
         return
     except PrepError:
-        pass  # find out which column it is
+        columns = _present(storage, part.rel, plan)  # find out which column it is
     good = []
-    for column in columns:
+    for column in columns or ():
         try:
             for _ in read_part(storage, part, [column]):
                 pass
             good.append(column)
         except PrepError as fault:
-            unreadable.append((part.rel, column, fault))
-    if good or not columns:
+            faults.unreadable.append((part.rel, column, fault))
+    if good:
         try:
             yield from read_part(storage, part, good)
         except PrepError as fault:
-            unplaced.append((part.rel, fault))
-        return
-    _blame_the_file(part.rel, columns, unplaced, unreadable)
-
-
-def _blame_the_file(
-    rel: str,
-    columns: Sequence[str],
-    unplaced: list[tuple[str, PrepError]],
-    unreadable: list[tuple[str, str, PrepError]],
-) -> None:
-    """When no column can be read the fault is the file's, and is told once."""
-    unplaced.append((rel, unreadable[-1][2]))
-    del unreadable[-len(columns) :]
-
-
-def _full(batch: Sequence[FrameBlock]) -> bool:
-    return sum(block.n_frames for block in batch) >= _BATCH_ROWS
+            faults.unplaced.append((part.rel, fault))
+    elif columns:
+        # When no column can be read the fault is the file's, and is told once.
+        faults.unplaced.append((part.rel, faults.unreadable[-1][2]))
+        del faults.unreadable[-len(columns) :]
 
 
 def _alike(a: FrameBlock, b: FrameBlock) -> bool:
@@ -265,7 +267,8 @@ def _ranks(matrix: Array, quantiles: Array) -> tuple[IntArray, IntArray] | None:
     if quantiles.shape[1:] != matrix.shape[1:]:
         return None
     # In the column's own type: a float32 value and the float64 it was written as are equal.
-    asked = quantiles.astype(matrix.dtype)
+    with np.errstate(over="ignore"):
+        asked = quantiles.astype(matrix.dtype)
     below = np.stack([np.count_nonzero(matrix < q, axis=0) for q in asked])
     equal = np.stack([np.count_nonzero(matrix == q, axis=0) for q in asked])
     return below.astype(np.int64), equal.astype(np.int64)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from opentau_prep.errors import MetadataError, PrepError
+from opentau_prep.errors import PrepError
 from opentau_prep.metadata import DatasetMetadata
 from opentau_prep.metadata.info import INFO
 from opentau_prep.metadata.resolve import ResolvedEntry
@@ -26,13 +26,15 @@ from opentau_prep.validate.tables import TaskRow, read_row_ranges, read_task_row
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from opentau_prep.config.schema import DatasetEntry
     from opentau_prep.frames import DataPart
     from opentau_prep.metadata import EpisodeTable, Feature, Stats
-    from opentau_prep.metadata.records import IntArray
+    from opentau_prep.metadata.records import EpisodesStats, IntArray
     from opentau_prep.validate.frames import FrameSummary
 
-__all__ = ["DatasetView", "EntrySpec", "Target"]
+__all__ = ["DatasetView", "EntrySpec", "Target", "relative"]
 
 T = TypeVar("T")
 
@@ -162,11 +164,20 @@ class DatasetView:
         return self._part("whole_stats", lambda: read_stats(self.storage) if there else None)
 
     @property
-    def episodes_stats(self) -> Mapping[int, Stats] | None:
-        """The stats of each episode; empty when the dataset keeps none."""
+    def episodes_stats(self) -> EpisodesStats | None:
+        """The stats of each episode, in blocks; None also when the dataset keeps none."""
         if self.meta.is_v3 and self.episodes is None:
             return None
-        return self._part("episodes_stats", lambda: self.meta.episodes_stats)
+        return self._part("episodes_stats", lambda: self.meta.stacked_stats)
+
+    def episode_stat(self, column: str, stat: str) -> tuple[IntArray, NDArray[Any]] | None:
+        """Return the (n,) episodes that have a stat of a column, and its (n, *shape) values."""
+        stacked = self.episodes_stats
+        block = None if stacked is None else stacked.blocks.get(column, {}).get(stat)
+        if stacked is None or block is None:
+            return None
+        rows = slice(None) if block.rows is None else block.rows
+        return stacked.episode_index[rows], block.values
 
     @property
     def stats(self) -> Stats | None:
@@ -259,10 +270,10 @@ class _Overlay:
 
 
 def relative(error: PrepError, root: str) -> tuple[str | None, str]:
-    """Return the file of an error relative to the root, and the rest of its message."""
+    """Return the file of an error relative to the root, and the rest of what it says."""
     where = error.where or ""
-    if not isinstance(error, MetadataError) and not where:
-        return None, error.message
-    inside = where.removeprefix(root).lstrip("/")
+    inside = where.removeprefix(f"{root}/")
+    if inside == where:  # not a file of the dataset
+        return None, f"{where}: {error.message}" if where else error.message
     file, _, rest = inside.partition(", ")
-    return file or None, f"{rest}: {error.message}" if rest else error.message
+    return file, f"{rest}: {error.message}" if rest else error.message

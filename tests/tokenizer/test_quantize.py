@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from opentau_prep.errors import DataError
 from opentau_prep.tokenizer.quantize import (
-    choose_min_token,
     code_points,
     dct_coefficients,
     dequantize,
@@ -90,8 +89,3 @@ def test_code_points_out_of_unicode_raises():
 
 def test_values_of_code_points_broken_byte_is_zero():
     assert values_of_code_points(np.array([0xFFFD, 0xFFFE], dtype=np.uint32), -7)[0] == 0
-
-
-@pytest.mark.parametrize(("smallest", "expected"), [(-5, -127), (40, -127), (-400, -400)])
-def test_choose_min_token_keeps_zero_in_one_byte_if_it_can(smallest, expected):
-    assert choose_min_token(smallest) == expected

@@ -15,13 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES"]
 
-# Every published dataset brings its own: their origin is no fault.
-_PUBLISHED = ("stats", "episodes_stats", "episodes")
-
 
 def torn(view: DatasetView) -> Iterator[Hit]:
     for found in view.artifacts:
-        if found.torn and found.spec.name not in _PUBLISHED:
+        if found.torn:
             yield hit(found.torn, file=found.rel)
 
 
@@ -34,7 +31,7 @@ def edited(view: DatasetView) -> Iterator[Hit]:
 def foreign(view: DatasetView) -> Iterator[Hit]:
     for found in view.artifacts:
         lacks = found.content is not None and found.provenance is None
-        if lacks and not found.torn and found.spec.name not in _PUBLISHED:
+        if lacks and not found.torn:
             yield hit("has no provenance: it is not known what it was made from", file=found.rel)
 
 

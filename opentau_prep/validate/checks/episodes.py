@@ -28,7 +28,7 @@ def _table_file(view: DatasetView) -> str:
 
 def episodes_unreadable(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("episodes")) is not None:
-        file, message = relative(fault, view.target.root)
+        file, message = relative(fault, view.storage.url)
         yield hit(message, fault.hint or "", file=file)
 
 

@@ -26,7 +26,7 @@ _TAGS = ("robot_type", "control_mode")
 
 def info_unreadable(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("info")) is not None:
-        file, message = relative(fault, view.target.root)
+        file, message = relative(fault, view.storage.url)
         yield hit(message, fault.hint or "", file=file)
 
 
@@ -56,7 +56,7 @@ def version_mismatch(view: DatasetView) -> Iterator[Hit]:
 
 def data_path_unusable(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("data_paths")) is not None:
-        file, message = relative(fault, view.target.root)
+        file, message = relative(fault, view.storage.url)
         yield hit(message, fault.hint or "", file=file)
 
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from opentau_prep.errors import PrepError
-from opentau_prep.metadata.statsread import STATS
+from opentau_prep.metadata.records import EpisodesStats, IntArray
+from opentau_prep.metadata.statsread import STATS, pool_stats
 from opentau_prep.metadata.v2 import EPISODES_STATS
 from opentau_prep.metadata.v3 import EPISODES_DIR
 from opentau_prep.notices import collect_notices
-from opentau_prep.pooling import aggregate_stats
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.quantiles import fraction_of, rank_faults
 from opentau_prep.validate.rule import Rule
@@ -26,31 +26,37 @@ __all__ = ["RULES"]
 
 STATS_COMPARED = ("mean", "std", "min", "max")
 TOLERANCE = 1e-2
-Floats = npt.NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 
 def _of_moments(moments: Moments) -> dict[str, Floats]:
     return {"mean": moments.mean, "std": moments.std, "min": moments.min, "max": moments.max}
 
 
+def _scaled(distance: Floats, true: Mapping[str, Floats]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return how far off values are, in shares of the true range, and where that is allowed."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        scale = np.where(true["max"] > true["min"], true["max"] - true["min"], 1.0)
+        # float32 readers and writers round at the size of the values, not of their range.
+        size = np.fmax(np.abs(true["max"]), np.abs(true["min"]))
+        allowed = ~(distance > TOLERANCE * scale + 1e-5 * size)
+        return distance / scale, allowed
+
+
 def _differences(
-    claimed: Mapping[str, npt.NDArray[Any]], true: Mapping[str, Floats]
+    claimed: Mapping[str, NDArray[Any]], true: Mapping[str, Floats]
 ) -> dict[str, tuple[list[int], float]]:
     """Return stat -> (dims that differ, how far at most, in shares of the true range)."""
-    with np.errstate(invalid="ignore"):
-        scale = np.where(true["max"] > true["min"], true["max"] - true["min"], 1.0)
-    # float32 readers and writers round at the size of the values, not of their range.
-    size = np.fmax(np.abs(true["max"]), np.abs(true["min"]))
     found = {}
     for stat in STATS_COMPARED:
         value = np.atleast_1d(claimed[stat]).astype(np.float64) if stat in claimed else None
-        if value is None or value.shape != scale.shape:
+        if value is None or value.shape != true[stat].shape:
             continue
-        with np.errstate(invalid="ignore"):
-            off = np.abs(value - true[stat])
-            dims = np.flatnonzero(off > TOLERANCE * scale + 1e-5 * size)
+        with np.errstate(invalid="ignore", over="ignore"):
+            share, allowed = _scaled(np.abs(value - true[stat]), true)
+        dims = np.flatnonzero(~allowed)
         if len(dims):
-            found[stat] = (dims.tolist(), float((off / scale)[dims].max()))
+            found[stat] = (dims.tolist(), float(share[dims].max()))
     return found
 
 
@@ -67,17 +73,17 @@ def _all_dims(found: Mapping[str, tuple[list[int], float]]) -> list[int]:
 
 def whole_against_episodes(view: DatasetView) -> Iterator[Hit]:
     own, whole = view.episodes_stats, view.whole_stats
-    if not own or not whole or view.episodes is None:
+    if own is None or not whole or view.episodes is None:
         return
+    if not np.array_equal(own.episode_index, view.episodes.episode_index):
+        return  # told by S012
     for column in view.vectors.values():
-        parts = [own.get(int(e), {}).get(column) for e in view.episodes.episode_index]
-        if column not in whole or any(p is None for p in parts):
+        if column not in whole or column not in own.blocks:
             continue
         try:
             with collect_notices():
-                pooled = aggregate_stats([{column: dict(p)} for p in parts if p is not None])[
-                    column
-                ]
+                one = EpisodesStats(own.episode_index, {column: own.blocks[column]})
+                pooled = pool_stats(one, view.target.name)[column]
         except PrepError:
             continue  # told by the rules on what the stats lack
         true = {s: np.atleast_1d(pooled[s]).astype(np.float64) for s in STATS_COMPARED}
@@ -111,31 +117,40 @@ def _complete(view: DatasetView, n_read: int) -> bool:
 
 
 def episodes_stale(view: DatasetView) -> Iterator[Hit]:
-    own = view.episodes_stats
     for column, scan in (view.frames.columns if view.frames else {}).items():
-        if not own:
-            return
         true = _of_moments(scan.moments)
-        wrong: dict[int, list[int]] = {}
-        stats: dict[str, float] = {}
-        for row, episode in enumerate(scan.episodes.tolist()):
-            claimed = own.get(episode, {}).get(column)
-            if claimed is None:
-                continue
-            found = _differences(claimed, {stat: true[stat][row] for stat in true})
-            if found:
-                wrong[episode] = _all_dims(found)
-                for stat, (_, share) in found.items():
-                    stats[stat] = max(stats.get(stat, 0.0), share)
-        if wrong:
-            told = [f"{stat} by up to {share:.0%} of the range" for stat, share in stats.items()]
+        wrong = np.zeros(scan.max_step.shape, dtype=bool)
+        told = []
+        for stat in STATS_COMPARED:
+            off = _share_off(view, column, stat, scan.episodes, true)
+            if off is not None and (off > 0).any():
+                told.append(f"{stat} by up to {off.max():.0%} of the range")
+                wrong |= off > 0
+        if told:
+            rows = wrong.any(axis=1)
             yield hit(
-                f"does not describe {len(wrong):,} episodes: {listed(told)}",
+                f"does not describe {int(rows.sum()):,} episodes: {listed(told)}",
                 file=EPISODES_DIR if view.meta.is_v3 else EPISODES_STATS,
                 column=column,
-                dims=sorted({d for dims in wrong.values() for d in dims}),
-                episodes=sorted(wrong),
+                dims=np.flatnonzero(wrong.any(axis=0)),
+                episodes=scan.episodes[rows],
             )
+
+
+def _share_off(
+    view: DatasetView, column: str, stat: str, episodes: IntArray, true: Mapping[str, Floats]
+) -> Floats | None:
+    """Return (E, D) how far a stat of the episodes is off, in shares of their ranges; 0 if not."""
+    found = view.episode_stat(column, stat)
+    if found is None or found[1].shape[1:] != true[stat].shape[1:]:
+        return None
+    _, mine, theirs = np.intersect1d(episodes, found[0], return_indices=True)
+    off = np.zeros(true[stat].shape)
+    with np.errstate(invalid="ignore", over="ignore"):
+        distance = np.abs(found[1][theirs].astype(np.float64) - true[stat][mine])
+        share, allowed = _scaled(distance, {name: true[name][mine] for name in ("min", "max")})
+        off[mine] = np.where(allowed, 0.0, share)
+    return off
 
 
 def quantile_rank(view: DatasetView) -> Iterator[Hit]:

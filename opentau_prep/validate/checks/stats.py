@@ -11,23 +11,17 @@ import numpy.typing as npt
 from opentau_prep.metadata.statsread import STATS
 from opentau_prep.metadata.v2 import EPISODES_STATS
 from opentau_prep.metadata.v3 import EPISODES_DIR
-from opentau_prep.pooling import is_quantile
 from opentau_prep.validate.findings import Hit, hit, listed
-from opentau_prep.validate.quantiles import fraction_of
 from opentau_prep.validate.rule import Rule
 from opentau_prep.validate.view import relative
 
 if TYPE_CHECKING:
-    from opentau_prep.metadata import Stats
+    from opentau_prep.metadata import EpisodeTable
     from opentau_prep.validate.view import DatasetView
 
-__all__ = ["RULES", "own_stats_file"]
+__all__ = ["RULES", "own_stats_file", "vector_stats"]
 
 _MOMENTS = ("mean", "std", "min", "max")
-_IMAGE_SHAPE = (3, 1, 1)
-_ROUNDING = 1e-5
-TICKS = 1000
-_SMALL = 10
 
 
 def own_stats_file(view: DatasetView) -> str:
@@ -43,20 +37,20 @@ def _episodes_file(view: DatasetView) -> str:
 
 def whole_unreadable(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("whole_stats")) is not None:
-        file, message = relative(fault, view.target.root)
+        file, message = relative(fault, view.storage.url)
         yield hit(message, fault.hint or "", file=file)
 
 
 def episodes_unreadable(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("episodes_stats")) is not None:
-        file, message = relative(fault, view.target.root)
+        file, message = relative(fault, view.storage.url)
         yield hit(message, fault.hint or "", file=file)
 
 
 def stats_missing(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("stats")) is not None:
-        file, message = relative(fault, view.target.root)
-        yield hit(message, fault.hint or "", file=file)
+        file, message = relative(fault, view.storage.url)
+        yield hit(message, fault.hint or "", file=file or own_stats_file(view))
 
 
 def stats_stand_in(view: DatasetView) -> Iterator[Hit]:
@@ -83,16 +77,16 @@ def stat_missing(view: DatasetView) -> Iterator[Hit]:
             yield hit(f"lacks {', '.join(missing)}", file=own_stats_file(view), column=column)
 
 
-def _vector_stats(view: DatasetView) -> Iterator[tuple[str, Mapping[str, npt.NDArray[Any]]]]:
+def vector_stats(view: DatasetView) -> Iterator[tuple[str, Mapping[str, npt.NDArray[Any]]]]:
+    """Yield the columns of state and actions with their stats; a bare number becomes one dim."""
     for column in view.vectors.values():
         entry = (view.stats or {}).get(column)
         if entry is not None:
-            # One number for a single dim may stand bare.
             yield column, {stat: np.atleast_1d(value) for stat, value in entry.items()}
 
 
 def non_finite(view: DatasetView) -> Iterator[Hit]:
-    for column, entry in _vector_stats(view):
+    for column, entry in vector_stats(view):
         for stat, value in entry.items():
             bad = np.flatnonzero(~np.isfinite(value.astype(np.float64)))
             if stat != "count" and len(bad):
@@ -105,7 +99,7 @@ def non_finite(view: DatasetView) -> Iterator[Hit]:
 
 
 def width_differs(view: DatasetView) -> Iterator[Hit]:
-    for column, entry in _vector_stats(view):
+    for column, entry in vector_stats(view):
         declared = int(np.prod((view.features or {})[column].shape))
         widths = {s: v.size for s, v in entry.items() if s != "count" and v.size != declared}
         if widths and declared:
@@ -113,44 +107,6 @@ def width_differs(view: DatasetView) -> Iterator[Hit]:
             yield hit(
                 f"has {declared} dims, its stats: {told}", file=own_stats_file(view), column=column
             )
-
-
-def contradictory(view: DatasetView) -> Iterator[Hit]:
-    for column, entry in _vector_stats(view):
-        bad = _contradictions(entry)
-        for what, dims in bad.items():
-            yield hit(what, file=own_stats_file(view), column=column, dims=dims)
-
-
-def _contradictions(entry: Mapping[str, npt.NDArray[Any]]) -> dict[str, list[int]]:
-    """Return what cannot be, and in which dims; up to float32 rounding."""
-    if not all(stat in entry for stat in _MOMENTS):
-        return {}
-    low, high, mean, std = (
-        entry[s].astype(np.float64).ravel() for s in ("min", "max", "mean", "std")
-    )
-    if len({len(v) for v in (low, high, mean, std)}) > 1:
-        return {}
-    slack = _ROUNDING * np.maximum(np.abs(low), np.abs(high)) + 1e-12
-    with np.errstate(invalid="ignore"):
-        found: dict[str, npt.NDArray[Any]] = {
-            "min is above max": low > high,
-            "mean lies outside min and max": (low <= high)
-            & ((mean < low - slack) | (mean > high + slack)),
-            "std is negative": std < 0,
-            # A bound of Popoviciu's: values within a range cannot deviate by more than half of it.
-            "std is larger than half the range": (low <= high)
-            & (std > (high - low) / 2 * 1.05 + slack),
-        }
-        quantiles = sorted((s for s in entry if is_quantile(s)), key=lambda s: fraction_of(s) or 0)
-        rows = [entry[s].astype(np.float64).ravel() for s in quantiles]
-        if rows and all(len(row) == len(low) for row in rows):
-            block = np.stack([low - slack, *rows, high + slack])
-            lowest = np.diff(block, axis=0).min(axis=0)
-            found["quantiles are not in order between min and max"] = (lowest < -slack) & (
-                low <= high
-            )
-    return {what: np.flatnonzero(mask).tolist() for what, mask in found.items() if mask.any()}
 
 
 def count_wrong(view: DatasetView) -> Iterator[Hit]:
@@ -165,12 +121,8 @@ def count_wrong(view: DatasetView) -> Iterator[Hit]:
                 file=STATS,
                 column=column,
             )
-        wrong = [
-            int(e)
-            for e, length in zip(view.episodes.episode_index, view.episodes.length, strict=True)
-            if _count((view.episodes_stats or {}).get(int(e), {}).get(column)) not in (None, length)
-        ]
-        if wrong:
+        wrong = _wrong_lengths(view, view.episodes, column)
+        if len(wrong):
             yield hit(
                 f"count is not the length of {len(wrong):,} episodes",
                 file=_episodes_file(view),
@@ -186,14 +138,23 @@ def _count(entry: Mapping[str, npt.NDArray[Any]] | None) -> int | None:
     return int(value.ravel()[0])
 
 
+def _wrong_lengths(view: DatasetView, table: EpisodeTable, column: str) -> npt.NDArray[Any]:
+    """Return the episodes of the table whose own count is another number than their length."""
+    found = view.episode_stat(column, "count")
+    if found is None or found[1].size != len(found[0]):
+        return np.zeros(0, dtype=np.int64)
+    counts = dict(zip(found[0].tolist(), found[1].ravel().tolist(), strict=True))
+    own = zip(table.episode_index.tolist(), table.length.tolist(), strict=True)
+    return np.array([e for e, length in own if counts.get(e, length) != length], dtype=np.int64)
+
+
 def count_missing(view: DatasetView) -> Iterator[Hit]:
     for column in view.vectors.values():
-        lacking = [
-            e
-            for e, s in (view.episodes_stats or {}).items()
-            if column in s and "count" not in s[column]
-        ]
-        if lacking:
+        mean, count = view.episode_stat(column, "mean"), view.episode_stat(column, "count")
+        if mean is None:
+            continue
+        lacking = np.setdiff1d(mean[0], count[0]) if count is not None else mean[0]
+        if len(lacking):
             yield hit(
                 f"{len(lacking):,} episodes have stats without count",
                 file=_episodes_file(view),
@@ -204,76 +165,15 @@ def count_missing(view: DatasetView) -> Iterator[Hit]:
 
 def coverage(view: DatasetView) -> Iterator[Hit]:
     own = view.episodes_stats
-    if view.episodes is None or not own or view.meta.is_v3:
+    if view.episodes is None or own is None or view.meta.is_v3:
         return
-    known = set(view.episodes.episode_index.tolist())
-    for wrong, what in ((known - set(own), "have no stats"), (set(own) - known, "do not exist")):
-        if wrong:
-            yield hit(
-                f"{len(wrong):,} episodes {what}", file=EPISODES_STATS, episodes=sorted(wrong)
-            )
-
-
-def image_stats(view: DatasetView) -> Iterator[Hit]:
-    for name, feature in (view.features or {}).items():
-        entry = (view.stats or {}).get(name)
-        if not feature.is_camera or entry is None:
-            continue
-        wrong = {s: v.shape for s, v in entry.items() if s != "count" and v.shape != _IMAGE_SHAPE}
-        if wrong:
-            stat, shape = next(iter(wrong.items()))
-            yield hit(f"{stat} has the shape {shape}", file=own_stats_file(view), column=name)
-            continue
-        top = entry.get("max")
-        brightest = 0.0 if top is None else float(np.fmax.reduce(top.astype(np.float64).ravel()))
-        if brightest > 1.0 + _ROUNDING:
-            yield hit(
-                f"its max is {brightest:g}: pixels of 0 to 255, not 0 to 1",
-                file=own_stats_file(view),
-                column=name,
-            )
-
-
-def constant_dims(view: DatasetView) -> Iterator[Hit]:
-    for column, entry in _vector_stats(view):
-        if "min" not in entry or "max" not in entry or entry["min"].shape != entry["max"].shape:
-            continue
-        dims = np.flatnonzero(entry["min"] == entry["max"])
-        if len(dims):
-            values = [f"{float(entry['min'].ravel()[d]):g}" for d in dims]
-            yield hit(
-                f"always has the same value: {listed(values)}",
-                file=own_stats_file(view),
-                column=column,
-                dims=dims,
-            )
-
-
-def mixed_scales(view: DatasetView) -> Iterator[Hit]:
-    for column, entry in _vector_stats(view):
-        if "min" not in entry or "max" not in entry or entry["min"].shape != entry["max"].shape:
-            continue
-        largest = np.maximum(np.abs(entry["min"]), np.abs(entry["max"])).ravel()
-        ticks = np.flatnonzero(largest >= TICKS)
-        if len(ticks) and ((largest > 0) & (largest <= _SMALL)).any():
-            yield hit(
-                f"dims reach {float(largest[ticks].max()):,.0f} beside others that stay below"
-                f" {_SMALL}",
-                file=own_stats_file(view),
-                column=column,
-                dims=ticks,
-            )
-
-
-def scale_of(stats: Stats, column: str) -> float | None:
-    """Return the median over dims of the largest absolute value, None where it is not known."""
-    entry = stats.get(column)
-    if entry is None or "min" not in entry or "max" not in entry:
-        return None
-    low, high = (np.atleast_1d(entry[s]).astype(np.float64) for s in ("min", "max"))
-    if low.shape != high.shape or not low.size:
-        return None
-    return float(np.median(np.maximum(np.abs(low), np.abs(high))))
+    known = view.episodes.episode_index
+    for wrong, what in (
+        (np.setdiff1d(known, own.episode_index), "have no stats"),
+        (np.setdiff1d(own.episode_index, known), "do not exist"),
+    ):
+        if len(wrong):
+            yield hit(f"{len(wrong):,} episodes {what}", file=EPISODES_STATS, episodes=wrong)
 
 
 _AGAIN = "Compute them again: `opentau-prep stats`."
@@ -351,16 +251,6 @@ RULES = (
         width_differs,
     ),
     Rule(
-        "S009",
-        "stats-contradictory",
-        "error",
-        "Stats that no data can have: min above max, a mean or quantiles outside of them, a"
-        " negative std, or a std beyond half the range (5 % are allowed).",
-        "They were edited, mixed up, or computed of something else: values are scaled wrongly.",
-        _AGAIN,
-        contradictory,
-    ),
-    Rule(
         "S010",
         "stats-count",
         "warning",
@@ -386,35 +276,5 @@ RULES = (
         "The dataset's stats are pooled from these: they are those of other episodes.",
         _AGAIN,
         coverage,
-    ),
-    Rule(
-        "S013",
-        "image-stats",
-        "warning",
-        "Stats of a camera do not have the shape (3, 1, 1), or go beyond 1.",
-        "Pictures are normalized as values of 0 to 1 a channel.",
-        "Compute the camera's stats again with the tool that wrote the dataset.",
-        image_stats,
-    ),
-    Rule(
-        "S014",
-        "constant-dim",
-        "warning",
-        "A dim of the state or the actions has one value throughout the dataset.",
-        "Its range is zero: noise on the robot becomes a huge normalized value, and a head that"
-        " others share gets a dim that means nothing here.",
-        "Leave the dim out with state_index or action_index, unless it is meant.",
-        constant_dims,
-    ),
-    Rule(
-        "S015",
-        "mixed-scales",
-        "warning",
-        f"Within one vector some dims reach {TICKS:,} and others stay below {_SMALL}: motor ticks"
-        " beside radians.",
-        "A dataset in ticks that shares a head with one in radians squeezes the latter to a point;"
-        " delta actions mix units.",
-        "Convert the ticks, or give the dataset a control_mode of its own.",
-        mixed_scales,
     ),
 )

@@ -21,7 +21,7 @@ __all__ = ["RULES"]
 
 def tasks_unreadable(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("tasks")) is not None:
-        file, message = relative(fault, view.target.root)
+        file, message = relative(fault, view.storage.url)
         yield hit(message, fault.hint or "", file=file)
 
 
@@ -47,7 +47,7 @@ def index_gaps(view: DatasetView) -> Iterator[Hit]:
 def blank_task(view: DatasetView) -> Iterator[Hit]:
     blank = [i for i, text in (view.tasks or {}).items() if not text.strip()]
     if blank:
-        yield hit(f"tasks {listed(blank)} have no text", file=tasks_file(view.meta))
+        yield hit(f"no text at task_index {listed(blank)}", file=tasks_file(view.meta))
 
 
 def near_duplicates(view: DatasetView) -> Iterator[Hit]:
@@ -91,8 +91,7 @@ def string_unknown(view: DatasetView) -> Iterator[Hit]:
     if unknown:
         told = [repr(text)[:80] for text in unknown]
         yield hit(
-            f"{len(unknown):,} task strings of the episodes table are not in the tasks table:"
-            f" {listed(told, 3)}",
+            f"lacks {len(unknown):,} task strings of the episodes table: {listed(told, 3)}",
             file=tasks_file(view.meta),
             episodes=sorted({e for some in unknown.values() for e in some}),
         )

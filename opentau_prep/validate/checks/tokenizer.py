@@ -1,9 +1,242 @@
-"""N: the tokenizer folder against the mixture that it was fitted on."""
+"""N: a tokenizer folder (`--tokenizer DIR`) against the mixture that it is to be used with."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from opentau_prep.errors import PrepError
+from opentau_prep.heads import build_norm_heads
+from opentau_prep.notices import collect_notices
+from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
+from opentau_prep.validate.tokenizer_view import (
+    NORM,
+    PROCESSOR,
+    REPORT,
+    TokenizerFolder,
+    read_folder,
+)
+
+if TYPE_CHECKING:
+    from opentau_prep.validate.mixture_view import MixtureView
 
 __all__ = ["RULES"]
 
-RULES: tuple[Rule, ...] = ()
+TRUNCATED = 0.01
+Range = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+_PER_HEAD = "per_robot_type_control_mode"
+
+
+def _folder(view: MixtureView) -> TokenizerFolder | None:
+    return None if view.tokenizer is None else read_folder(Path(view.tokenizer))
+
+
+def unreadable(view: MixtureView) -> Iterator[Hit]:
+    folder = _folder(view)
+    for name, why in folder.faults if folder else ():
+        yield hit(why, file=f"{folder.path if folder else ''}/{name}")
+
+
+def other_mixture(view: MixtureView) -> Iterator[Hit]:
+    folder = _folder(view)
+    fitted = (folder.report or {}).get("mixture_hash_sha256") if folder else None
+    own = view.mixture.sha256 if view.mixture and not view.faults else None
+    if fitted and own and fitted != own:
+        yield hit(
+            f"was fitted on another mixture ({str(fitted)[:12]}, this one is {own[:12]})",
+            file=REPORT,
+        )
+
+
+def settings_differ(view: MixtureView) -> Iterator[Hit]:
+    folder = _folder(view)
+    if folder is None or folder.settings is None or folder.report is None:
+        return
+    settings = folder.settings
+    for field, used in (
+        ("chunk_size", settings.time_horizon),
+        ("action_dim", settings.action_dim),
+        ("scale", settings.scale),
+        ("vocab_size", settings.vocab_size),
+    ):
+        fitted = folder.report.get(field)
+        if fitted is not None and fitted != used:
+            yield hit(f"the fit had {field} {fitted}, the processor has {used}", file=PROCESSOR)
+
+
+def version_differs(view: MixtureView) -> Iterator[Hit]:
+    folder = _folder(view)
+    if folder is None or folder.norm is None:
+        return
+    version = folder.norm.get("config_version")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 0:
+        yield hit(f"config_version is {version!r}, not a whole number"[:100], file=NORM)
+        return
+    fitted = (folder.report or {}).get("config_version", version)
+    if fitted != version:
+        yield hit(f"the fit had config_version {fitted}, the folder says {version}", file=NORM)
+    if folder.norm.get("zero_range_center") is not (version >= 1):
+        yield hit(f"zero_range_center contradicts config_version {version}", file=NORM)
+
+
+def too_narrow(view: MixtureView) -> Iterator[Hit]:
+    folder = _folder(view)
+    if folder is None or folder.settings is None:
+        return
+    width = folder.settings.action_dim
+    wide = [f"{f.name} {f.dims[1]}" for f in view.facts if f.dims and f.dims[1] > width]
+    if wide:
+        yield hit(f"encodes {width} action dims, but has more: {listed(wide)}", file=PROCESSOR)
+
+
+def heads_differ(view: MixtureView) -> Iterator[Hit]:
+    folder = _folder(view)
+    report = folder.report if folder else None
+    fitted = (report or {}).get("per_head_action_stats")
+    if not isinstance(fitted, Mapping) or (report or {}).get("normalization") != _PER_HEAD:
+        return
+    own = _action_ranges(view)
+    if own is None:
+        return
+    unknown = [key for key in own if key not in fitted]
+    if unknown:
+        yield hit(f"knows nothing of the heads {listed(unknown)}", file=REPORT)
+    for key, (low, high) in own.items():
+        if key in fitted and (dims := _unlike(fitted[key], low, high)):
+            yield hit(f"was fitted with other ranges of head {key!r}", file=REPORT, dims=dims)
+
+
+def _action_ranges(
+    view: MixtureView,
+) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] | None:
+    usable = [f for f in view.facts if f.stats is not None and f.dims is not None]
+    if len(usable) < len(view.facts) or not usable:
+        return None
+    try:
+        with collect_notices():
+            heads = build_norm_heads(
+                dataset_names=[f.name for f in usable],
+                per_dataset_stats=[dict(f.stats or {}) for f in usable],
+                metadatas=usable,
+                raw_dims=[f.dims or (0, 0) for f in usable],
+            )
+    except PrepError:
+        return None  # told by the rules on heads
+    return {
+        key: (stats["actions"]["min"], stats["actions"]["max"])
+        for key, stats in zip(heads.norm_keys, heads.per_norm_key_stats, strict=True)
+    }
+
+
+def _unlike(fitted: Any, low: npt.NDArray[Any], high: npt.NDArray[Any]) -> list[int]:
+    """Return the dims whose range is another one, to float32 precision."""
+    try:
+        ends = [np.asarray(fitted[name], dtype=np.float64).ravel() for name in ("min", "max")]
+    except (KeyError, TypeError, ValueError):
+        return list(range(len(low)))
+    width = min(len(low), *(len(end) for end in ends))
+    with np.errstate(over="ignore"):
+        same = [
+            np.isclose(end[:width], own[:width].astype(np.float64), rtol=1e-5, atol=1e-7)
+            for end, own in zip(ends, (low, high), strict=True)
+        ]
+    return [int(d) for d in np.flatnonzero(~(same[0] & same[1]))]
+
+
+def truncates(view: MixtureView) -> Iterator[Hit]:
+    folder = _folder(view)
+    report = (folder.report or {}) if folder else {}
+    lengths = report.get("token_lengths")
+    datasets = lengths.get("datasets") if isinstance(lengths, Mapping) else None
+    for name, group in datasets.items() if isinstance(datasets, Mapping) else ():
+        share = group.get("truncated_share") if isinstance(group, Mapping) else None
+        if isinstance(share, (int, float)) and share > TRUNCATED:
+            yield hit(
+                f"{name}: {share:.1%} of the chunks have more tokens than the policy's"
+                f" {report.get('discrete_action_max_length')}",
+                file=REPORT,
+            )
+
+
+_FIT = "Fit the tokenizer again: `opentau-prep fit-tokenizer`."
+RULES = (
+    Rule(
+        "N001",
+        "tokenizer-unreadable",
+        "error",
+        "A file of the tokenizer folder is missing or malformed.",
+        "The policy cannot load it, or loads it without knowing how actions were normalized.",
+        _FIT,
+        unreadable,
+        "mixture",
+    ),
+    Rule(
+        "N002",
+        "tokenizer-other-mixture",
+        "warning",
+        "The tokenizer was fitted on another mixture, or on an older state of this one.",
+        "Its tokens are cut for other motions: sequences get longer, and some are truncated.",
+        _FIT,
+        other_mixture,
+        "mixture",
+    ),
+    Rule(
+        "N003",
+        "tokenizer-settings",
+        "error",
+        "Chunk size, action dims, scale or vocabulary of the processor are not those of the fit.",
+        "Chunks of another shape are encoded: decoding fails or gives other actions.",
+        "Restore the folder; it was edited.",
+        settings_differ,
+        "mixture",
+    ),
+    Rule(
+        "N004",
+        "tokenizer-config-version",
+        "error",
+        "`opentau_action_norm.json` names another config version than the fit, or contradicts"
+        " itself.",
+        "Padded and constant dims are normalized to -1 in one version and 0 in the other: the"
+        " policy sees tokens that the fit never saw.",
+        _FIT,
+        version_differs,
+        "mixture",
+    ),
+    Rule(
+        "N005",
+        "tokenizer-narrow",
+        "warning",
+        "Datasets have more action dims than the tokenizer encodes.",
+        "The dims beyond are dropped: the robot never gets a command for them.",
+        "Fit with a larger --action-dim, or select dims with action_index.",
+        too_narrow,
+        "mixture",
+    ),
+    Rule(
+        "N006",
+        "tokenizer-heads",
+        "error",
+        "The ranges of the norm heads are not those that the tokenizer was fitted with, or heads"
+        " have come in.",
+        "Training normalizes with other numbers than the fit did: tokens stand for other motions.",
+        _FIT,
+        heads_differ,
+        "mixture",
+    ),
+    Rule(
+        "N007",
+        "tokenizer-truncates",
+        "warning",
+        f"By the fit's own report, over {TRUNCATED:.0%} of a dataset's chunks have more tokens than"
+        " the policy takes.",
+        "The ends of these chunks are cut off, and decode to nothing.",
+        "Raise discrete_action_max_length, shorten the chunks, or raise the vocabulary.",
+        truncates,
+        "mixture",
+    ),
+)

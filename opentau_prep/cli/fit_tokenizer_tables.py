@@ -1,0 +1,162 @@
+"""The outcome of `fit-tokenizer` as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.cli.tables import Render, failures_text, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from opentau_prep.tokenizer.report import TokenizerReport
+    from opentau_prep.tokenizer.sweep import SweepReport
+
+__all__ = ["sweep_table", "tokenizer_tables"]
+
+_MAX_ROWS = 20
+_BINS = 12
+_BAR = 40
+
+
+def tokenizer_tables(report: TokenizerReport) -> Render:
+    """Return what draws the outcome of `fit-tokenizer`."""
+
+    def render(console: Console) -> None:
+        document = report.document
+        _draw_summary(console, report)
+        if "token_lengths" in document:
+            _draw_candidates(console, document)
+            _draw_lengths(console, document)
+            _draw_histogram(console, document["token_lengths"])
+        failures_text(console, report.failures)
+
+    return render
+
+
+def sweep_table(report: SweepReport) -> Render:
+    """Return what draws a sweep."""
+
+    def render(console: Console) -> None:
+        columns = ("#scale", "#vocab-size", "#MSE", "#native MSE", "#mean tokens", "#p99", "#used")
+        rows = [
+            (
+                f"{row.scale:g}",
+                row.vocab_size,
+                _small(row.mse),
+                _small(row.native_mse),
+                f"{row.mean:.1f}",
+                f"{row.p99:.0f}",
+                f"{row.vocabulary_share:.0%}",
+            )
+            for row in report.rows
+        ]
+        title = f"fitted on {report.n_chunks:,} chunks; nothing was written"
+        console.print(table(columns, rows, title=title))
+        failures_text(console, report.failures)
+
+    return render
+
+
+def _draw_summary(console: Console, report: TokenizerReport) -> None:
+    document = report.document
+    lines = [f"{report.out_dir}: {report.status}"]
+    fit = document.get("fit")
+    chunks = f"{document['total_chunks_actual']:,} chunks of {document['chunk_size']} x"
+    lines.append(
+        f"{chunks} {document['action_dim']} from {document['n_datasets']:,} datasets,"
+        f" {document['n_norm_heads']} norm heads ({document['normalization']})"
+    )
+    if fit is not None:
+        cap = fit["max_token_length"]
+        lines.append(
+            f"{fit['tokens']:,} tokens of {'any length' if cap is None else f'up to {cap} bytes'};"
+            f" more chunks: {_STOPPED[fit['stopped_by']]};"
+            f" {fit['vocabulary']['share']:.0%} of the vocabulary used"
+        )
+    error = document["roundtrip"]
+    if error["roundtrip_mse"] is not None:
+        lines.append(
+            f"round trip: MSE {_small(error['roundtrip_mse'])} normalized,"
+            f" {_small(error['native_mse'])} in native units"
+        )
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+_STOPPED = {
+    "converged": "shorten held-out sequences by less than 0.5 %",
+    "corpus": "none were asked for, or there are none",
+    "memory": "do not fit into the memory budget",
+}
+
+
+def _draw_candidates(console: Console, document: Mapping[str, Any]) -> None:
+    columns = ("#chunks", "#longest token", "#mean tokens", "#p99", "#seconds")
+    rows = [
+        (
+            c["n_chunks"],
+            "any" if c["max_token_length"] is None else c["max_token_length"],
+            f"{c['mean']:.1f}",
+            f"{c['p99']:.0f}",
+            f"{c['seconds']:.1f}",
+        )
+        for c in document["fit"]["candidates"]
+    ]
+    console.print(table(columns, rows, title="fits that were tried"))
+
+
+def _draw_lengths(console: Console, document: Mapping[str, Any]) -> None:
+    limit = document.get("discrete_action_max_length")
+    lengths = document["token_lengths"]
+    last = ("#keep 99%", "#99.9%", "#all") if limit is None else (f"#over {limit}",)
+    columns = ("", "#chunks", "#mean", "#p50", "#p95", "#p99", "#max", *last)
+    groups = [("total", lengths["total"])]
+    groups += [(f"head {name}", group) for name, group in lengths["heads"].items()]
+    hidden = 0
+    datasets = list(lengths["datasets"].items())
+    if len(datasets) > 1:
+        worst = sorted(datasets, key=lambda item: -item[1]["p99"])
+        shown = worst if len(worst) <= _MAX_ROWS else worst[:_MAX_ROWS]
+        hidden = len(worst) - len(shown)
+        groups += [(name, group) for name, group in datasets if (name, group) in shown]
+    title = f"tokens a chunk, measured on {lengths['measured_on']}"
+    console.print(table(columns, [_length_row(n, g) for n, g in groups], title=title))
+    if hidden:
+        console.print(f"and {hidden:,} datasets with shorter sequences; see fit_report.json")
+
+
+def _length_row(name: str, group: Mapping[str, Any]) -> tuple[object, ...]:
+    cells: tuple[object, ...] = (name, group["n_chunks"], f"{group['mean']:.1f}")
+    cells += tuple(f"{group[key]:.0f}" for key in ("p50", "p95", "p99"))
+    cells += (group["max"],)
+    if "truncated_share" in group:
+        return (*cells, f"{group['truncated_share']:.2%}")
+    return (*cells, *group["keeps"].values())
+
+
+def _draw_histogram(console: Console, lengths: Mapping[str, Any]) -> None:
+    from rich.bar import Bar
+    from rich.table import Table
+
+    counts = {int(length): n for length, n in lengths["total"]["counts"].items()}
+    low, high = min(counts), max(counts)
+    width = max(1, -(-(high - low + 1) // _BINS))
+    bins = [0] * (-(-(high - low + 1) // width))
+    for length, n in counts.items():
+        bins[(length - low) // width] += n
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(justify="right")
+    grid.add_column(justify="right")
+    grid.add_column()
+    for i, n in enumerate(bins):
+        first = low + i * width
+        label = f"{first}-{first + width - 1}" if width > 1 else str(first)
+        grid.add_row(label, f"{n:,}", Bar(max(bins), 0, n, width=_BAR, color="cyan"))
+    console.print("[bold]tokens a chunk[/bold], chunks")
+    console.print(grid)
+
+
+def _small(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

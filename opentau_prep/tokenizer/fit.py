@@ -1,0 +1,181 @@
+"""From a corpus to a tokenizer, and from a tokenizer to what it does to held-out chunks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from opentau_prep.notices import warn
+from opentau_prep.tokenizer.bpe import decode_points, encode_points
+from opentau_prep.tokenizer.choose import (
+    AUTO_CAPS,
+    BpeFit,
+    BpePlan,
+    Candidate,
+    fit_bpe,
+    proportional_order,
+)
+from opentau_prep.tokenizer.evaluate import VocabularyUse, vocabulary_use
+from opentau_prep.tokenizer.quantize import code_points
+
+if TYPE_CHECKING:
+    from opentau_prep.tokenizer.corpus import Corpus
+    from opentau_prep.tokenizer.options import FitOptions
+
+__all__ = ["Fitted", "Measured", "affordable_chunks", "fit_corpus"]
+
+# A chunk's numbers take one to four bytes in UTF-8; one is what a fit can hope for at best.
+_BEST_BYTES = 1
+_MEASURED_WITHOUT_HELD_OUT = 2_000
+_BLOCK = 2_000
+
+Points = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a tokenizer does to the chunks it is measured on; M of them.
+
+    Attributes:
+        lengths: (M,) int64, tokens a chunk.
+        dataset: (M,) int64, each chunk's dataset.
+        in_share: (M,) whether it counts in totals and heads.
+        vocabulary: What is used of the vocabulary.
+        n_inexact: Chunks that do not decode to what was quantized; 0 unless something is broken.
+        held_out: Whether they come from held-out episodes; else they were fitted on.
+    """
+
+    lengths: npt.NDArray[np.int64]
+    dataset: npt.NDArray[np.int64]
+    in_share: npt.NDArray[np.bool_]
+    vocabulary: VocabularyUse
+    n_inexact: int
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A tokenizer, and how it came about.
+
+    Attributes:
+        fit: The tokenizer and the candidates.
+        min_token: The number with code point 0: the smallest of the whole corpus.
+        counts: Chunks it was fitted on, by dataset.
+        measured: What it does.
+        seconds: What fitting and measuring took.
+    """
+
+    fit: BpeFit
+    min_token: int
+    counts: tuple[int, ...]
+    measured: Measured
+    seconds: tuple[float, float]
+
+
+def affordable_chunks(options: FitOptions) -> int:
+    """Return how many chunks a fit within the memory budget can use at the very best."""
+    from opentau_prep.tokenizer.bpe import trainer_bytes
+
+    per_chunk = trainer_bytes(options.chunk_size * options.action_dim * _BEST_BYTES)
+    return max(1, options.memory_limit // per_chunk)
+
+
+def fit_corpus(
+    corpus: Corpus,
+    options: FitOptions,
+    n_datasets: int,
+    *,
+    scale_index: int = 0,
+    progress: Callable[[Candidate], None] | None = None,
+) -> Fitted:
+    """Return the tokenizer of a corpus.
+
+    `min_token` is the smallest number of the whole corpus to fit on, also of chunks that an early
+    stop leaves out, so that it does not depend on where the fit stops. Smaller ones in held-out
+    chunks, and at run time, are exact all the same: their code points wrap.
+
+    Args:
+        corpus: The chunks, at least one of them to fit on.
+        options: The fit's options.
+        n_datasets: How many datasets the corpus is of.
+        scale_index: Which of its scales.
+        progress: Called after every fit that was tried.
+    """
+    started = time.perf_counter()
+    values = corpus.values[scale_index]
+    rows = np.flatnonzero(~corpus.is_held)
+    own = values[rows]
+    min_token = int(own.min())
+    points = code_points(own, min_token)
+    order = proportional_order(corpus.counts(n_datasets))
+    chosen_rows = _measured_rows(corpus, rows, order)
+    held = code_points(values[chosen_rows], min_token)
+    counted = corpus.in_share[chosen_rows]
+    held_out = bool(counted.any())
+    if not held_out:
+        counted = np.ones(len(chosen_rows), dtype=np.bool_)
+    fit = fit_bpe(points, order, held[counted], _plan(options), progress=progress)
+    fitted_rows = rows[order[: fit.chosen.n_chunks]]
+    counts = np.bincount(corpus.dataset[fitted_rows], minlength=n_datasets)
+    fitted = time.perf_counter()
+    lengths, vocabulary, n_inexact = _measure(fit, held)
+    measured = Measured(
+        lengths, corpus.dataset[chosen_rows], counted, vocabulary, n_inexact, held_out
+    )
+    done = time.perf_counter()
+    return Fitted(
+        fit, min_token, tuple(counts.tolist()), measured, (fitted - started, done - fitted)
+    )
+
+
+def _plan(options: FitOptions) -> BpePlan:
+    cap = options.max_token_length
+    return BpePlan(
+        vocab_size=options.vocab_size,
+        caps=AUTO_CAPS if cap == "auto" else (cap,),
+        grow=options.total_chunks == "auto",
+        memory_bytes=options.memory_limit,
+        asked=None if options.total_chunks == "auto" else options.wanted_chunks,
+    )
+
+
+def _measured_rows(
+    corpus: Corpus, rows: npt.NDArray[np.int64], order: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    if corpus.in_share.any():
+        return np.flatnonzero(corpus.is_held)
+    warn(
+        "no_held_out",
+        "no dataset has an episode to hold out: token lengths are measured on chunks that were"
+        " fitted on, and may be longer in training",
+    )
+    return np.sort(rows[order[:_MEASURED_WITHOUT_HELD_OUT]])
+
+
+def _measure(fit: BpeFit, points: Points) -> tuple[npt.NDArray[np.int64], VocabularyUse, int]:
+    lengths: list[npt.NDArray[np.int64]] = []
+    ids: list[list[int]] = []
+    n_inexact = 0
+    for start in range(0, len(points), _BLOCK):
+        block = points[start : start + _BLOCK]
+        rows = encode_points(fit.tokenizer, block)
+        flat, counts = decode_points(fit.tokenizer, rows)
+        n_inexact += _n_inexact(block, flat, counts)
+        lengths.append(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
+        ids += rows
+    use = vocabulary_use(ids, fit.tokenizer.get_vocab())
+    return np.concatenate(lengths), use, n_inexact
+
+
+def _n_inexact(block: Points, flat: Points, counts: npt.NDArray[np.int64]) -> int:
+    if len(flat) == block.size and (counts == block.shape[1]).all():
+        return int((flat.reshape(block.shape) != block).any(axis=1).sum())
+    ends: Sequence[int] = np.cumsum(counts).tolist()
+    starts = [0, *ends[:-1]]
+    spans = zip(starts, ends, block, strict=True)
+    return sum(not np.array_equal(flat[a:b], row) for a, b, row in spans)

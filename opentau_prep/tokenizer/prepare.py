@@ -1,0 +1,311 @@
+"""The verb behind `fit-tokenizer`: the folder, and each dataset's token lengths."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.artifacts import Rank, Recipe
+from opentau_prep.artifacts.folders import FolderPlace, inspect_folder, publish_folder
+from opentau_prep.artifacts.jsonio import dump_own, load_own
+from opentau_prep.artifacts.rank import main_rank_notices, wait_for
+from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State
+from opentau_prep.engine import Failure
+from opentau_prep.errors import ArtifactError, ConfigError, DataError, MetadataError, PrepError
+from opentau_prep.heads.keys import shorten_names
+from opentau_prep.notices import warn
+from opentau_prep.tokenizer.corpus import Corpus, sample_corpus
+from opentau_prep.tokenizer.dataset_files import write_dataset_files
+from opentau_prep.tokenizer.fit import Fitted, affordable_chunks, fit_corpus
+from opentau_prep.tokenizer.folder import ProcessorSettings, processor_files
+from opentau_prep.tokenizer.inputs import mixture_inputs
+from opentau_prep.tokenizer.options import AUTO_CEILING
+from opentau_prep.tokenizer.plan import plan_datasets, split_episodes
+from opentau_prep.tokenizer.recipes import ActionHeads, action_heads, chunk_recipes
+from opentau_prep.tokenizer.report import TokenizerReport, build_report, with_forecast
+
+if TYPE_CHECKING:
+    from opentau_prep.context import RunContext
+    from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
+    from opentau_prep.tokenizer.choose import Candidate
+    from opentau_prep.tokenizer.options import FitOptions
+    from opentau_prep.tokenizer.plan import DatasetPlan
+
+__all__ = ["REPORT_NAME", "Sampling", "default_out_dir", "prepare_tokenizer", "sample_mixture"]
+
+COMMAND = "fit-tokenizer"
+REPORT_NAME = "fit_report.json"
+NORM_NAME = "opentau_action_norm.json"
+
+
+OUT_NAME = "tokenizer"
+
+
+def default_out_dir(resolved: ResolvedMixture, context: RunContext) -> Path:
+    """Return where the folder goes when nobody says: as `heads.compute.default_out` does."""
+    if context.artifact_root is not None:
+        return context.artifact_root / OUT_NAME
+    path = resolved.mixture.path
+    return Path(OUT_NAME) if path is None else path.parent / OUT_NAME
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The sampled mixture.
+
+    Attributes:
+        plans: What was taken from each dataset.
+        heads: What they were normalized with.
+        corpus: The chunks.
+        seconds: Reading metadata, and sampling.
+    """
+
+    plans: Sequence[DatasetPlan]
+    heads: ActionHeads
+    corpus: Corpus
+    seconds: tuple[float, float]
+
+
+def prepare_tokenizer(
+    resolved: ResolvedMixture,
+    context: RunContext,
+    options: FitOptions,
+    out_dir: Path,
+    *,
+    max_length: int | None = None,
+) -> TokenizerReport:
+    """Fit a tokenizer on the chunks that training would see, or say that it is up to date.
+
+    Writes `out_dir` as a whole (a pilot: a folder of that name with `-pilot` after it), and each
+    dataset's token lengths.
+    A folder that holds anything else is left alone without `context.force`.
+
+    Args:
+        resolved: The mixture.
+        context: How to run.
+        options: The fit's options.
+        out_dir: The tokenizer's folder.
+        max_length: The policy's `discrete_action_max_length`, to forecast what it cuts off. It has
+            no part in the fit.
+
+    Returns:
+        The report; the same on every rank.
+
+    Raises:
+        PrepError: Stats of datasets cannot be used (all are named); a dataset failed and
+            `context.keep_going` is off; the folder cannot be written or holds something else.
+    """
+    rank = context.rank or Rank.detect()
+    with main_rank_notices(rank):
+        _check_targets(resolved)
+        pilot = out_dir.with_name(f"{out_dir.name}-pilot")
+        place = FolderPlace("tokenizer", pilot if options.pilot else out_dir)
+        heads = action_heads(resolved, options, artifact_root=context.artifact_root)
+        inputs = mixture_inputs(resolved, heads.sha256, context)
+        recipe = Recipe(COMMAND, inputs, options.parameters())
+        if not rank.is_main and not context.dry_run:
+            report = wait_for(partial(_finished, place, recipe), what=str(place.path))
+        else:
+            report = _main(_Run(resolved, context, options, heads, place, recipe))
+        report = replace(report, document=with_forecast(report.document, max_length))
+        if options.pilot or options.skip_fit or report.status == "shown":
+            return report
+        artifacts = write_dataset_files(resolved, report.document, options, context)
+        return replace(report, artifacts=artifacts)
+
+
+def sample_mixture(
+    resolved: ResolvedMixture,
+    context: RunContext,
+    options: FitOptions,
+    *,
+    heads: ActionHeads | None = None,
+    scales: tuple[float, ...] | None = None,
+) -> Sampling:
+    """Return the quantized chunks of a mixture.
+
+    Args:
+        resolved: The mixture.
+        context: How to run.
+        options: The fit's options.
+        heads: What to normalize with; read here by default.
+        scales: Scales to quantize with, instead of the one in the options.
+
+    Raises:
+        PrepError: As `prepare_tokenizer`.
+    """
+    started = time.perf_counter()
+    if heads is None:
+        heads = action_heads(resolved, options, artifact_root=context.artifact_root)
+    recipes = chunk_recipes(resolved, heads, options, scales or (options.scale,))
+    chosen, failures = _with_frames(resolved.entries, options, context.keep_going)
+    entries = [resolved.entries[i] for i in chosen]
+    plans = plan_datasets(resolved, entries, options, _corpus_size(resolved, entries, options))
+    _say_not_held_out(plans, options)
+    planned = time.perf_counter()
+    corpus = sample_corpus(plans, [recipes[i] for i in chosen], context)
+    if corpus.is_held.all():
+        raise DataError(
+            "no action chunk could be sampled", where="; ".join(f.label for f in corpus.failures)
+        )
+    corpus = replace(corpus, failures=(*failures, *corpus.failures))
+    return Sampling(plans, heads, corpus, (planned - started, time.perf_counter() - planned))
+
+
+@dataclass(frozen=True)
+class _Run:
+    resolved: ResolvedMixture
+    context: RunContext
+    options: FitOptions
+    heads: ActionHeads
+    place: FolderPlace
+    recipe: Recipe
+
+
+def _main(run: _Run) -> TokenizerReport:
+    found = inspect_folder(run.place, run.recipe)
+    if found.fresh and not run.context.force:
+        return _loaded(run.place, found)
+    keeps = _keeps_nothing(run, found)
+    if found.state in (State.FOREIGN, State.EDITED) and not (run.context.force or keeps):
+        raise OverwriteRefusedError(found, b"")
+    if found.state is State.STALE and not keeps:
+        warn(
+            "stale_artifact",
+            f"{run.place.path} is stale ({', '.join(found.changes)}): it is made again",
+            changes=list(found.changes),
+        )
+    document, files, failures = _made(run)
+    if keeps:
+        return TokenizerReport("shown", run.place.path, document, failures)
+    outcome = publish_folder(
+        run.place, files, run.recipe, force=run.context.force, dry_run=run.context.dry_run
+    )
+    return TokenizerReport(
+        outcome.status,
+        outcome.path,
+        document,
+        failures,
+        backup=outcome.backup,
+        changes=outcome.changes,
+    )
+
+
+def _keeps_nothing(run: _Run, found: Inspection) -> bool:
+    """Return whether there is nothing to write: the report of samples must not replace a fit."""
+    return run.options.skip_fit and (run.place.path / "tokenizer.json").exists()
+
+
+def _made(run: _Run) -> tuple[dict[str, Any], dict[str, bytes], tuple[Failure, ...]]:
+    options, context = run.options, run.context
+    sampling = sample_mixture(run.resolved, context, options, heads=run.heads)
+    corpus, plans = sampling.corpus, sampling.plans
+    timings = {"metadata": sampling.seconds[0], "sampling": sampling.seconds[1]}
+    fitted: Fitted | None = None
+    if not options.skip_fit:
+        progress = _Progress(context)
+        fitted = fit_corpus(corpus, options, len(plans), progress=progress)
+        timings |= {"fit": fitted.seconds[0], "measure": fitted.seconds[1]}
+    document = build_report(run.resolved, options, run.heads, plans, corpus, fitted, timings)
+    files = {REPORT_NAME: dump_own(document)}
+    if fitted is not None:
+        settings = ProcessorSettings(
+            scale=options.scale,
+            vocab_size=options.vocab_size,
+            min_token=fitted.min_token,
+            action_dim=options.action_dim,
+            time_horizon=options.chunk_size,
+        )
+        norm = {
+            "config_version": options.config_version,
+            "zero_range_center": options.config_version >= 1,
+        }
+        files |= {NORM_NAME: dump_own(norm), **processor_files(fitted.fit.tokenizer, settings)}
+    return document, files, corpus.failures
+
+
+class _Progress:
+    """Fits that were tried, of about as many as there may be."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context, self._done = context, 0
+
+    def __call__(self, candidate: Candidate) -> None:
+        self._done += 1
+        self._context.progress("fitting", self._done, max(8, self._done + 1))
+
+
+def _finished(place: FolderPlace, recipe: Recipe) -> TokenizerReport | None:
+    found = inspect_folder(place, recipe)
+    return _loaded(place, found) if found.fresh else None
+
+
+def _loaded(place: FolderPlace, found: Inspection) -> TokenizerReport:
+    path = place.path / REPORT_NAME
+    try:
+        document = load_own(path.read_bytes(), where=str(path))
+    except (OSError, MetadataError) as error:
+        raise ArtifactError(
+            f"cannot be read ({error})", where=str(path), hint="Make it again with --force."
+        ) from error
+    failures = [
+        Failure(name, DataError(message)) for name, message in document["sample_errors"].items()
+    ]
+    return TokenizerReport("up to date", place.path, document, failures, changes=found.changes)
+
+
+def _check_targets(resolved: ResolvedMixture) -> None:
+    if not resolved.entries:
+        raise ConfigError("the mixture has no robot dataset", hint="Add an entry with a repo_id.")
+
+
+def _with_frames(
+    entries: Sequence[ResolvedEntry], options: FitOptions, keep_going: bool
+) -> tuple[list[int], list[Failure]]:
+    """Return the positions of the datasets that have frames, and those that have none."""
+    chosen: list[int] = []
+    failures: list[Failure] = []
+    for i, entry in enumerate(entries):
+        try:
+            split_episodes(entry, replace(options, holdout=0.0))
+            chosen.append(i)
+        except PrepError as error:
+            failures.append(Failure(entry.name, error))
+    if failures and (not keep_going or not chosen):
+        first = failures[0].error
+        if len(failures) == 1:
+            raise first
+        shown, suffix = shorten_names([failure.label for failure in failures])
+        raise DataError(
+            f"{len(failures)} datasets cannot be sampled; the first: {first}",
+            where=f"{', '.join(shown)}{suffix}",
+        )
+    return chosen, failures
+
+
+def _corpus_size(
+    resolved: ResolvedMixture, entries: Sequence[ResolvedEntry], options: FitOptions
+) -> int:
+    """Return how many chunks to sample: no more than any fit could use."""
+    size = min(options.wanted_chunks, affordable_chunks(options))
+    if options.total_chunks != "auto":
+        return size
+    # More chunks than there are frames would only repeat some.
+    frames = sum(int(split_episodes(e, replace(options, holdout=0.0))[0].sum()) for e in entries)
+    return min(size, max(frames, 1), AUTO_CEILING)
+
+
+def _say_not_held_out(plans: Sequence[DatasetPlan], options: FitOptions) -> None:
+    without = [plan.entry.name for plan in plans if not len(plan.held_episodes) and plan.n_fit]
+    if options.holdout > 0 and without and len(without) < len(plans):
+        shown, suffix = shorten_names(without)
+        warn(
+            "not_held_out",
+            "datasets of one episode have none to hold out, so their token lengths are not"
+            f" measured: {', '.join(shown)}{suffix}",
+            datasets=without,
+        )

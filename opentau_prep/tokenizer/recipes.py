@@ -1,0 +1,189 @@
+"""How each dataset of a mixture is made into normalized chunks: columns, rates, ranges."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from opentau_prep.errors import PrepError
+from opentau_prep.frames.delta import resolve_delta_map
+from opentau_prep.heads.build import build_norm_heads
+from opentau_prep.heads.keys import shorten_names
+from opentau_prep.heads.members import read_members
+from opentau_prep.heads.options import HeadOptions
+from opentau_prep.notices import warn
+from opentau_prep.tokenizer.gather import ChunkRecipe
+
+if TYPE_CHECKING:
+    from opentau_prep.heads.members import HeadMember
+    from opentau_prep.metadata.resolve import ResolvedMixture
+    from opentau_prep.tokenizer.options import FitOptions
+
+__all__ = ["ActionHeads", "action_heads", "chunk_recipes"]
+
+Range = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ActionHeads:
+    """The norm heads of a mixture, as far as actions go.
+
+    Attributes:
+        members: The datasets, in mixture order.
+        keys: Key of each head, by row.
+        rows: The head of each dataset.
+        ranges: (min, max), each (D,), of each head.
+        whole: The range of all of them together.
+        per_head: Whether each dataset is normalized with its own head's.
+    """
+
+    members: Sequence[HeadMember]
+    keys: Sequence[str]
+    rows: Sequence[int]
+    ranges: Sequence[Range]
+    whole: Range
+    per_head: bool
+
+    def range_of(self, dataset: int) -> Range:
+        """Return the range that a dataset is normalized with."""
+        return self.ranges[self.rows[dataset]] if self.per_head else self.whole
+
+    @property
+    def sha256(self) -> str:
+        """A hash over what all datasets are normalized with."""
+        digest = hashlib.sha256()
+        for dataset in range(len(self.rows)):
+            for side in self.range_of(dataset):
+                digest.update(np.asarray(side, dtype=np.float32).tobytes())
+        return digest.hexdigest()
+
+    def stats_json(self) -> dict[str, Mapping[str, Any]]:
+        """Return head key -> its range, JSON-ready."""
+        return {
+            key: {"min": lo, "max": hi}
+            for key, (lo, hi) in zip(self.keys, self.ranges, strict=True)
+        }
+
+
+def action_heads(
+    resolved: ResolvedMixture, options: FitOptions, *, artifact_root: Path | None
+) -> ActionHeads:
+    """Return what the actions of each dataset are normalized with.
+
+    Dims beyond `options.action_dim` are cut off, with a notice that names datasets and widths.
+
+    Raises:
+        ConfigError: Heads cannot be built; see `mixture_norm_heads`.
+        MetadataError: Stats of datasets cannot be used; all of them are named.
+    """
+    heads_options = HeadOptions(
+        max_state_dim=_state_width(resolved), max_action_dim=options.action_dim, truncate_dims=True
+    )
+    members = read_members(resolved, heads_options, artifact_root=artifact_root)
+    # As `mixture_norm_heads`, without its look at quantiles, which have no part in this.
+    built = build_norm_heads(
+        dataset_names=[member.name for member in members],
+        per_dataset_stats=[member.stats for member in members],
+        metadatas=members,
+        raw_dims=[member.raw_dims for member in members],
+    )
+    stats = [head["actions"] for head in built.per_norm_key_stats]
+    ranges = [(entry["min"], entry["max"]) for entry in stats]
+    whole = (
+        np.min([np.asarray(lo, dtype=np.float64) for lo, _ in ranges], axis=0),
+        np.max([np.asarray(hi, dtype=np.float64) for _, hi in ranges], axis=0),
+    )
+    rows = [built.dataset_to_norm_index[member.name] for member in members]
+    return ActionHeads(members, built.norm_keys, rows, ranges, whole, options.per_head_norm)
+
+
+def chunk_recipes(
+    resolved: ResolvedMixture,
+    heads: ActionHeads,
+    options: FitOptions,
+    scales: tuple[float, ...],
+) -> list[ChunkRecipe]:
+    """Return how the chunks of each dataset are made, in mixture order.
+
+    Raises:
+        ConfigError: A delta map names columns that the selections drop.
+        MetadataError: A dataset does not say its frame rate.
+    """
+    recipes = [
+        _recipe(resolved, heads, dataset, options, scales) for dataset in range(len(heads.members))
+    ]
+    _say_absolute(resolved, recipes)
+    return recipes
+
+
+def _recipe(
+    resolved: ResolvedMixture,
+    heads: ActionHeads,
+    dataset: int,
+    options: FitOptions,
+    scales: tuple[float, ...],
+) -> ChunkRecipe:
+    member = heads.members[dataset]
+    entry, config = member.entry, member.entry.config
+    delta = config.delta_action_state_map if config.use_delta_joint_actions else None
+    lo, hi = heads.range_of(dataset)
+    return ChunkRecipe(
+        actions=entry.name_map.columns["actions"],
+        state=entry.name_map.columns["state"] if delta else None,
+        action_index=config.action_index,
+        state_index=config.state_index,
+        delta_map=resolve_delta_map(
+            delta or {},
+            action_index=config.action_index,
+            state_index=config.state_index,
+            where=config.where(),
+        ),
+        width=member.raw_dims[1],
+        chunk_size=options.chunk_size,
+        action_dim=options.action_dim,
+        fps=entry.meta.fps,
+        action_freq=resolved.mixture.action_freq,
+        strategy=resolved.mixture.vector_resample_strategy,
+        lo=lo,
+        hi=hi,
+        config_version=options.config_version,
+        scales=scales,
+    )
+
+
+def _say_absolute(resolved: ResolvedMixture, recipes: Sequence[ChunkRecipe]) -> None:
+    told = []
+    for entry, recipe in zip(resolved.entries, recipes, strict=True):
+        absolute = [d for d in range(recipe.width) if d not in recipe.delta_map]
+        if recipe.delta_map and absolute:
+            told.append(f"{entry.name} (dims {', '.join(map(str, absolute))})")
+    if told:
+        shown, suffix = shorten_names(told)
+        warn(
+            "absolute_dims",
+            "action dims that delta_action_state_map does not name stay absolute:"
+            f" {', '.join(shown)}{suffix}",
+            datasets=told,
+        )
+
+
+def _state_width(resolved: ResolvedMixture) -> int:
+    """Return a width that no state exceeds: it has no part in actions, and must not be cut."""
+    widths = [1]
+    for entry in resolved.entries:
+        feature = entry.meta.features.get(entry.name_map.columns.get("state", ""))
+        widths.append(int(np.prod(feature.shape)) if feature is not None and feature.shape else 1)
+        index = entry.config.state_index
+        if index:
+            widths.append(len(index))
+        with contextlib.suppress(PrepError):  # stats that cannot be used are told of by the heads
+            stats = entry.stats.get(entry.name_map.columns.get("state", ""), {})
+            widths.append(int(np.size(stats.get("mean", 0))))
+    return max(widths)

@@ -1,0 +1,86 @@
+"""Time `validate`: metadata of many datasets, and `--deep` beside the raw read of the same columns.
+
+python scripts/bench_validate.py [--datasets 1000] [--frames 600000] [--workers N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from opentau_prep.config.load import load_mixture, mixture_from_roots
+from opentau_prep.context import RunContext
+from opentau_prep.demo.many import write_big, write_many
+from opentau_prep.validate import CheckOptions, Subject, validate
+
+COLUMNS = ["observation.state", "action", "timestamp", "frame_index", "index", "task_index"]
+
+
+def _best(run: Callable[[], object], repetitions: int = 3) -> float:
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _raw_read(root: Path) -> None:
+    """Read the columns of all files with pyarrow and reduce them with NumPy; one thread."""
+    for file in sorted(root.glob("data/*/*.parquet")):
+        table = pq.ParquetFile(file, memory_map=True).read(columns=COLUMNS, use_threads=False)
+        for column in table.columns:
+            array = column.combine_chunks()
+            while hasattr(array, "flatten") and hasattr(array.type, "value_type"):
+                array = array.flatten()
+            values = array.to_numpy(zero_copy_only=False)
+            width = len(values) // max(len(table), 1)
+            matrix = values.reshape(-1, max(width, 1))
+            matrix.min(axis=0), matrix.max(axis=0), matrix.mean(axis=0, dtype=np.float64)
+            matrix.std(axis=0, dtype=np.float64)
+
+
+def _metadata(folder: Path, n_datasets: int, context: RunContext) -> None:
+    for count in (n_datasets // 4, n_datasets // 2, n_datasets):
+        file = write_many(folder / f"many_{count}", count, data=True)
+        subject = Subject(load_mixture(file), file.name, from_file=True)
+        seconds = _best(lambda s=subject: validate(s, context))  # type: ignore[misc]
+        told = f"{seconds:7.2f} s   {seconds / count * 1e3:6.2f} ms a dataset"
+        print(f"metadata of {count:6,} datasets   {told}")
+
+
+def _deep(folder: Path, n_frames: int, context: RunContext) -> None:
+    layouts = (("v2.1", 2_000, None), ("v3.0", 2_000, 8))
+    for version, n_episodes, n_files in layouts:
+        root = folder / f"big_{version}"
+        write_big(root, n_frames=n_frames, n_episodes=n_episodes, version=version, n_files=n_files)
+        subject = Subject(mixture_from_roots([root]), "bench")
+        raw = _best(lambda r=root: _raw_read(r))  # type: ignore[misc]
+        ours = _best(lambda s=subject: validate(s, context, CheckOptions(deep=True)))  # type: ignore[misc]
+        files = n_files or n_episodes
+        print(
+            f"--deep, {n_frames:,} frames in {files:,} files ({version})   raw {raw:6.2f} s"
+            f"   validate {ours:6.2f} s   {ours / raw:5.2f}x (aim: <= 3x)"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--datasets", type=int, default=1_000)
+    parser.add_argument("--frames", type=int, default=600_000)
+    parser.add_argument("--workers", type=int, default=1)
+    args = parser.parse_args()
+    context = RunContext(workers=args.workers)
+    with TemporaryDirectory() as folder:
+        _deep(Path(folder), args.frames, context)
+        _metadata(Path(folder), args.datasets, context)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Write docs/rules.md from the catalogue of `validate`.
+
+python scripts/make_rules_page.py [--check]
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import groupby
+from pathlib import Path
+
+from opentau_prep.validate.catalogue import all_rules
+from opentau_prep.validate.rule import Rule
+
+PAGE = Path(__file__).resolve().parents[1] / "docs/rules.md"
+_HEAD = """# Rules of `validate`
+
+`opentau-prep validate` reads metadata and the footers of the data files; rules marked *deep* need
+`--deep`, which reads the frames once. Pick rules by the beginning of their codes:
+`--select F,S017`, `--ignore C010`. This page is made by `scripts/make_rules_page.py`.
+
+An **error** is what training would fail on or learn wrong numbers from; it makes the exit code 1. A
+**warning** does so with `--strict`. A **note** never does.
+"""
+
+
+def render(rules: tuple[Rule, ...]) -> str:
+    """Return the page."""
+    lines = [_HEAD]
+    for group, members in groupby(rules, key=lambda rule: rule.group):
+        lines.append(f"## {group[0].upper()}{group[1:]}\n")
+        for rule in members:
+            deep = ", *deep*" if rule.scope == "frames" else ""
+            lines.append(f"### {rule.code} {rule.name}\n")
+            lines.append(f"**{rule.severity}**{deep}. {rule.what}\n")
+            lines.append(f"Why it matters: {rule.why}\n")
+            lines.append(f"To mend it: {rule.mend}\n")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    page = render(all_rules())
+    if "--check" in sys.argv[1:]:
+        fresh = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page
+        print(f"{PAGE.name} is {'fresh' if fresh else 'stale: run scripts/make_rules_page.py'}")
+        return int(not fresh)
+    PAGE.write_text(page, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

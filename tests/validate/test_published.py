@@ -1,0 +1,43 @@
+"""Findings on published datasets: read one by one, each is true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from breaking import check
+from builders import copy_real
+
+
+def test_validate_g1_says_what_is_true(tmp_path: Path) -> None:
+    report = check(copy_real("g1_pick_bottle", tmp_path))
+
+    # Its info.json nests the names of both vectors, and has a robot_type but no control_mode.
+    assert [(f.code, f.place.column) for f in report.findings] == [
+        ("C010", "observation.state"),
+        ("C010", "action"),
+        ("H001", None),
+    ]
+
+
+def test_validate_so101_names_quantiles_that_are_none(tmp_path: Path) -> None:
+    root = copy_real("so101_record_test", tmp_path)
+
+    report = check(root)
+
+    codes = [(f.code, f.place.column) for f in report.findings]
+    assert codes == [("S019", "observation.state"), ("S019", "action"), ("H001", None)]
+    told = report.findings[1].message
+    assert "q99 lies at rank 0.655 in dim 2" in told
+    assert _rank_of_q99(root, "action", 2) == 0.655
+
+
+def _rank_of_q99(root: Path, column: str, dim: int) -> float:
+    """Count it independently: the share of frames that are not above the claimed q99."""
+    import json
+
+    table = pq.read_table(root / "data/chunk-000/file-000.parquet", columns=[column])
+    values = np.array(table.column(column).to_pylist(), dtype=np.float32)[:, dim]
+    claimed = np.float32(json.loads((root / "meta/stats.json").read_text())[column]["q99"][dim])
+    return round(float((values <= claimed).mean()), 3)
