@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -56,7 +57,7 @@ class DatasetWork:
         self.place = dataset_place(
             "quantile_sketch", Path(self.meta.root), dataset=name, artifact_root=elsewhere
         )
-        self.targets = dataset_targets(self.meta, name, elsewhere)
+        self.targets = dataset_targets(self.meta, name, elsewhere, episodes=run.stats.episode_stats)
         if not len(self.meta.episodes):
             raise DataError("the dataset has no episodes", where=self.meta.root)
 
@@ -188,6 +189,13 @@ class DatasetWork:
         return _Pass(growth.merged(scan, self._files, self.q, self.meta.root), scan, read)
 
     def _scan(self, parts: list[DataPart], layout: Layout, *, exact: bool) -> Scan:
+        done = itertools.count(1)
+        progress, name = self.run_options.progress, self.entry.artifact_name
+
+        def on_part() -> None:
+            if progress is not None:
+                progress(f"frames of {name}", next(done), len(parts))
+
         return scan_parts(
             self.meta.storage,
             parts,
@@ -196,6 +204,7 @@ class DatasetWork:
             exact=exact,
             keep_going=self.run_options.keep_going,
             threads=self.run_options.threads,
+            on_part=on_part,
         )
 
     def _layout(self, parts: list[DataPart]) -> tuple[Layout, list[str]]:

@@ -151,6 +151,17 @@ def test_stats_artifact_root_leaves_the_dataset_alone(tmp_path):
     assert run_one(root, artifact_root=tmp_path / "elsewhere").files_read == 0
 
 
+def test_stats_without_episode_stats_writes_the_whole_datasets_only(tmp_path):
+    root = _bare(tmp_path, "v2.1")
+    assert set(statuses(run_one(root, episode_stats=False))) == {
+        "meta/stats.json",
+        "meta/quantile_sketch.json",
+    }
+    assert not (root / "meta/episodes_stats.jsonl").exists()
+    assert run_one(root).files_read == 3
+    assert (root / "meta/episodes_stats.jsonl").exists()
+
+
 def test_stats_dry_run_writes_nothing(tmp_path):
     root = _bare(tmp_path, "v2.1")
     before = bytes_below(root)
