@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["DatasetWork"]
 
 COMMAND = "stats"
+_THREADED_ROWS = 4096
 
 
 class DatasetWork:
@@ -203,9 +204,14 @@ class DatasetWork:
             self.q,
             exact=exact,
             keep_going=self.run_options.keep_going,
-            threads=self.run_options.threads,
+            threads=self._threads(parts),
             on_part=on_part,
         )
+
+    def _threads(self, parts: list[DataPart]) -> int:
+        # Small files are bound by the interpreter, which runs one thread at a time.
+        rows = sum(int(part.lengths.sum()) for part in parts)
+        return self.run_options.threads if rows >= _THREADED_ROWS * len(parts) else 1
 
     def _layout(self, parts: list[DataPart]) -> tuple[Layout, list[str]]:
         """Plan the columns from the first file that has all of them, or else the first readable."""
