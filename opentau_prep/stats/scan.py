@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.errors import DataError, PrepError
-from opentau_prep.frames.read import FrameBlock, read_part
+from opentau_prep.frames.read import read_part
 from opentau_prep.frames.rows import DataPart
 from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.lanes import Lanes, join_lanes, lanes_of
@@ -33,6 +33,8 @@ __all__ = ["BLOCK_BYTES", "EpisodeStats", "PartFault", "Scan", "join_episodes", 
 # What is read, reduced and sketched at a time.
 BLOCK_BYTES = 1 << 24
 _DIGEST_BYTES = 6
+# Small files are reduced together: a call a file would cost more than the arithmetic.
+_REDUCED_ROWS = 8192
 
 Floats = NDArray[np.float64]
 
@@ -93,6 +95,15 @@ class Scan:
     sketch: QuantileSketch | None
     empty: tuple[int, ...]
     faults: tuple[PartFault, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """A block's frames, and which rows are whose."""
+
+    lanes: Lanes
+    spans: NDArray[np.int64]
+    episodes: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,35 +239,52 @@ def _ordered(task: _Task, batches: list[list[DataPart]], threads: int) -> Iterat
 
 def _scan_batch(task: _Task, parts: Sequence[DataPart]) -> _Batch:
     batch = _Batch([], [], [])
+    waiting: list[_Loaded] = []
     for part in parts:
-        pieces: list[_Piece] = []
-        empty: list[int] = []
         try:
-            for block in read_part(task.storage, part, task.layout.names, max_rows=task.block_rows):
-                found = _reduce(task, block, f"{task.storage.url}/{part.rel}", empty)
-                pieces += [] if found is None else [found]
+            for loaded in _load(task, part, batch.empty):
+                waiting.append(loaded)
+                if loaded.lanes.rows >= _REDUCED_ROWS or _rows(waiting) >= _REDUCED_ROWS:
+                    batch.pieces.append(_reduce(task, waiting))
+                    waiting = []
         except DataError as error:
             if not task.keep_going:
                 raise
             batch.faults.append(PartFault(part.rel, tuple(part.episodes.tolist()), error))
-        else:
-            batch.pieces.extend(pieces)
-            batch.empty.extend(empty)
         task.on_part()
+    if waiting:
+        batch.pieces.append(_reduce(task, waiting))
     return batch if task.exact else _Batch(_sketched(batch.pieces), batch.empty, batch.faults)
 
 
-def _reduce(task: _Task, block: FrameBlock, where: str, empty: list[int]) -> _Piece | None:
-    """Reduce a block; a big one is sketched at once unless all frames are to be kept."""
-    full = block.spans[:, 1] > block.spans[:, 0]
-    empty += block.episode_index[~full].tolist()
-    if not full.any():
-        return None
-    spans = block.spans[full]
-    lanes = lanes_of(block.columns, task.layout, where)
+def _load(task: _Task, part: DataPart, empty: list[int]) -> Iterator[_Loaded]:
+    """Read a file's blocks; with `keep_going`, all of it or nothing."""
+    where = f"{task.storage.url}/{part.rel}"
+    blocks = read_part(task.storage, part, task.layout.names, max_rows=task.block_rows)
+    if task.keep_going and int(part.lengths.sum()) > task.block_rows:
+        # A fault further down must not leave the blocks before it in the result.
+        for block in read_part(task.storage, part, task.layout.names, max_rows=task.block_rows):
+            lanes_of(block.columns, task.layout, where)
+    for block in blocks:
+        full = block.spans[:, 1] > block.spans[:, 0]
+        empty += block.episode_index[~full].tolist()
+        if full.any():
+            lanes = lanes_of(block.columns, task.layout, where)
+            yield _Loaded(lanes, block.spans[full], block.episode_index[full])
+
+
+def _rows(waiting: Sequence[_Loaded]) -> int:
+    return sum(loaded.lanes.rows for loaded in waiting)
+
+
+def _reduce(task: _Task, waiting: Sequence[_Loaded]) -> _Piece:
+    """Reduce blocks together; much is sketched at once unless all frames are to be kept."""
+    lanes = join_lanes([loaded.lanes for loaded in waiting])
+    first = np.cumsum([0, *(loaded.lanes.rows for loaded in waiting[:-1])])
+    spans = np.concatenate([x.spans + row for x, row in zip(waiting, first, strict=True)])
     moments = lanes.moments(spans)
     episodes = EpisodeStats(
-        block.episode_index[full],
+        np.concatenate([loaded.episodes for loaded in waiting]),
         spans[:, 1] - spans[:, 0],
         {name: getattr(moments, name) for name in ("min", "max", "mean", "std")},
         lanes.span_quantiles(spans, task.q),
