@@ -15,7 +15,7 @@ DEV := $(VENV)/.installed-dev
 
 help: ## Show this text
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
-	@echo "  Pipeline targets: make run|heads|speed-percentiles|validate MIXTURE=path [ARGS='--workers 8']"
+	@echo "  Pipeline targets: make run|stats|heads|speed-percentiles|validate MIXTURE=path [ARGS='--workers 8']"
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -50,7 +50,7 @@ fit-tokenizer: $(STAMP) ## Fit the action tokenizer on MIXTURE=path, CHUNK_SIZE=
 check-transformers: $(DEV) ## Load a tokenizer folder under transformers 4.57 and 5, offline
 	$(BIN)/python scripts/check_transformers.py $(ARGS)
 
-run heads speed-percentiles validate: $(STAMP) ## A command on MIXTURE=path
+run stats heads speed-percentiles validate: $(STAMP) ## A command on MIXTURE=path
 	$(BIN)/opentau-prep $@ --mixture-json $(MIXTURE) $(ARGS)
 
 bench-%: $(DEV) ## A benchmark: bench-frames, bench-heads, bench-help, bench-stats, bench-tokenizer, ...

@@ -1,15 +1,21 @@
-"""Time the stats estimators beside the raw limit, on generated data, and print the ratios.
+"""Time `stats` beside the raw limit, on generated datasets, and print the ratios.
 
 The raw limit is a memory-mapped read of the same columns with pyarrow and NumPy's own reductions of
-them, in the same run. Usage: python scripts/bench_stats.py [--frames 600000] [--files 8,2000]
+them, in the same run. What is timed is the verb behind the command, files written and hashed too.
+
+python scripts/bench_stats.py [--frames 600000] [--files 2000,8]
+python scripts/bench_stats.py --memory 1000000,4000000
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,84 +24,66 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from opentau_prep.stats.moments import merge_moments, span_moments
-from opentau_prep.stats.openpi import OpenpiAccumulator, prepare_vectors, prepared_dtype
-from opentau_prep.stats.quantiles import sort_columns
-from opentau_prep.stats.sketch import QuantileSketch
+from opentau_prep.config.load import mixture_from_roots
+from opentau_prep.context import RunContext
+from opentau_prep.demo.many import write_big
+from opentau_prep.metadata.resolve import resolve_mixture
+from opentau_prep.stats.compute import prepare_stats
+from opentau_prep.stats.openpi import OpenpiAccumulator, prepare_vectors
+from opentau_prep.stats.openpi_run import OpenpiJob, prepare_openpi
 
 KEYS = ("observation.state", "action")
+INDEX = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 ACTION_DIM = 32
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
+EPISODES = 2_000
 Matrix = NDArray[Any]
 
 
-def generate(root: Path, frames: int, files: int, dims: int) -> None:
-    rng = np.random.default_rng(0)
-    speed, phase = rng.uniform(0.5, 2, dims), rng.uniform(0, 6, dims)
-    bounds = np.linspace(0, frames, files + 1).astype(int)
-    for k in range(files):
-        step = np.arange(bounds[k], bounds[k + 1])[:, np.newaxis] / 200
-        state = np.sin(step * speed + phase) + 0.05 * rng.standard_normal((len(step), dims))
-        columns = {"observation.state": state, "action": state + 0.01}
-        arrays = [
-            pa.FixedSizeListArray.from_arrays(pa.array(c.astype(np.float32).ravel()), dims)
-            for c in columns.values()
-        ]
-        pq.write_table(pa.table(arrays, list(columns)), root / f"episode_{k:06d}.parquet")
+def make(root: Path, frames: int, files: int) -> None:
+    version: Any = "v2.1" if files == EPISODES else "v3.0"
+    n_files = None if version == "v2.1" else files
+    write_big(root, n_frames=frames, n_episodes=EPISODES, version=version, n_files=n_files)
+    forget(root)
 
 
-def read(root: Path) -> Iterator[dict[str, Matrix]]:
-    for file in sorted(root.glob("*.parquet")):
-        table = pq.read_table(file, columns=list(KEYS), memory_map=True, use_threads=False)
-        yield {
-            key: table[key].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-            for key in KEYS
-        }
+def forget(root: Path) -> None:
+    """Remove what `stats` has written, and the published stats with it."""
+    for rel in ("stats.json", "episodes_stats.jsonl", "quantile_sketch.json", "norm_stats.json"):
+        (root / "meta" / rel).unlink(missing_ok=True)
+    shutil.rmtree(root / "meta/prep", ignore_errors=True)
 
 
-def gather(root: Path) -> dict[str, Matrix]:
-    blocks = list(read(root))
-    return {key: np.concatenate([block[key] for block in blocks]) for key in KEYS}
+def read_raw(root: Path, columns: tuple[str, ...]) -> dict[str, Matrix]:
+    blocks: dict[str, list[Matrix]] = {name: [] for name in columns}
+    for file in sorted((root / "data").rglob("*.parquet")):
+        with pq.ParquetFile(file, memory_map=True) as parquet:
+            table = parquet.read(columns=list(columns), use_threads=False)
+        for name in columns:
+            array = table[name].combine_chunks()
+            flat = array.flatten() if pa.types.is_nested(array.type) else array
+            blocks[name].append(flat.to_numpy(zero_copy_only=False).reshape(len(table), -1))
+    return {name: np.concatenate(parts) for name, parts in blocks.items()}
 
 
-def raw_moments(root: Path, q: tuple[float, ...] = ()) -> list[Matrix]:
+def raw(root: Path, columns: tuple[str, ...], *, quantiles: bool) -> list[Matrix]:
     out = []
-    for matrix in gather(root).values():
-        out += [np.quantile(matrix, q, axis=0)] if q else []
+    for matrix in read_raw(root, columns).values():
         out += [f(matrix, axis=0) for f in (np.min, np.max)]
         out += [f(matrix, axis=0, dtype=np.float64) for f in (np.mean, np.std)]
+        out += [np.quantile(matrix, QUANTILES, axis=0)] if quantiles else []
     return out
 
 
-def openpi(root: Path) -> list[Any]:
-    runs: dict[str, OpenpiAccumulator] = {}
-    for block in read(root):
-        for key, matrix in block.items():
-            if key not in runs:
-                dtype = prepared_dtype(matrix.shape[1], matrix.dtype, ACTION_DIM)
-                runs[key] = OpenpiAccumulator(dtype=dtype, action_dim=ACTION_DIM)
-            runs[key].update(matrix)
-    return [run.finish() for run in runs.values()]
+def lerobot(root: Path, *, workers: int) -> None:
+    resolved = resolve_mixture(mixture_from_roots([root]))
+    prepare_stats(resolved, RunContext(workers=workers, force=True))
 
 
-def moments_and_quantiles(root: Path) -> list[Any]:
-    out: list[Any] = []
-    for matrix in gather(root).values():
-        spans = np.array([[a, min(a + 300, len(matrix))] for a in range(0, len(matrix), 300)])
-        columns = sort_columns(matrix)
-        out += [span_moments(matrix, spans).total(), columns.quantiles(QUANTILES)]
-        out.append(QuantileSketch.of_sorted(columns))
-    return out
-
-
-def sketches_of_parts(root: Path) -> list[Any]:
-    out: list[Any] = []
-    for matrix in gather(root).values():
-        parts = np.array_split(matrix, max(1, len(matrix) // 65_536))
-        first, *rest = [QuantileSketch.of(part) for part in parts]
-        out += [merge_moments([span_moments(p, np.array([[0, len(p)]]))[0] for p in parts])]
-        out.append(first.merge(*rest))
-    return out
+def openpi(root: Path, *, workers: int) -> None:
+    columns = {"state": KEYS[0], "actions": KEYS[1]}
+    job = OpenpiJob("bench", str(root), columns, action_dim=ACTION_DIM)
+    prepare_openpi([job], RunContext(workers=workers, force=True))
 
 
 def histogram_loop(matrix: Matrix) -> None:
@@ -125,10 +113,11 @@ def histogram_loop(matrix: Matrix) -> None:
             bins[d] += np.histogram(batch[:, d], bins=edges[d])[0]
 
 
-def clock(run: Callable[[], Any], repeats: int = 3) -> float:
-    """The best of a few runs, in seconds."""
+def clock(run: Callable[[], Any], before: Callable[[], Any] = lambda: None, n: int = 3) -> float:
+    """The best of a few runs, in seconds; `before` is not timed."""
     best = np.inf
-    for _ in range(repeats):
+    for _ in range(n):
+        before()
         start = time.perf_counter()
         run()
         best = min(best, time.perf_counter() - start)
@@ -137,53 +126,88 @@ def clock(run: Callable[[], Any], repeats: int = 3) -> float:
 
 def report(name: str, seconds: float, frames: int, limit: float | None = None) -> None:
     ratio = "" if limit is None else f"  {seconds / limit:5.2f} x the raw limit"
-    print(f"  {name:<44} {seconds:8.3f} s  {frames / seconds:12,.0f} frames/s{ratio}", flush=True)
+    print(f"  {name:<46} {seconds:8.3f} s  {frames / seconds:12,.0f} frames/s{ratio}", flush=True)
 
 
-def bench_files(root: Path, frames: int, files: int, dims: int) -> None:
-    generate(root, frames, files, dims)
-    print(f"{frames:,} frames, {files:,} files, {dims} + {dims} dims float32")
-    limit = clock(lambda: raw_moments(root))
-    full = clock(lambda: raw_moments(root, QUANTILES))
-    report("raw limit: read, min max mean std", limit, frames)
-    report("raw limit with quantiles (np.quantile)", full, frames)
-    report(
-        "moments, exact quantiles, sketch", clock(lambda: moments_and_quantiles(root)), frames, full
-    )
-    report(
-        "moments, sketches merged of parts", clock(lambda: sketches_of_parts(root)), frames, full
-    )
-    report("openpi, padded to 32 dims", clock(lambda: openpi(root)), frames, limit)
+def bench_files(root: Path, frames: int, files: int) -> None:
+    make(root, frames, files)
+    print(f"{frames:,} frames, {EPISODES:,} episodes, {files:,} files, 14 + 14 dims float32")
+    everything = (*KEYS, *INDEX)
+    limit = clock(lambda: raw(root, everything, quantiles=True))
+    plain = clock(lambda: raw(root, everything, quantiles=False))
+    two = clock(lambda: raw(root, KEYS, quantiles=False))
+    report("raw limit: read, min max mean std, quantiles", limit, frames)
+    report("raw limit without quantiles", plain, frames)
+    report("raw limit of state and action, no quantiles", two, frames)
+    for workers in (1, 2):
+        seconds = clock(lambda n=workers: lerobot(root, workers=n), lambda: forget(root))
+        report(f"stats, {workers} worker{'s' if workers > 1 else ''}", seconds, frames, limit)
+    seconds = clock(lambda: openpi(root, workers=1), lambda: forget(root))
+    report("stats --format openpi, 1 worker", seconds, frames, two)
 
 
 def bench_loop(root: Path, frames: int) -> None:
-    raw = gather(root)["observation.state"][:frames]
+    matrix = read_raw(root, KEYS[:1])[KEYS[0]][:frames]
 
     def ours() -> None:
         run = OpenpiAccumulator(dtype=np.float64, action_dim=ACTION_DIM)
-        run.update(raw)
+        run.update(matrix)
         run.finish()
 
-    slow = clock(lambda: histogram_loop(prepare_vectors(raw, action_dim=ACTION_DIM)), 1)
+    slow = clock(lambda: histogram_loop(prepare_vectors(matrix, action_dim=ACTION_DIM)), n=1)
     fast = clock(ours)
-    print(f"one key, {len(raw):,} frames in memory, padded to {ACTION_DIM} dims")
-    report("histogram call a batch and dim", slow, len(raw))
-    report("this package, same bits", fast, len(raw))
+    print(f"one key, {len(matrix):,} frames in memory, padded to {ACTION_DIM} dims")
+    report("histogram call a batch and dim", slow, len(matrix))
+    report("this package, same bits", fast, len(matrix))
     print(f"  {slow / fast:.0f} x faster")
+
+
+def peak_mib(root: Path) -> float:
+    """Peak memory of `stats` in this process, what it imports and maps included, in MiB.
+
+    Not `ru_maxrss`: that one is inherited from the process that started this one.
+    """
+    lerobot(root, workers=1)
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def bench_memory(sizes: list[int]) -> None:
+    """Files are as big as recorders make them (here 86 MB), or one an episode."""
+    for layout in ("v3.0, 500,000 frames a file", "v2.1, 2,000 files"):
+        peaks = []
+        for frames in sizes:
+            files = max(1, frames // 500_000) if layout.startswith("v3") else EPISODES
+            with tempfile.TemporaryDirectory() as folder:
+                root = Path(folder, "big")
+                make(root, frames, files)
+                command = [sys.executable, __file__, "--measure", str(root)]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+            peaks.append(float(done.stdout))
+            print(f"{layout}: {frames:>10,} frames, peak {peaks[-1]:,.0f} MiB", flush=True)
+        print(f"  {peaks[-1] / peaks[0]:.2f} x the first")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=600_000)
-    parser.add_argument("--files", default="8,2000", help="numbers of files, comma-separated")
-    parser.add_argument("--dims", type=int, default=14, help="dims of state and of actions")
+    parser.add_argument("--files", default="2000,8", help="numbers of files, comma-separated")
     parser.add_argument("--loop-frames", type=int, default=100_000, help="frames for the slow loop")
+    parser.add_argument("--memory", help="frame counts to measure the peak memory at, instead")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.measure is not None:
+        print(peak_mib(arguments.measure))
+        return
+    if arguments.memory:
+        bench_memory([int(text) for text in arguments.memory.split(",")])
+        return
     for files in (int(text) for text in arguments.files.split(",")):
         with tempfile.TemporaryDirectory() as folder:
-            bench_files(Path(folder), arguments.frames, files, arguments.dims)
-            if files < 100:
-                bench_loop(Path(folder), arguments.loop_frames)
+            root = Path(folder, "big")
+            bench_files(root, arguments.frames, files)
+            if files < EPISODES:
+                bench_loop(root, arguments.loop_frames)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,13 @@ def stats(
             metavar="Q", help="One more quantile, a fraction such as 0.999; may be repeated."
         ),
     ] = None,
+    episode_stats: Annotated[
+        bool,
+        typer.Option(
+            "--episode-stats/--no-episode-stats",
+            help="Write each episode's stats too, where the version keeps them.",
+        ),
+    ] = True,
     episode_quantiles: Annotated[
         Literal["episode", "dataset"],
         typer.Option(help="Quantiles in each episode's row: its own, or the whole dataset's."),
@@ -89,7 +96,7 @@ def stats(
     opentau-prep stats path/to/dataset
     opentau-prep stats --mixture-json mixture.json --quantile 0.001 --quantile 0.999
     opentau-prep stats path/to/dataset --format openpi --action-dim 32
-    opentau-prep stats --config-name openpi_example
+    opentau-prep stats --config-name openpi_folder
     """
     openpi_only = {
         "--config-name": config_name,
@@ -100,7 +107,7 @@ def stats(
         "--numpy1-edges": numpy1_edges or None,
         "--out": out,
     }
-    if format == _OPENPI or config_name is not None:
+    if format == _OPENPI or config_name is not None or base_dir is not None:
         from opentau_prep.cli.stats_openpi import run_openpi
 
         return run_openpi(session, roots, mixture_json, openpi_only)
@@ -113,6 +120,7 @@ def stats(
         mixture_json,
         {
             "quantiles": tuple(quantile or ()),
+            "episode_stats": episode_stats,
             "episode_quantiles": episode_quantiles,
             "memory_budget": memory_budget << 20,
             "chunk_size": chunk_size,

@@ -60,7 +60,8 @@ def run_openpi(
     named = {
         "dataset roots": roots or None,
         "--mixture-json": mixture_json,
-        "--base-dir": given["--base-dir"],
+        # A config's folder can be replaced; anything else names the data once.
+        "--base-dir": None if given["--config-name"] else given["--base-dir"],
         "--config-name": given["--config-name"],
     }
     chosen = [name for name, value in named.items() if value is not None]
@@ -86,11 +87,11 @@ def _jobs(
     from opentau_prep.config.norm_stats import load_norm_stats_config
     from opentau_prep.stats.openpi_run import OpenpiJob
 
-    if given["--base-dir"] is not None:
-        return [_folder_job(given["--base-dir"])]
     if given["--config-name"] is not None:
         config = load_norm_stats_config(given["--config-name"])
-        return [_config_job(session, config)]
+        return [_config_job(session, config, given["--base-dir"])]
+    if given["--base-dir"] is not None:
+        return [_folder_job(given["--base-dir"])]
     bare = [Path(root) for root in roots or () if not Path(root, "meta/info.json").is_file()]
     if bare and len(bare) == len(roots or ()):
         return [_folder_job(folder) for folder in bare]
@@ -114,10 +115,10 @@ def _folder_job(folder: Path) -> OpenpiJob:
     return OpenpiJob(folder.resolve().name, str(folder))
 
 
-def _config_job(session: Session, config: NormStatsConfig) -> OpenpiJob:
+def _config_job(session: Session, config: NormStatsConfig, base_dir: Path | None) -> OpenpiJob:
     from opentau_prep.metadata.locate import LocateOptions, locate_dataset
 
-    folder = config.folder()
+    folder = base_dir or config.folder()
     if folder is None:
         options = LocateOptions(download=session.context.download, frames=True)
         root = locate_dataset(repo_id=config.repo_id, root=None, options=options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,7 +36,7 @@ class Column:
     @property
     def dims(self) -> int:
         """Values a frame."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     @property
     def is_integer(self) -> bool:

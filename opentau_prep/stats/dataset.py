@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["DatasetWork"]
 
 COMMAND = "stats"
+_THREADED_ROWS = 4096
 
 
 class DatasetWork:
@@ -56,7 +58,7 @@ class DatasetWork:
         self.place = dataset_place(
             "quantile_sketch", Path(self.meta.root), dataset=name, artifact_root=elsewhere
         )
-        self.targets = dataset_targets(self.meta, name, elsewhere)
+        self.targets = dataset_targets(self.meta, name, elsewhere, episodes=run.stats.episode_stats)
         if not len(self.meta.episodes):
             raise DataError("the dataset has no episodes", where=self.meta.root)
 
@@ -188,6 +190,13 @@ class DatasetWork:
         return _Pass(growth.merged(scan, self._files, self.q, self.meta.root), scan, read)
 
     def _scan(self, parts: list[DataPart], layout: Layout, *, exact: bool) -> Scan:
+        done = itertools.count(1)
+        progress, name = self.run_options.progress, self.entry.artifact_name
+
+        def on_part() -> None:
+            if progress is not None:
+                progress(f"frames of {name}", next(done), len(parts))
+
         return scan_parts(
             self.meta.storage,
             parts,
@@ -195,8 +204,14 @@ class DatasetWork:
             self.q,
             exact=exact,
             keep_going=self.run_options.keep_going,
-            threads=self.run_options.threads,
+            threads=self._threads(parts),
+            on_part=on_part,
         )
+
+    def _threads(self, parts: list[DataPart]) -> int:
+        # Small files are bound by the interpreter, which runs one thread at a time.
+        rows = sum(int(part.lengths.sum()) for part in parts)
+        return self.run_options.threads if rows >= _THREADED_ROWS * len(parts) else 1
 
     def _layout(self, parts: list[DataPart]) -> tuple[Layout, list[str]]:
         """Plan the columns from the first file that has all of them, or else the first readable."""

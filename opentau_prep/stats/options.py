@@ -10,7 +10,7 @@ from opentau_prep.artifacts.rank import Rank
 from opentau_prep.errors import ConfigError
 
 if TYPE_CHECKING:
-    from opentau_prep.context import RunContext
+    from opentau_prep.context import Progress, RunContext
 
 __all__ = ["DEFAULT_QUANTILES", "MEMORY_BUDGET", "RunOptions", "StatsOptions"]
 
@@ -25,6 +25,7 @@ class StatsOptions:
 
     Attributes:
         quantiles: Fractions beside q01, q10, q50, q90 and q99.
+        episode_stats: Whether each episode's own stats are written, too.
         episode_quantiles: What stands as quantiles in each episode's row: the episode's own
             (`episode`), or the whole dataset's (`dataset`), so that trainers that average the rows
             get the right number.
@@ -34,6 +35,7 @@ class StatsOptions:
     """
 
     quantiles: tuple[float, ...] = ()
+    episode_stats: bool = True
     episode_quantiles: Literal["episode", "dataset"] = "episode"
     memory_budget: int = MEMORY_BUDGET
     chunk_size: int = DEFAULT_CHUNK_SIZE
@@ -66,6 +68,7 @@ class RunOptions:
     keep_going: bool
     artifact_root: Path | None
     threads: int
+    progress: Progress | None = None
 
     @classmethod
     def of(cls, context: RunContext, rank: Rank, options: StatsOptions, *, jobs: int) -> RunOptions:
@@ -81,4 +84,6 @@ class RunOptions:
             context.keep_going,
             context.artifact_root,
             threads,
+            # Over several datasets the engine tells how far it is, and no callback can travel.
+            context.progress if jobs <= 1 else None,
         )

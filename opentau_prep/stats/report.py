@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from opentau_prep.metadata.records import Stats
-from opentau_prep.stats.columns import Layout
+from opentau_prep.stats.columns import INDEX_COLUMNS, Layout
 from opentau_prep.stats.compare import Difference
 from opentau_prep.stats.findings import Finding
 
@@ -29,6 +29,11 @@ _ORDER = (
     "extended",
     "up to date",
 )
+
+
+def _weight(difference: Difference) -> tuple[bool, bool, float]:
+    finite = bool(np.isfinite(difference.share))
+    return difference.feature not in INDEX_COLUMNS, finite, difference.share
 
 
 @dataclass(frozen=True)
@@ -117,9 +122,13 @@ class StatsResult:
 
     @property
     def biggest(self) -> Difference | None:
-        """The largest change against the files that were there."""
-        found = [file.biggest for file in self.files if file.biggest is not None]
-        return max(found, key=lambda d: d.share, default=None)
+        """The largest change against the files that were there; of a real one, if there is any.
+
+        Index columns and dims without a range come last.
+        """
+        real = [d for file in self.files for d in file.differences]
+        found = real or [file.biggest for file in self.files if file.biggest is not None]
+        return max(found, key=_weight, default=None)
 
     def as_json(self) -> dict[str, Any]:
         """Return the result JSON-ready."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.errors import DataError, PrepError
-from opentau_prep.frames.read import FrameBlock, read_part
+from opentau_prep.frames.read import read_part
 from opentau_prep.frames.rows import DataPart
 from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.lanes import Lanes, join_lanes, lanes_of
@@ -33,6 +33,8 @@ __all__ = ["BLOCK_BYTES", "EpisodeStats", "PartFault", "Scan", "join_episodes", 
 # What is read, reduced and sketched at a time.
 BLOCK_BYTES = 1 << 24
 _DIGEST_BYTES = 6
+# Small files are reduced together: a call a file would cost more than the arithmetic.
+_REDUCED_ROWS = 8192
 
 Floats = NDArray[np.float64]
 
@@ -93,6 +95,15 @@ class Scan:
     sketch: QuantileSketch | None
     empty: tuple[int, ...]
     faults: tuple[PartFault, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """A block's frames, and which rows are whose."""
+
+    lanes: Lanes
+    spans: NDArray[np.int64]
+    episodes: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,9 +168,17 @@ def scan_parts(
             width.
     """
     task = _Task(storage, layout, tuple(q), exact, keep_going, on_part)
-    batches = list(_ordered(task, _cut(parts, task.block_rows), threads))
+    batches: list[_Batch] = []
+    sketch: QuantileSketch | None = None
+    for batch in _ordered(task, _cut(parts, task.block_rows), threads):
+        # Merged as they come: kept side by side, sketches would grow with the dataset.
+        sketch = _merged(sketch, batch.pieces)
+        batches.append(replace(batch, pieces=[replace(p, sketch=None) for p in batch.pieces]))
     pieces = [piece for batch in batches for piece in batch.pieces]
-    quantiles, sketch = _whole(task, pieces)
+    quantiles = None
+    if task.exact and pieces:
+        columns = join_lanes([piece.lanes for piece in pieces if piece.lanes]).sort()
+        quantiles, sketch = columns.quantiles(task.q), columns.sketch()
     return Scan(
         join_episodes([piece.episodes for piece in pieces], layout.dims, len(task.q)),
         merge_moments([piece.moments for piece in pieces]) if pieces else None,
@@ -220,35 +239,52 @@ def _ordered(task: _Task, batches: list[list[DataPart]], threads: int) -> Iterat
 
 def _scan_batch(task: _Task, parts: Sequence[DataPart]) -> _Batch:
     batch = _Batch([], [], [])
+    waiting: list[_Loaded] = []
     for part in parts:
-        pieces: list[_Piece] = []
-        empty: list[int] = []
         try:
-            for block in read_part(task.storage, part, task.layout.names, max_rows=task.block_rows):
-                found = _reduce(task, block, f"{task.storage.url}/{part.rel}", empty)
-                pieces += [] if found is None else [found]
+            for loaded in _load(task, part, batch.empty):
+                waiting.append(loaded)
+                if loaded.lanes.rows >= _REDUCED_ROWS or _rows(waiting) >= _REDUCED_ROWS:
+                    batch.pieces.append(_reduce(task, waiting))
+                    waiting = []
         except DataError as error:
             if not task.keep_going:
                 raise
             batch.faults.append(PartFault(part.rel, tuple(part.episodes.tolist()), error))
-        else:
-            batch.pieces.extend(pieces)
-            batch.empty.extend(empty)
         task.on_part()
+    if waiting:
+        batch.pieces.append(_reduce(task, waiting))
     return batch if task.exact else _Batch(_sketched(batch.pieces), batch.empty, batch.faults)
 
 
-def _reduce(task: _Task, block: FrameBlock, where: str, empty: list[int]) -> _Piece | None:
-    """Reduce a block; a big one is sketched at once unless all frames are to be kept."""
-    full = block.spans[:, 1] > block.spans[:, 0]
-    empty += block.episode_index[~full].tolist()
-    if not full.any():
-        return None
-    spans = block.spans[full]
-    lanes = lanes_of(block.columns, task.layout, where)
+def _load(task: _Task, part: DataPart, empty: list[int]) -> Iterator[_Loaded]:
+    """Read a file's blocks; with `keep_going`, all of it or nothing."""
+    where = f"{task.storage.url}/{part.rel}"
+    blocks = read_part(task.storage, part, task.layout.names, max_rows=task.block_rows)
+    if task.keep_going and int(part.lengths.sum()) > task.block_rows:
+        # A fault further down must not leave the blocks before it in the result.
+        for block in read_part(task.storage, part, task.layout.names, max_rows=task.block_rows):
+            lanes_of(block.columns, task.layout, where)
+    for block in blocks:
+        full = block.spans[:, 1] > block.spans[:, 0]
+        empty += block.episode_index[~full].tolist()
+        if full.any():
+            lanes = lanes_of(block.columns, task.layout, where)
+            yield _Loaded(lanes, block.spans[full], block.episode_index[full])
+
+
+def _rows(waiting: Sequence[_Loaded]) -> int:
+    return sum(loaded.lanes.rows for loaded in waiting)
+
+
+def _reduce(task: _Task, waiting: Sequence[_Loaded]) -> _Piece:
+    """Reduce blocks together; much is sketched at once unless all frames are to be kept."""
+    lanes = join_lanes([loaded.lanes for loaded in waiting])
+    first = np.cumsum([0, *(loaded.lanes.rows for loaded in waiting[:-1])])
+    spans = np.concatenate([x.spans + row for x, row in zip(waiting, first, strict=True)])
     moments = lanes.moments(spans)
     episodes = EpisodeStats(
-        block.episode_index[full],
+        np.concatenate([loaded.episodes for loaded in waiting]),
         spans[:, 1] - spans[:, 0],
         {name: getattr(moments, name) for name in ("min", "max", "mean", "std")},
         lanes.span_quantiles(spans, task.q),
@@ -273,14 +309,11 @@ def _sketched(pieces: Sequence[_Piece]) -> list[_Piece]:
     ]
 
 
-def _whole(task: _Task, pieces: Sequence[_Piece]) -> tuple[Floats | None, QuantileSketch | None]:
-    if not pieces:
-        return None, None
-    if task.exact:
-        columns = join_lanes([piece.lanes for piece in pieces if piece.lanes]).sort()
-        return columns.quantiles(task.q), columns.sketch()
-    first, *rest = [piece.sketch for piece in pieces if piece.sketch is not None]
-    return None, first.merge(*rest)
+def _merged(sketch: QuantileSketch | None, pieces: Sequence[_Piece]) -> QuantileSketch | None:
+    found = [piece.sketch for piece in pieces if piece.sketch is not None]
+    if not found:
+        return sketch
+    return sketch.merge(*found) if sketch is not None else found[0].merge(*found[1:])
 
 
 def _digests(moments: Moments) -> tuple[str, ...]:

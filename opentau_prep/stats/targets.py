@@ -99,9 +99,16 @@ class Computed:
 
 
 def dataset_targets(
-    meta: DatasetMetadata, dataset: str, artifact_root: Path | None
+    meta: DatasetMetadata, dataset: str, artifact_root: Path | None, *, episodes: bool = True
 ) -> list[Target]:
-    """Return the files of a dataset's version; `meta/stats.json` is written for every version."""
+    """Return the files of a dataset's version; `meta/stats.json` is written for every version.
+
+    Args:
+        meta: The dataset.
+        dataset: Its name below `artifact_root`.
+        artifact_root: Where artifacts go instead of the dataset.
+        episodes: Whether files with each episode's stats are among them.
+    """
 
     def place(artifact: str, **fields: str) -> Place:
         root = Path(meta.root)
@@ -109,9 +116,9 @@ def dataset_targets(
 
     with_count = meta.version != "v2.0"
     targets = [Target("whole", "meta/stats.json", place("stats"), with_count)]
-    if meta.version == "v2.1":
+    if meta.version == "v2.1" and episodes:
         targets.append(Target("lines", "meta/episodes_stats.jsonl", place("episodes_stats")))
-    if meta.is_v3:
+    if meta.is_v3 and episodes:
         for rel in meta.storage.list_files("meta/episodes", ".parquet"):
             file = rel.removeprefix(EPISODES_DIR).removesuffix(".parquet")
             targets.append(Target("table", rel, place("episodes", file=file)))

@@ -125,7 +125,8 @@ def test_openpi_a_foreign_file_that_differs_is_left_alone(tmp_path):
     [
         (["--max-frames", "0"], 2, "max-frames"),
         (["--action-dim", "0"], 2, "action-dim"),
-        (["--config-name", "x"], 2, "one way"),
+        (["--config-name", "x"], 2, "x.json"),
+        (["--mixture-json", "x"], 2, "one way"),
     ],
 )
 def test_openpi_wrong_use_is_one_message(tmp_path, args, code, said):
@@ -162,6 +163,9 @@ def test_openpi_config_says_folder_columns_and_output(tmp_path):
     found = json.loads((tmp_path / "made/norm_stats.json").read_text())["norm_stats"]
     assert found["actions"] == _reference(frames, 0)
     assert not (folder / "meta").exists()
+    other, frames = _folder(tmp_path / "other")
+    ran = run_cli("stats", "--config-name", "mine", "--base-dir", other, cwd=tmp_path, env=env)
+    assert ran.code == 0, ran.err
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def test_stats_published_exact_ones_are_up_to_date(tmp_path, version):
 @pytest.mark.parametrize("memory_budget", [0, 1 << 30])
 def test_stats_any_number_of_workers_gives_the_same_bytes(tmp_path, memory_budget, monkeypatch):
     monkeypatch.setattr("opentau_prep.stats.scan.BLOCK_BYTES", 4096)
+    monkeypatch.setattr("opentau_prep.stats.dataset._THREADED_ROWS", 1)
     found = []
     for workers in (1, 3):
         root = _bare(tmp_path / str(workers), "v3.0", episodes_per_file=1)
@@ -149,6 +150,17 @@ def test_stats_artifact_root_leaves_the_dataset_alone(tmp_path):
     assert bytes_below(root) == before
     assert (tmp_path / "elsewhere/tiny/meta/stats.json").is_file()
     assert run_one(root, artifact_root=tmp_path / "elsewhere").files_read == 0
+
+
+def test_stats_without_episode_stats_writes_the_whole_datasets_only(tmp_path):
+    root = _bare(tmp_path, "v2.1")
+    assert set(statuses(run_one(root, episode_stats=False))) == {
+        "meta/stats.json",
+        "meta/quantile_sketch.json",
+    }
+    assert not (root / "meta/episodes_stats.jsonl").exists()
+    assert run_one(root).files_read == 3
+    assert (root / "meta/episodes_stats.jsonl").exists()
 
 
 def test_stats_dry_run_writes_nothing(tmp_path):

@@ -170,3 +170,19 @@ def test_stats_list_columns_of_unknown_width_and_booleans_are_read(tmp_path):
     assert stats["odd"]["max"].tolist() == [1.0, 39.0]
     assert stats["next.done"]["max"].tolist() == [1]
     assert stats["next.done"]["mean"] == pytest.approx([3 / 90])
+
+
+def test_stats_a_fault_deep_in_a_shared_file_leaves_all_of_it_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("opentau_prep.stats.scan.BLOCK_BYTES", 2048)
+    root = tiny_dataset(tmp_path, "v3.0", lengths=[30, 20, 40, 35], episodes_per_file=2)
+    first = sorted((root / "data").rglob("*.parquet"))[0]
+    table = pq.read_table(first)
+    rows = table["action"].to_pylist()
+    rows[-1] = [*rows[-1], 0.5]
+    position = table.column_names.index("action")
+    broken = table.set_column(position, "action", pa.array(rows))
+    pq.write_table(broken, first, row_group_size=10)
+    result = run_one(root, keep_going=True)
+    (finding,) = result.findings
+    assert (finding.code, finding.episodes) == ("unreadable_file", (0, 1))
+    assert (result.episodes, result.frames) == (2, 75)
