@@ -108,4 +108,5 @@ def _audit(console: Console, audit: AuditReport) -> None:
 def _value(value: float | None, masked: bool) -> str:
     if value is None:
         return "-"
-    return f"{value:.6g} (left out)" if masked else f"{value:.6g}"
+    text = f"{int(value):,}" if value.is_integer() else f"{value:.5g}"
+    return f"{text} (left out)" if masked else text

@@ -125,12 +125,11 @@ def _mixture_job(
             "sha256": _hash_texts(hashes),
         }
     }
+    facts = {"mixture_id": mixture_id, **options.as_json()}
+    content = encode_heads(built.heads, facts)
+    parameters = dict(facts)
     if options.quantiles == "sketch":
-        inputs["sketches"] = {
-            "sha256": _hash_texts(map(_hash_stats, built.heads.per_norm_key_stats))
-        }
-    parameters = {"mixture_id": mixture_id, **options.as_json()}
-    content = encode_heads(built.heads, parameters)
+        parameters["sketches"] = _hash_texts(map(_hash_stats, built.heads.per_norm_key_stats))
     return _Job((), file_place("norm_heads", out), content, Recipe(COMMAND, inputs, parameters))
 
 
@@ -195,10 +194,12 @@ class _Encoder:
                 "sha256": _hash_texts(self._inputs[row][1] for row in self._rows(members)),
             },
         }
-        if self._from_sketch:
-            stats = (self._heads.per_norm_key_stats[row] for row in self._rows(members))
-            inputs["sketches"] = {"sha256": _hash_texts(map(_hash_stats, stats))}
-        return Recipe(COMMAND, inputs, self._parameters)
+        if not self._from_sketch:
+            return Recipe(COMMAND, inputs, self._parameters)
+        # Among the parameters: taking quantiles from elsewhere makes no file stale.
+        stats = (self._heads.per_norm_key_stats[row] for row in self._rows(members))
+        sketches = _hash_texts(map(_hash_stats, stats))
+        return Recipe(COMMAND, inputs, {**self._parameters, "sketches": sketches})
 
     def _rows(self, members: Sequence[HeadMember]) -> tuple[int, ...]:
         rows = self._heads.dataset_to_norm_index

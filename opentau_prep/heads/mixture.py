@@ -99,7 +99,7 @@ def build_mixture_heads(
     for key, merged in sketches.items():
         row = heads.norm_key_to_index[key]
         ranks[key] = quantile_ranks(heads.per_norm_key_stats[row], merged)
-        warn_ranks(key, ranks[key])
+    warn_ranks(ranks)
     if from_sketch:
         stats = [
             with_sketch_quantiles(pooled, sketches[key])

@@ -72,7 +72,7 @@ class QuantileRanks:
             "feature": self.feature,
             "quantile": self.quantile,
             "expected": self.expected,
-            "ranks": self.ranks,
+            "ranks": self.ranks.tolist(),
             "dims_off": list(self.dims_off),
         }
 
@@ -139,24 +139,31 @@ def quantile_ranks(stats: Stats, sketches: Mapping[str, QuantileSketch]) -> list
     return found
 
 
-def warn_ranks(key: str, ranks: Sequence[QuantileRanks]) -> None:
-    """Say which pooled quantiles of a head are not the quantiles that their names claim."""
-    for each in ranks:
-        dims = each.dims_off
-        if dims:
-            worst = max(dims, key=lambda dim: float(each.errors[dim]))
-            warn(
-                "pooled_quantile_rank",
-                f"{key}: the pooled {each.quantile} of {each.feature!r} is off by more than"
-                f" {RANK_TOLERANCE:.1%} in {len(dims)} dims; in dim {worst} it is the"
-                f" {each.ranks[worst]:.1%} quantile of the members' frames."
-                " --quantiles sketch takes the real ones",
-                feature=each.feature,
-                dims=dims,
-                norm_key=key,
-                quantile=each.quantile,
-                ranks=[float(rank) for rank in each.ranks],
+def warn_ranks(ranks: Mapping[str, Sequence[QuantileRanks]]) -> None:
+    """Say once which heads have pooled quantiles that are not what their names claim.
+
+    Args:
+        ranks: Norm key -> the ranks of its pooled q01 and q99.
+    """
+    told = []
+    for key, found in ranks.items():
+        if any(each.dims_off for each in found):
+            worst = max(found, key=lambda each: float(each.errors.max()))
+            dim = int(worst.errors.argmax())
+            told.append(
+                f"{key} ({worst.quantile} of {worst.feature} {dim} is the"
+                f" {worst.ranks[dim]:.1%} quantile)"
             )
+    if told:
+        shown, suffix = shorten_names(told)
+        off = {key: [each.as_json() for each in found] for key, found in ranks.items()}
+        warn(
+            "pooled_quantile_rank",
+            f"pooled q01 or q99 are off by more than {RANK_TOLERANCE:.1%} among the members' frames"
+            f" in {len(told)} heads, at worst: {', '.join(shown)}{suffix}. --quantiles sketch takes"
+            " the real ones",
+            ranks={key: found for key, found in off.items() if any(e["dims_off"] for e in found)},
+        )
 
 
 def with_sketch_quantiles(stats: Stats, sketches: Mapping[str, QuantileSketch]) -> Stats:
