@@ -24,7 +24,6 @@ from opentau_prep.tokenizer.dataset_files import write_dataset_files
 from opentau_prep.tokenizer.fit import Fitted, affordable_chunks, fit_corpus
 from opentau_prep.tokenizer.folder import ProcessorSettings, processor_files
 from opentau_prep.tokenizer.inputs import mixture_inputs
-from opentau_prep.tokenizer.options import AUTO_CEILING
 from opentau_prep.tokenizer.plan import plan_datasets, split_episodes
 from opentau_prep.tokenizer.recipes import ActionHeads, action_heads, chunk_recipes
 from opentau_prep.tokenizer.report import TokenizerReport, build_report, with_forecast
@@ -287,13 +286,16 @@ def _with_frames(
 def _corpus_size(
     resolved: ResolvedMixture, entries: Sequence[ResolvedEntry], options: FitOptions
 ) -> int:
-    """Return how many chunks to sample: no more than any fit could use."""
-    size = min(options.wanted_chunks, affordable_chunks(options))
+    """Return how many chunks to sample: no more than any fit could use.
+
+    With `auto` that does not depend on memory: where a fit stops before memory is used up, it is
+    the same on every machine.
+    """
     if options.total_chunks != "auto":
-        return size
+        return min(options.wanted_chunks, affordable_chunks(options))
     # More chunks than there are frames would only repeat some.
     frames = sum(int(split_episodes(e, replace(options, holdout=0.0))[0].sum()) for e in entries)
-    return min(size, max(frames, 1), AUTO_CEILING)
+    return min(options.wanted_chunks, max(frames, 1))
 
 
 def _say_not_held_out(plans: Sequence[DatasetPlan], options: FitOptions) -> None:

@@ -112,7 +112,6 @@ def test_command_keep_going_names_the_failed_dataset(folder):
         ("--sweep", "colour=1"),
         ("stray",),
         ("--holdout", "1"),
-        ("--vocab-size", "10"),
     ],
 )
 def test_command_wrong_arguments_are_told_in_one_message(wrong, folder):
