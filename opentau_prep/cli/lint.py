@@ -39,6 +39,8 @@ class LintOptions:
     write_baseline: bool = False
     fix: bool = False
     tokenizer: Path | None = None
+    chunk_size: int | None = None
+    max_tokens: int | None = None
 
 
 def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
@@ -49,6 +51,8 @@ def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
         rules=pick_rules(options.select or settings.select, (*settings.ignore, *options.ignore)),
         deep=options.deep or settings.deep,
         tokenizer=options.tokenizer,
+        chunk_size=options.chunk_size,
+        max_tokens=options.max_tokens,
     )
     report = _without_ignored(run_rules(subject, context, checks), settings)
     written = write_findings(report, context) if options.write else []

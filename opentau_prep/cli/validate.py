@@ -64,6 +64,12 @@ def validate(
     tokenizer: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Tokenizer folder to check as well.")
     ] = None,
+    chunk_size: Annotated[
+        int | None, typer.Option(min=1, metavar="T", help="With --tokenizer: the policy's chunk.")
+    ] = None,
+    discrete_action_max_length: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="With --tokenizer: the policy's limit.")
+    ] = None,
     list_rules: Annotated[bool, typer.Option("--list", help="Show all rules.")] = False,
     explain: Annotated[
         str | None, typer.Option(metavar="CODE", help="Say all about a rule.")
@@ -102,6 +108,8 @@ def validate(
         write_baseline=write_baseline,
         fix=fix,
         tokenizer=tokenizer,
+        chunk_size=chunk_size,
+        max_tokens=discrete_action_max_length,
     )
     return lint(named_subject(roots, mixture_json), session.context, options)
 

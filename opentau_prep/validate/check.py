@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from opentau_prep.engine import Failure
 from opentau_prep.errors import PrepError
 from opentau_prep.notices import collect_notices
@@ -42,11 +44,15 @@ class CheckOptions:
         rules: The rules that count; all by default.
         deep: Whether frames are read.
         tokenizer: A tokenizer folder that is to be checked with the mixture.
+        chunk_size: Steps of the policy's action chunk, to check the tokenizer against.
+        max_tokens: The policy's `discrete_action_max_length`, likewise.
     """
 
     rules: Sequence[Rule] = ()
     deep: bool = False
     tokenizer: Path | None = None
+    chunk_size: int | None = None
+    max_tokens: int | None = None
 
 
 def validate(
@@ -95,7 +101,8 @@ def validate(
         sorted(facts, key=lambda each: each.index),
         subject.from_file,
         options.tokenizer,
-        tuple(findings),
+        options.chunk_size,
+        options.max_tokens,
     )
     findings += _apply(rules, "mixture", view, subject.name)
     return ValidateReport(tuple(findings), tuple(targets), subject.name, options.deep, codes)
@@ -106,7 +113,8 @@ def _check_one(
 ) -> tuple[list[Finding], list[EntryFacts]]:
     target, frames = work
     rules = [find_rule(code) for code in codes]
-    with collect_notices():
+    # Junk in stats overflows: what rules make of it is told as findings, not by NumPy on stderr.
+    with collect_notices(), np.errstate(all="ignore"):
         view = DatasetView(target, frames)
         found = _apply(rules, "dataset", view, target.name)
         if frames is not None:

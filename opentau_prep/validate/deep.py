@@ -60,7 +60,7 @@ def plan_slices(target: Target) -> list[Slice]:
 
 def scan_slice(piece: Slice) -> FrameSummary:
     """Read a slice once."""
-    with collect_notices():
+    with collect_notices(), np.errstate(all="ignore"):
         view = DatasetView(piece.target)
         parts = view.data_parts[piece.first : piece.stop]
         return scan_parts(view.storage, parts, _plan(view, piece.sample))

@@ -1,4 +1,4 @@
-"""What the footers of the data files say, without reading any frame."""
+"""What the footers of the data files say, and two small columns: who lies in which file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Footer", "Footers", "list_width", "read_footers", "value_type"]
 
-# Columns whose range the rules look at; others' statistics are not decoded.
-_COUNTERS = ("episode_index", "frame_index", "index", "task_index")
+_COUNTERS = ("episode_index", "task_index")
+# After so many rows of a dataset its counters are read with `--deep` only.
+MAX_COUNTED_ROWS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Footer:
     Attributes:
         rows: How many rows it holds.
         types: Column -> Arrow type.
-        ranges: Smallest and largest value of the whole-number columns, where the file says them.
+        ranges: Smallest and largest episode_index and task_index, as far as they were read.
     """
 
     rows: int
@@ -51,10 +52,14 @@ class Footers:
 
 
 def read_footers(storage: Storage, paths: Sequence[str]) -> Footers:
-    """Read the footer of every file once; a file that cannot be read hides no other."""
+    """Read the footer of every file once; a file that cannot be read hides no other.
+
+    Of the first `MAX_COUNTED_ROWS` rows the columns episode_index and task_index are read as well.
+    """
     good: dict[str, Footer] = {}
     missing: list[str] = []
     broken: dict[str, PrepError] = {}
+    rows = 0
     for rel in dict.fromkeys(paths):
         if not storage.exists(rel):
             missing.append(rel)
@@ -65,29 +70,29 @@ def read_footers(storage: Storage, paths: Sequence[str]) -> Footers:
             good[rel] = Footer(
                 file.metadata.num_rows,
                 dict(zip(schema.names, schema.types, strict=True)),
-                _ranges(file),
+                _ranges(storage, rel, file) if rows < MAX_COUNTED_ROWS else {},
             )
+            rows += file.metadata.num_rows
         except PrepError as fault:
             broken[rel] = fault
     return Footers(good, missing, broken)
 
 
-def _ranges(file: pq.ParquetFile) -> dict[str, tuple[int, int]]:
-    meta = file.metadata
-    wanted = {
-        meta.schema.column(i).path: i
-        for i in range(meta.num_columns)
-        if meta.schema.column(i).path in _COUNTERS
+def _ranges(storage: Storage, rel: str, file: pq.ParquetFile) -> dict[str, tuple[int, int]]:
+    # Read, not taken from the footer's statistics: pyarrow ends the process when it decodes those
+    # of a damaged footer.
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    schema = file.schema_arrow
+    wanted = [f.name for f in schema if f.name in _COUNTERS and pa.types.is_integer(f.type)]
+    if not wanted or len(set(schema.names)) < len(schema.names):
+        return {}
+    table = storage.read_table(rel, wanted, file=file)
+    found = {name: pc.min_max(table.column(name)).as_py() for name in wanted}
+    return {
+        name: (ends["min"], ends["max"]) for name, ends in found.items() if ends["min"] is not None
     }
-    found: dict[str, tuple[int, int]] = {}
-    for name, column in wanted.items():
-        chunks = [meta.row_group(g).column(column).statistics for g in range(meta.num_row_groups)]
-        if not chunks or any(c is None or not c.has_min_max for c in chunks):
-            continue
-        low, high = min(c.min for c in chunks), max(c.max for c in chunks)
-        if isinstance(low, int) and isinstance(high, int):
-            found[name] = (low, high)
-    return found
 
 
 def value_type(kind: pa.DataType) -> pa.DataType:

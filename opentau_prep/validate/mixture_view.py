@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from opentau_prep.config.schema import Mixture
     from opentau_prep.errors import PrepError
-    from opentau_prep.validate.findings import Finding
 
 __all__ = ["MixtureView"]
 
@@ -30,7 +29,8 @@ class MixtureView:
         facts: Of the datasets that were, in mixture order.
         from_file: Whether it is a mixture file, rather than roots on the command line.
         tokenizer: A tokenizer folder that is to be checked with it.
-        dataset_findings: What the datasets' own rules found.
+        chunk_size: The policy's, when it was given.
+        max_tokens: The policy's `discrete_action_max_length`, when it was given.
     """
 
     mixture: Mixture | None
@@ -40,4 +40,5 @@ class MixtureView:
     facts: Sequence[EntryFacts]
     from_file: bool
     tokenizer: Path | None = None
-    dataset_findings: Sequence[Finding] = ()
+    chunk_size: int | None = None
+    max_tokens: int | None = None

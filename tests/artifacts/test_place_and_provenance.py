@@ -11,7 +11,7 @@ from opentau_prep.artifacts.place import dataset_place, safe_folder_name
 from opentau_prep.artifacts.provenance import Provenance, describe_changes
 from opentau_prep.errors import ConfigError
 
-FIELDS = {"mixture_id": "mix-0a1b2c3d4e5f", "file": "chunk-000/file-000"}
+FIELDS = {"recipe": "0a1b-chunk50", "mixture_id": "mix-0a1b2c3d4e5f", "file": "chunk-000/file-000"}
 
 
 def test_catalog_paths_are_below_meta_and_distinct() -> None:

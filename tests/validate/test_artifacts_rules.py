@@ -151,8 +151,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         "scale": 10,
         "normalization": "per_robot_type_control_mode",
         "per_head_action_stats": ranges,
-        "discrete_action_max_length": 60,
-        "token_lengths": {"datasets": {"lab/a": {"truncated_share": 0.0}}},
+        "token_lengths": {"datasets": {"lab/a": {"counts": {"40": 9, "60": 1}}}},
     }
     (folder / "fit_report.json").write_text(json.dumps(report))
     norm = {"config_version": 1, "zero_range_center": True}
@@ -179,7 +178,7 @@ TOKENIZERS = [
     ("processor torn", "N001", lambda f: (f / "processor_config.json").write_text("{")),
     ("report is a list", "N001", lambda f: (f / "fit_report.json").write_text("[]")),
     ("another mixture", "N002", _report(mixture_hash_sha256="0" * 64)),
-    ("another chunk size", "N003", _json("processor_config.json", time_horizon=16)),
+    ("another chunk size", "N003 N009", _json("processor_config.json", time_horizon=16)),
     ("another scale", "N003", _json("processor_config.json", scale=5)),
     (
         "another version",
@@ -200,7 +199,7 @@ TOKENIZERS = [
     (
         "truncates",
         "N007",
-        _report(token_lengths={"datasets": {"lab/a": {"truncated_share": 0.25}}}),
+        _report(token_lengths={"datasets": {"lab/a": {"counts": {"50": 3, "61": 1}}}}),
     ),
 ]
 
@@ -218,10 +217,23 @@ def test_validate_tokenizer_folder_fires_its_rules_only(
     shutil.copytree(folder, copy)
     change(copy)
 
-    report = check_mixture(mixture, tokenizer=copy)
+    report = check_mixture(mixture, tokenizer=copy, chunk_size=50, max_tokens=60)
 
     told = [f"{f.code} {f.place}: {f.message}" for f in report.findings]
     assert codes_of(report) == set(codes.split()), "\n".join(told)
+
+
+def test_validate_truncated_tokens_are_told_by_dataset(prepared: Path) -> None:
+    entry = {"dataset": "lab/prepared", "token_lengths": {"truncated_share": 0.25}}
+    document = {"discrete_action_max_length": 60, "entries": [entry]}
+    file = prepared / "meta/action_tokens/mixture-0123456789ab.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(document))
+
+    report = check(prepared, deep=False)
+
+    assert codes_of(report) == {"A003", "N008"}
+    assert "25.0% of the chunks" in str([f.message for f in report.findings])
 
 
 def test_validate_artifact_root_is_looked_into(tmp_path: Path) -> None:

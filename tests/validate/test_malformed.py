@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def copied(originals: Path, version: str, target: Path) -> list[Path]:
 
 def assert_told(root: Path, *, deep: bool) -> None:
     """Check, and show in every format; a fault of ours would be an X001 or an exception."""
-    report = check(root, deep=deep)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing may reach stderr past the findings
+        report = check(root, deep=deep)
 
     assert not [f.message for f in report.findings if f.code == "X001"]
     for shown in (as_text(report), as_github(report), as_junit(report)):

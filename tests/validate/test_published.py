@@ -6,8 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from breaking import check
 from builders import copy_real
+
+from opentau_prep.config.load import mixture_from_roots
+from opentau_prep.validate import Subject
+from opentau_prep.validate.deep import plan_slices, scan_slice
+from opentau_prep.validate.frames import joined
+from opentau_prep.validate.lag import find_lag
+from opentau_prep.validate.targets import find_targets
+from opentau_prep.validate.view import DatasetView
 
 
 def test_validate_g1_says_what_is_true(tmp_path: Path) -> None:
@@ -41,3 +50,24 @@ def _rank_of_q99(root: Path, column: str, dim: int) -> float:
     values = np.array(table.column(column).to_pylist(), dtype=np.float32)[:, dim]
     claimed = np.float32(json.loads((root / "meta/stats.json").read_text())[column]["q99"][dim])
     return round(float((values <= claimed).mean()), 3)
+
+
+@pytest.mark.parametrize("name", ["g1_pick_bottle", "so101_record_test"])
+def test_bounds_are_those_that_the_rules_page_states(tmp_path: Path, name: str) -> None:
+    """What the page says of "the published datasets at hand" is measured here."""
+    root = copy_real(name, tmp_path)
+    targets, _ = find_targets(Subject(mixture_from_roots([root]), "x"), deep=True)
+    view = DatasetView(targets[0])
+    frames = joined([scan_slice(piece) for piece in plan_slices(targets[0])])
+
+    assert view.episodes is not None
+    lengths = view.episodes.length
+    usual = np.median(lengths)
+    assert max(lengths.max() / usual, usual / lengths.min()) < 1.7
+    for column in view.vectors.values():
+        scan = frames.columns[column]
+        ranges = scan.moments.max.max(axis=0) - scan.moments.min.min(axis=0)
+        assert (scan.max_step.max(axis=0) / ranges).max() < 0.37
+    lag = find_lag(frames.lags)
+    assert lag is not None
+    assert 0.10 <= round(lag.frames / 30, 2) <= 0.13

@@ -71,6 +71,10 @@ def task_missing(view: DatasetView) -> Iterator[Hit]:
         for index in footer.ranges.get("task_index", ()):
             if index not in view.tasks:
                 unknown.setdefault(index, rel)
+    spans = view.frames.task_spans() if view.frames else None
+    for index in np.unique(np.concatenate(spans[1:])).tolist() if spans is not None else ():
+        if index not in view.tasks:
+            unknown.setdefault(index, "data")
     if unknown:
         yield hit(
             f"the data names task_index {listed(sorted(unknown))}, which the tasks table lacks",

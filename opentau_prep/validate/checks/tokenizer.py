@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.errors import PrepError
 from opentau_prep.heads import build_norm_heads
 from opentau_prep.notices import collect_notices
+from opentau_prep.tokenizer.report import forecast
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
 from opentau_prep.validate.tokenizer_view import (
@@ -24,6 +26,7 @@ from opentau_prep.validate.tokenizer_view import (
 
 if TYPE_CHECKING:
     from opentau_prep.validate.mixture_view import MixtureView
+    from opentau_prep.validate.view import DatasetView
 
 __all__ = ["RULES"]
 
@@ -67,6 +70,18 @@ def settings_differ(view: MixtureView) -> Iterator[Hit]:
         fitted = folder.report.get(field)
         if fitted is not None and fitted != used:
             yield hit(f"the fit had {field} {fitted}, the processor has {used}", file=PROCESSOR)
+
+
+def chunk_size_differs(view: MixtureView) -> Iterator[Hit]:
+    folder = _folder(view)
+    if view.chunk_size is None or folder is None or folder.settings is None:
+        return
+    if folder.settings.time_horizon != view.chunk_size:
+        yield hit(
+            f"encodes chunks of {folder.settings.time_horizon} steps, the policy's have"
+            f" {view.chunk_size}",
+            file=PROCESSOR,
+        )
 
 
 def version_differs(view: MixtureView) -> Iterator[Hit]:
@@ -150,17 +165,44 @@ def _unlike(fitted: Any, low: npt.NDArray[Any], high: npt.NDArray[Any]) -> list[
 
 def truncates(view: MixtureView) -> Iterator[Hit]:
     folder = _folder(view)
-    report = (folder.report or {}) if folder else {}
-    lengths = report.get("token_lengths")
+    lengths = ((folder.report or {}) if folder else {}).get("token_lengths")
     datasets = lengths.get("datasets") if isinstance(lengths, Mapping) else None
-    for name, group in datasets.items() if isinstance(datasets, Mapping) else ():
-        share = group.get("truncated_share") if isinstance(group, Mapping) else None
-        if isinstance(share, (int, float)) and share > TRUNCATED:
-            yield hit(
-                f"{name}: {share:.1%} of the chunks have more tokens than the policy's"
-                f" {report.get('discrete_action_max_length')}",
-                file=REPORT,
-            )
+    if view.max_tokens is None or not isinstance(datasets, Mapping):
+        return
+    told = []
+    for name, group in datasets.items():
+        share = _truncated(group, view.max_tokens)
+        if share is not None and share > TRUNCATED:
+            told.append(f"{name} {share:.1%}")
+    if told:
+        yield hit(
+            f"chunks of more than {view.max_tokens:,} tokens, by dataset: {listed(told)}",
+            file=REPORT,
+        )
+
+
+def _truncated(group: object, max_tokens: int) -> float | None:
+    try:
+        return float(forecast(group, max_tokens))  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None  # not a group of ours
+
+
+def truncated_before(view: DatasetView) -> Iterator[Hit]:
+    for found in view.artifacts:
+        if found.spec.name != "action_tokens" or found.content is None or found.torn:
+            continue
+        document = load_own(found.content, where=found.rel)
+        entries = document.get("entries") if isinstance(document, Mapping) else None
+        for entry in entries if isinstance(entries, list) else ():
+            lengths = entry.get("token_lengths") if isinstance(entry, Mapping) else None
+            share = lengths.get("truncated_share") if isinstance(lengths, Mapping) else None
+            if isinstance(share, (int, float)) and share > TRUNCATED:
+                yield hit(
+                    f"{share:.1%} of the chunks of {entry.get('dataset')} have more than"
+                    f" {document.get('discrete_action_max_length')} tokens",
+                    file=found.rel,
+                )
 
 
 _FIT = "Fit the tokenizer again: `opentau-prep fit-tokenizer`."
@@ -193,6 +235,16 @@ RULES = (
         "Chunks of another shape are encoded: decoding fails or gives other actions.",
         "Restore the folder; it was edited.",
         settings_differ,
+        "mixture",
+    ),
+    Rule(
+        "N009",
+        "tokenizer-chunk-size",
+        "error",
+        "The tokenizer encodes chunks of another number of steps than `--chunk-size`.",
+        "Decoding fails the shape check, and gives zeros.",
+        _FIT,
+        chunk_size_differs,
         "mixture",
     ),
     Rule(
@@ -233,10 +285,20 @@ RULES = (
         "tokenizer-truncates",
         "warning",
         f"By the fit's own report, over {TRUNCATED:.0%} of a dataset's chunks have more tokens than"
-        " the policy takes.",
+        " `--discrete-action-max-length`.",
         "The ends of these chunks are cut off, and decode to nothing.",
         "Raise discrete_action_max_length, shorten the chunks, or raise the vocabulary.",
         truncates,
         "mixture",
+    ),
+    Rule(
+        "N008",
+        "tokens-truncated",
+        "warning",
+        f"By what `fit-tokenizer` measured, over {TRUNCATED:.0%} of the dataset's chunks have more"
+        " tokens than the policy that was asked for takes.",
+        "The ends of these chunks are cut off, and decode to nothing.",
+        "Raise discrete_action_max_length, shorten the chunks, or raise the vocabulary.",
+        truncated_before,
     ),
 )
