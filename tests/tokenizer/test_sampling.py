@@ -288,3 +288,23 @@ def _spoil(root, *, episode, bad, whole=False):
     at = table.column_names.index("action")
     column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
     pq.write_table(table.set_column(at, "action", column), path)
+
+
+@pytest.mark.parametrize(("version", "files"), [("v2.1", 12), ("v3.0", 4)])
+def test_each_needed_file_is_opened_once(version, files, tmp_path, monkeypatch):
+    from opentau_prep.tokenizer import corpus
+
+    monkeypatch.setattr(corpus, "_JOB_FILES", 2)
+    monkeypatch.setattr(corpus, "_JOB_CHUNKS", 7)
+    root = tiny_dataset(tmp_path, version, episodes=counted_episodes([9] * 12), episodes_per_file=3)
+    resolved = mixture(tmp_path, root)
+    sample(resolved, total_chunks=90)
+    assert resolved.entries[0].meta.storage.opened["data"] == files
+
+
+def test_files_without_a_drawn_chunk_are_not_opened(tmp_path):
+    root = tiny_dataset(tmp_path, "v2.1", episodes=counted_episodes([9] * 30))
+    resolved = mixture(tmp_path, root)
+    sampling = sample(resolved, total_chunks=4, holdout=0.0)
+    needed = len(set(sampling.plans[0].draws.episode.tolist()))
+    assert resolved.entries[0].meta.storage.opened["data"] == needed <= 4
