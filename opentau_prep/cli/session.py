@@ -70,7 +70,7 @@ class Session:
             logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
             logging.getLogger("opentau_prep").setLevel(logging.DEBUG)
         shown = self._on_notice if self.rank.speaks else None
-        self.notices = self._stack.enter_context(collect_notices(shown))
+        self._stack.enter_context(collect_notices(shown))
         return self
 
     def __exit__(
@@ -100,11 +100,10 @@ class Session:
     def _print_json(self, payload: Mapping[str, Any]) -> None:
         from opentau_prep.artifacts.jsonio import dump_own
 
-        notices = self.notices if self.rank.speaks else []
         document = {
             "command": self.command,
             **payload,
-            "warnings": [notice.as_json() for notice in notices],
+            "warnings": [notice.as_json() for notice in self.notices],
         }
         sys.stdout.write(dump_own(document).decode("utf-8"))
         sys.stdout.flush()
@@ -112,6 +111,10 @@ class Session:
     def _on_notice(self, notice: Notice) -> None:
         from rich.text import Text
 
+        # The steps of a run may each have the same to say.
+        if notice in self.notices:
+            return
+        self.notices.append(notice)
         self.stderr.print(Text.assemble(("Warning: ", "yellow"), notice.message))
 
     def _on_progress(self, what: str, done: int, total: int) -> None:

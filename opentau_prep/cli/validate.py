@@ -75,7 +75,7 @@ def validate(
         str | None, typer.Option(metavar="CODE", help="Say all about a rule.")
     ] = None,
 ) -> Result:
-    r"""Lint datasets and the mixture that names them.
+    """Lint datasets and the mixture that names them.
 
     Reads metadata and the footers of the data files; --deep reads the frames as well. Findings have
     codes to look up (--explain D004), select and ignore. Exit code 1 when there are errors.

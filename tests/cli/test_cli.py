@@ -25,6 +25,7 @@ def test_help_of_every_command_has_an_example(name):
     ran = run_cli(name, "--help")
     assert ran.code == 0
     assert f"opentau-prep {name}" in ran.out
+    assert "\\b" not in ran.out
     for option in ("--json", "--dry-run", "--force", "--workers", "--artifact-root"):
         assert option in ran.out
 
