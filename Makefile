@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type check docs clean \
+.PHONY: help demo test lint type check docs clean check-transformers \
 	run stats heads speed-percentiles fit-tokenizer validate
 
 help: ## Show this text

@@ -40,15 +40,17 @@ def generated_chunks(n: int, used_dims: int, seed: int) -> np.ndarray:
 def measure_one(n: int, used_dims: int, cap: int | None) -> dict[str, float]:
     from opentau_prep.tokenizer import bpe, quantize
 
-    def points_of(count: int, seed: int) -> np.ndarray:
+    def values_of(count: int, seed: int) -> np.ndarray:
         blocks = [
             generated_chunks(min(1000, count - i), used_dims, seed + i)
             for i in range(0, count, 1000)
         ]
-        values = np.concatenate([quantize.quantize(block, 10) for block in blocks])
-        return quantize.code_points(values, int(values.min()))
+        return np.concatenate([quantize.quantize(block, 10) for block in blocks])
 
-    points, held_out = points_of(n, 0), points_of(500, 10**6)
+    values, held_out_values = values_of(n, 0), values_of(500, 10**6)
+    min_token = int(values.min())
+    points = quantize.code_points(values, min_token)
+    held_out = quantize.code_points(held_out_values, min_token)
     before = _peak_bytes()
     started = time.perf_counter()
     tokenizer = bpe.train_bpe(points, vocab_size=2048, max_token_length=cap)

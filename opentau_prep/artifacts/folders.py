@@ -108,29 +108,14 @@ def publish_folder(
         ArtifactError: It cannot be written.
     """
     found = inspect_folder(place, recipe)
-    theirs = found.state in (State.FOREIGN, State.EDITED)
     manifest = _manifest_of({name: sha256_of(content) for name, content in files.items()})
-    if found.state is State.FOREIGN and any(child.is_dir() for child in place.path.iterdir()):
-        raise ArtifactError(
-            "holds folders that were not written by this tool; it is left alone",
-            where=str(place.path),
-            hint="Name another folder.",
-        )
+    theirs = found.state in (State.FOREIGN, State.EDITED)
+    _check_replaceable(found)
     if theirs and not force:
         raise OverwriteRefusedError(found, manifest)
     if dry_run:
         return Outcome("would write", place.path, found.state, changes=found.changes)
-    record = Provenance(
-        artifact=place.name,
-        schema_version=place.schema_version,
-        tool="opentau-prep",
-        tool_version=opentau_prep.__version__,
-        command=recipe.command,
-        parameters=recipe.parameters,
-        sha256=sha256_of(manifest),
-        inputs=recipe.inputs,
-    )
-    content = {**files, PROVENANCE_NAME: record.to_bytes()}
+    content = {**files, PROVENANCE_NAME: _record(place, manifest, recipe)}
     make_folder(place.path.parent)
     try:
         with folder_lock(place.path.parent):
@@ -144,6 +129,28 @@ def publish_folder(
             hint="Free some space or fix the disk, then run the same command again.",
         ) from error
     return Outcome("written", place.path, found.state, backup, found.changes)
+
+
+def _check_replaceable(found: Inspection) -> None:
+    if found.state is State.FOREIGN and any(child.is_dir() for child in found.path.iterdir()):
+        raise ArtifactError(
+            "holds folders that were not written by this tool; it is left alone",
+            where=str(found.path),
+            hint="Name another folder.",
+        )
+
+
+def _record(place: FolderPlace, manifest: bytes, recipe: Recipe) -> bytes:
+    return Provenance(
+        artifact=place.name,
+        schema_version=place.schema_version,
+        tool="opentau-prep",
+        tool_version=opentau_prep.__version__,
+        command=recipe.command,
+        parameters=recipe.parameters,
+        sha256=sha256_of(manifest),
+        inputs=recipe.inputs,
+    ).to_bytes()
 
 
 def _write(path: Path, files: Mapping[str, bytes], keep: Inspection | None) -> Path | None:

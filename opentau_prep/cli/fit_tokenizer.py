@@ -23,6 +23,7 @@ _RETIRED = {
     "--max-state-dim": "the state has no part in the fit",
     "--dataloader-batch-size": "chunks are gathered without a dataloader",
     "--use-mixture-dataloader": "chunks always are those of training's own distribution",
+    "--log-level": "--quiet and --verbose say how much is told",
 }
 
 
@@ -91,6 +92,7 @@ def fit_tokenizer(
     use_mixture_dataloader: Annotated[
         bool, typer.Option("--use-mixture-dataloader", hidden=True)
     ] = False,
+    log_level: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> Result:
     """Fit a FAST action tokenizer on the chunks that training will see.
 
@@ -136,6 +138,7 @@ def fit_tokenizer(
             "--max-state-dim": max_state_dim is not None,
             "--dataloader-batch-size": dataloader_batch_size is not None,
             "--use-mixture-dataloader": use_mixture_dataloader,
+            "--log-level": log_level is not None,
         }
     )
     resolved = load_targets(None, mixture_json, context, frames=True)

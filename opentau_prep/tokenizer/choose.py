@@ -191,10 +191,13 @@ class _Trial:
 
 def _affordable(points: Points, plan: BpePlan) -> tuple[int, str]:
     per_chunk = trainer_bytes(utf8_bytes(points)) / len(points)
-    limit = min(len(points), max(1, int(plan.memory_bytes / per_chunk)))
+    fits = max(1, int(plan.memory_bytes / per_chunk))
     asked = plan.asked or len(points)
-    if limit >= asked:
-        return limit, "corpus"
+    if fits >= asked:
+        return len(points), "corpus"
+    limit = min(len(points), fits)
+    if plan.grow:  # nobody asked for a number
+        return limit, "memory"
     warn(
         "corpus_cut",
         f"fitting on all {asked:,} chunks would take about {per_chunk * asked / 2**30:.1f} GiB;"

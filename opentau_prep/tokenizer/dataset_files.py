@@ -39,35 +39,43 @@ def write_dataset_files(
     Returns:
         Dataset name -> what became of its file.
     """
-    rank = context.rank or Rank.detect()
     by_dataset: dict[tuple[str, str], list[ResolvedEntry]] = {}
     for entry in resolved.entries:
         if entry.name in document["token_lengths"]["datasets"]:
             by_dataset.setdefault((entry.meta.root, entry.artifact_name), []).append(entry)
     told: dict[str, str] = {}
-    for (root, artifact_name), entries in by_dataset.items():
-        place = dataset_place(
-            "action_tokens",
-            Path(root),
-            dataset=artifact_name,
-            artifact_root=context.artifact_root,
-            mixture_id=resolved.mixture.mixture_id,
-        )
+    for entries in by_dataset.values():
         content = _content(resolved, document, entries)
-        # Among the parameters, not the inputs: a new fit is no reason to call the old file stale.
-        parameters = {**options.parameters(), "content": sha256_of(content)}
-        recipe = Recipe(COMMAND, {}, parameters)
-        build = partial(_same, content)
-        try:
-            made = ensure(
-                place, build, recipe, rank=rank, force=context.force, dry_run=context.dry_run
-            )
-            status = str(made.outcome.status)
-        except OverwriteRefusedError as error:
-            warn("left_alone", str(error), dataset=artifact_name)
-            status = "kept"
+        status = _write(entries[0], resolved.mixture.mixture_id, content, options, context)
         told |= {entry.name: status for entry in entries}
     return told
+
+
+def _write(
+    entry: ResolvedEntry,
+    mixture_id: str,
+    content: bytes,
+    options: FitOptions,
+    context: RunContext,
+) -> str:
+    place = dataset_place(
+        "action_tokens",
+        Path(entry.meta.root),
+        dataset=entry.artifact_name,
+        artifact_root=context.artifact_root,
+        mixture_id=mixture_id,
+    )
+    # Among the parameters, not the inputs: a new fit is no reason to call the old file stale.
+    parameters = {**options.parameters(), "content": sha256_of(content)}
+    recipe = Recipe(COMMAND, {}, parameters)
+    rank = context.rank or Rank.detect()
+    build = partial(_same, content)
+    try:
+        made = ensure(place, build, recipe, rank=rank, force=context.force, dry_run=context.dry_run)
+    except OverwriteRefusedError as error:
+        warn("left_alone", str(error), dataset=entry.artifact_name)
+        return "kept"
+    return str(made.outcome.status)
 
 
 def _same(content: bytes) -> bytes:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts import Rank, Recipe
+from opentau_prep.artifacts.atomic import is_writable, not_writable
 from opentau_prep.artifacts.folders import FolderPlace, inspect_folder, publish_folder
 from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State
 from opentau_prep.engine import Failure
-from opentau_prep.errors import ArtifactError, ConfigError, DataError, MetadataError, PrepError
+from opentau_prep.errors import ArtifactError, DataError, MetadataError, PrepError
 from opentau_prep.heads.keys import shorten_names
 from opentau_prep.notices import warn
 from opentau_prep.tokenizer.corpus import Corpus, sample_corpus
@@ -23,7 +24,6 @@ from opentau_prep.tokenizer.dataset_files import write_dataset_files
 from opentau_prep.tokenizer.fit import Fitted, affordable_chunks, fit_corpus
 from opentau_prep.tokenizer.folder import ProcessorSettings, processor_files
 from opentau_prep.tokenizer.inputs import mixture_inputs
-from opentau_prep.tokenizer.options import AUTO_CEILING
 from opentau_prep.tokenizer.plan import plan_datasets, split_episodes
 from opentau_prep.tokenizer.recipes import ActionHeads, action_heads, chunk_recipes
 from opentau_prep.tokenizer.report import TokenizerReport, build_report, with_forecast
@@ -101,13 +101,14 @@ def prepare_tokenizer(
     """
     rank = context.rank or Rank.detect()
     with main_rank_notices(rank):
-        _check_targets(resolved)
         pilot = out_dir.with_name(f"{out_dir.name}-pilot")
         place = FolderPlace("tokenizer", pilot if options.pilot else out_dir)
         heads = action_heads(resolved, options, artifact_root=context.artifact_root)
         inputs = mixture_inputs(resolved, heads.sha256, context)
         recipe = Recipe(COMMAND, inputs, options.parameters())
-        if not rank.is_main and not context.dry_run:
+        if not context.dry_run and not is_writable(place.path.parent):
+            raise not_writable(place.path)
+        if not (rank.is_main or context.dry_run or _keeps_nothing(options, place)):
             report = wait_for(partial(_finished, place, recipe), what=str(place.path))
         else:
             report = _main(_Run(resolved, context, options, heads, place, recipe))
@@ -170,7 +171,7 @@ def _main(run: _Run) -> TokenizerReport:
     found = inspect_folder(run.place, run.recipe)
     if found.fresh and not run.context.force:
         return _loaded(run.place, found)
-    keeps = _keeps_nothing(run, found)
+    keeps = _keeps_nothing(run.options, run.place)
     if found.state in (State.FOREIGN, State.EDITED) and not (run.context.force or keeps):
         raise OverwriteRefusedError(found, b"")
     if found.state is State.STALE and not keeps:
@@ -195,9 +196,9 @@ def _main(run: _Run) -> TokenizerReport:
     )
 
 
-def _keeps_nothing(run: _Run, found: Inspection) -> bool:
+def _keeps_nothing(options: FitOptions, place: FolderPlace) -> bool:
     """Return whether there is nothing to write: the report of samples must not replace a fit."""
-    return run.options.skip_fit and (run.place.path / "tokenizer.json").exists()
+    return options.skip_fit and (place.path / "tokenizer.json").exists()
 
 
 def _made(run: _Run) -> tuple[dict[str, Any], dict[str, bytes], tuple[Failure, ...]]:
@@ -258,11 +259,6 @@ def _loaded(place: FolderPlace, found: Inspection) -> TokenizerReport:
     return TokenizerReport("up to date", place.path, document, failures, changes=found.changes)
 
 
-def _check_targets(resolved: ResolvedMixture) -> None:
-    if not resolved.entries:
-        raise ConfigError("the mixture has no robot dataset", hint="Add an entry with a repo_id.")
-
-
 def _with_frames(
     entries: Sequence[ResolvedEntry], options: FitOptions, keep_going: bool
 ) -> tuple[list[int], list[Failure]]:
@@ -290,13 +286,16 @@ def _with_frames(
 def _corpus_size(
     resolved: ResolvedMixture, entries: Sequence[ResolvedEntry], options: FitOptions
 ) -> int:
-    """Return how many chunks to sample: no more than any fit could use."""
-    size = min(options.wanted_chunks, affordable_chunks(options))
+    """Return how many chunks to sample: no more than any fit could use.
+
+    With `auto` that does not depend on memory: where a fit stops before memory is used up, it is
+    the same on every machine.
+    """
     if options.total_chunks != "auto":
-        return size
+        return min(options.wanted_chunks, affordable_chunks(options))
     # More chunks than there are frames would only repeat some.
     frames = sum(int(split_episodes(e, replace(options, holdout=0.0))[0].sum()) for e in entries)
-    return min(size, max(frames, 1), AUTO_CEILING)
+    return min(options.wanted_chunks, max(frames, 1))
 
 
 def _say_not_held_out(plans: Sequence[DatasetPlan], options: FitOptions) -> None:

@@ -23,7 +23,7 @@ from opentau_prep.tokenizer.gather import ChunkRecipe
 
 if TYPE_CHECKING:
     from opentau_prep.heads.members import HeadMember
-    from opentau_prep.metadata.resolve import ResolvedMixture
+    from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
     from opentau_prep.tokenizer.options import FitOptions
 
 __all__ = ["ActionHeads", "action_heads", "chunk_recipes"]
@@ -80,11 +80,17 @@ def action_heads(
     Dims beyond `options.action_dim` are cut off, with a notice that names datasets and widths.
 
     Raises:
-        ConfigError: Heads cannot be built; see `mixture_norm_heads`.
+        ConfigError: Heads cannot be built; see `mixture_norm_heads`. Or a delta map names columns
+            that the selections drop.
         MetadataError: Stats of datasets cannot be used; all of them are named.
     """
+    for entry in resolved.entries:  # a wrong map is told before its stats are missed
+        _delta_map(entry)
     heads_options = HeadOptions(
-        max_state_dim=_state_width(resolved), max_action_dim=options.action_dim, truncate_dims=True
+        max_state_dim=_state_width(resolved),
+        max_action_dim=options.action_dim,
+        truncate_dims=True,
+        chunk_size=options.chunk_size,
     )
     members = read_members(resolved, heads_options, artifact_root=artifact_root)
     # As `mixture_norm_heads`, without its look at quantiles, which have no part in this.
@@ -132,19 +138,14 @@ def _recipe(
 ) -> ChunkRecipe:
     member = heads.members[dataset]
     entry, config = member.entry, member.entry.config
-    delta = config.delta_action_state_map if config.use_delta_joint_actions else None
+    delta_map = _delta_map(entry)
     lo, hi = heads.range_of(dataset)
     return ChunkRecipe(
         actions=entry.name_map.columns["actions"],
-        state=entry.name_map.columns["state"] if delta else None,
+        state=entry.name_map.columns["state"] if delta_map else None,
         action_index=config.action_index,
         state_index=config.state_index,
-        delta_map=resolve_delta_map(
-            delta or {},
-            action_index=config.action_index,
-            state_index=config.state_index,
-            where=config.where(),
-        ),
+        delta_map=delta_map,
         width=member.raw_dims[1],
         chunk_size=options.chunk_size,
         action_dim=options.action_dim,
@@ -155,6 +156,17 @@ def _recipe(
         hi=hi,
         config_version=options.config_version,
         scales=scales,
+    )
+
+
+def _delta_map(entry: ResolvedEntry) -> dict[int, int]:
+    config = entry.config
+    given = config.delta_action_state_map if config.use_delta_joint_actions else None
+    return resolve_delta_map(
+        given or {},
+        action_index=config.action_index,
+        state_index=config.state_index,
+        where=config.where(),
     )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from opentau_prep.engine import Failure
     from opentau_prep.metadata.resolve import ResolvedMixture
     from opentau_prep.tokenizer.options import FitOptions
+    from opentau_prep.tokenizer.prepare import Sampling
 
 __all__ = ["SweepGrid", "SweepReport", "SweepRow", "parse_sweep", "sweep_tokenizers"]
 
@@ -135,23 +136,26 @@ def sweep_tokenizers(
     with main_rank_notices(context.rank or Rank.detect()):
         sampling = sample_mixture(resolved, context, small, scales=scales)
         rows = []
-        for done, point in enumerate(points):
-            index = scales.index(point.scale)
-            corpus = sampling.corpus
-            fitted = fit_corpus(corpus, point, len(sampling.plans), scale_index=index)
-            errors = ErrorSums.total(corpus.errors[index])
-            stats = length_stats(fitted.measured.lengths[fitted.measured.in_share])
-            rows.append(
-                SweepRow(
-                    scale=point.scale,
-                    vocab_size=point.vocab_size,
-                    mse=None if errors is None else errors.normalized.result().mse,
-                    native_mse=None if errors is None else errors.native.result().mse,
-                    mean=stats.mean,
-                    p99=stats.p99,
-                    vocabulary_share=fitted.measured.vocabulary.share,
-                    seconds=fitted.seconds[0],
-                )
-            )
-            context.progress("fitting", done + 1, len(points))
-    return SweepReport(rows, sum(fitted.counts), sampling.corpus.failures)
+        for point in points:
+            rows.append(_row(sampling, point, scales.index(point.scale)))
+            context.progress("fitting", len(rows), len(points))
+    return SweepReport(
+        rows, sum(sampling.corpus.counts(len(sampling.plans))), sampling.corpus.failures
+    )
+
+
+def _row(sampling: Sampling, point: FitOptions, scale_index: int) -> SweepRow:
+    corpus = sampling.corpus
+    fitted = fit_corpus(corpus, point, len(sampling.plans), scale_index=scale_index)
+    errors = ErrorSums.total(corpus.errors[scale_index])
+    stats = length_stats(fitted.measured.lengths[fitted.measured.in_share])
+    return SweepRow(
+        scale=point.scale,
+        vocab_size=point.vocab_size,
+        mse=None if errors is None else errors.normalized.result().mse,
+        native_mse=None if errors is None else errors.native.result().mse,
+        mean=stats.mean,
+        p99=stats.p99,
+        vocabulary_share=fitted.measured.vocabulary.share,
+        seconds=fitted.seconds[0],
+    )

@@ -103,3 +103,22 @@ def test_fit_bpe_order_of_corpus_rows_decides_only_what_prefix_is_used(seed):
     plan = BpePlan(vocab_size=330, caps=(None,), grow=False)
     fit = fit_bpe(points, order, _points(40, 1), plan)
     assert fit.tokenizer.to_str() == _fit(plan=plan).tokenizer.to_str()
+
+
+def test_fit_bpe_fewer_chunks_than_asked_for_another_reason_is_not_memory():
+    plan = BpePlan(vocab_size=330, caps=(16,), grow=False, asked=80)
+    with collect_notices() as notices:
+        fit = _fit(plan=plan)
+    assert (fit.chosen.n_chunks, fit.stopped_by, notices) == (64, "corpus", [])
+
+
+def test_fit_bpe_corpus_that_was_cut_beforehand_is_said_and_stops_early(monkeypatch):
+    monkeypatch.setattr(choose, "_PILOT_CHUNKS", 16)
+    per_chunk = trainer_bytes(utf8_bytes(_points(64, 0))) / 64
+    memory = int(per_chunk * 70)
+    plan = BpePlan(330, caps=(None,), grow=False, memory_bytes=memory, asked=5_000)
+    with collect_notices() as notices:
+        fit = _fit(plan=plan)
+    assert notices[0].details == {"asked": 5_000, "limit": 64}
+    assert fit.candidates[0].n_chunks == 16
+    assert fit.stopped_by in ("converged", "memory")

@@ -251,3 +251,16 @@ def test_held_out_chunks_of_published_data_decode_exactly(real, factor, tmp_path
     expected = dequantize(quantized, 10.0, time_horizon=50, action_dim=34)
     assert np.array_equal(decoded, expected)
     assert processor.mended_chunks == 0
+
+
+def test_auto_is_the_same_whatever_memory_there_is_if_it_is_enough(tmp_path, monkeypatch):
+    from opentau_prep.tokenizer import choose
+
+    monkeypatch.setattr(choose, "_PILOT_CHUNKS", 10)
+    resolved = mixture(tmp_path, *_roots(tmp_path))
+    auto = {"total_chunks": "auto", "vocab_size": 258, "max_token_length": 16}
+    for name, memory in (("much", 1 << 33), ("little", 600_000)):
+        document = _prepare(resolved, tmp_path / name, memory_bytes=memory, **auto).document
+        assert document["fit"]["stopped_by"] == "converged"
+    same = [(tmp_path / name / "tokenizer.json").read_bytes() for name in ("much", "little")]
+    assert same[0] == same[1]

@@ -12,8 +12,11 @@ from tokenizer_mixtures import (
     window,
 )
 
+from opentau_prep.context import RunContext
 from opentau_prep.errors import ConfigError, DataError, MetadataError
 from opentau_prep.notices import collect_notices
+from opentau_prep.stats.compute import prepare_stats
+from opentau_prep.stats.options import StatsOptions
 from opentau_prep.tokenizer.evaluate import ErrorSums
 
 SHARP = {"scale": 2000.0, "holdout": 0.25}
@@ -111,7 +114,7 @@ def test_held_out_episodes_are_never_fitted_on(tmp_path):
     assert set(plan.draws.episode[own].tolist()) == set(range(10)) - held
 
 
-def test_action_index_orders_and_delta_actions_subtract_the_start_state(tmp_path, monkeypatch):
+def test_action_index_orders_and_delta_actions_subtract_the_start_state(tmp_path):
     root = tiny_dataset(tmp_path, "v3.0", episodes=tiny_episodes(lengths=[9] * 4, action_dim=3))
     entry = {
         "action_index": [2, 0],
@@ -120,9 +123,7 @@ def test_action_index_orders_and_delta_actions_subtract_the_start_state(tmp_path
         "delta_action_state_map": {"2": 1},
     }
     resolved = mixture(tmp_path, root, entries=[entry])
-    ends = {"min": -3.0, "max": 3.0, "mean": 0.0, "std": 1.0}
-    stats = {name: np.full(3, value) for name, value in ends.items()}
-    monkeypatch.setattr("opentau_prep.heads.members.delta_action_stats", lambda *a, **k: stats)
+    prepare_stats(resolved, RunContext(workers=1), StatsOptions(chunk_size=6))
     with collect_notices() as notices:
         sampling = sample(resolved, **SHARP)
     assert [n.message for n in notices if n.kind == "absolute_dims"] == [
@@ -137,15 +138,13 @@ def test_action_index_orders_and_delta_actions_subtract_the_start_state(tmp_path
     assert np.abs(chunks[:, :, 2:]).max() < 1e-5
 
 
-def test_delta_map_of_a_dropped_column_is_an_error(tmp_path, monkeypatch):
+def test_delta_map_of_a_dropped_column_is_an_error(tmp_path):
     root = tiny_dataset(tmp_path, "v3.0")
     entry = {
         "action_index": [1],
         "use_delta_joint_actions": True,
         "delta_action_state_map": {"0": 0},
     }
-    stats = {name: np.array([-1.0, -1.0]) for name in ("min", "max", "mean", "std")}
-    monkeypatch.setattr("opentau_prep.heads.members.delta_action_stats", lambda *a, **k: stats)
     with pytest.raises(ConfigError, match="action column 0, which action_index drops"):
         sample(mixture(tmp_path, root, entries=[entry]))
 
@@ -289,3 +288,23 @@ def _spoil(root, *, episode, bad, whole=False):
     at = table.column_names.index("action")
     column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
     pq.write_table(table.set_column(at, "action", column), path)
+
+
+@pytest.mark.parametrize(("version", "files"), [("v2.1", 12), ("v3.0", 4)])
+def test_each_needed_file_is_opened_once(version, files, tmp_path, monkeypatch):
+    from opentau_prep.tokenizer import corpus
+
+    monkeypatch.setattr(corpus, "_JOB_FILES", 2)
+    monkeypatch.setattr(corpus, "_JOB_CHUNKS", 7)
+    root = tiny_dataset(tmp_path, version, episodes=counted_episodes([9] * 12), episodes_per_file=3)
+    resolved = mixture(tmp_path, root)
+    sample(resolved, total_chunks=90)
+    assert resolved.entries[0].meta.storage.opened["data"] == files
+
+
+def test_files_without_a_drawn_chunk_are_not_opened(tmp_path):
+    root = tiny_dataset(tmp_path, "v2.1", episodes=counted_episodes([9] * 30))
+    resolved = mixture(tmp_path, root)
+    sampling = sample(resolved, total_chunks=4, holdout=0.0)
+    needed = len(set(sampling.plans[0].draws.episode.tolist()))
+    assert resolved.entries[0].meta.storage.opened["data"] == needed <= 4
