@@ -14,7 +14,7 @@ from opentau_prep.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check_columns", "to_matrix"]
+__all__ = ["check_columns", "numpy_dtype", "to_matrix"]
 
 _COLUMNS_SHOWN = 20
 
@@ -64,11 +64,20 @@ def to_matrix(column: pa.ChunkedArray, where: str) -> npt.NDArray[Any]:
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        return np.empty((0, _width(column.type)), dtype=_leaf(column.type).to_pandas_dtype())
+        return np.empty((0, _width(column.type)), dtype=numpy_dtype(_leaf(column.type)))
     widths = [part.shape[1] for part in parts]
     if len(set(widths)) > 1:
         raise _ragged("row", widths, where)
     return np.concatenate(parts)
+
+
+def numpy_dtype(kind: pa.DataType) -> np.dtype[Any]:
+    """Return the NumPy dtype of an Arrow type of numbers.
+
+    By converting nothing: pyarrow's own mapping needs pandas in some versions.
+    """
+    dtype: np.dtype[Any] = pa.array([], kind).to_numpy(zero_copy_only=False).dtype
+    return dtype
 
 
 def _chunk_matrix(array: pa.Array, first_row: int, where: str) -> npt.NDArray[Any]:

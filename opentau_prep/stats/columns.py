@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from opentau_prep.frames.columns import numpy_dtype
+
 if TYPE_CHECKING:
     from opentau_prep.metadata.dataset import DatasetMetadata
 
@@ -130,8 +132,7 @@ def _column(name: str, kind: pa.DataType, shape: Sequence[int]) -> Column | None
     dims = width if width is not None else declared
     # A list column says nothing about its width, and info.json may be silent: the data decides.
     known = tuple(shape) if shape and declared == dims else (dims if dims is not None else -1,)
-    dtype = "bool" if pa.types.is_boolean(kind) else np.dtype(kind.to_pandas_dtype()).name
-    return Column(name, known, dtype)
+    return Column(name, known, numpy_dtype(kind).name)
 
 
 def _is_fixed(kind: pa.DataType) -> bool:

@@ -233,4 +233,7 @@ def _parquet_error(rel: str, path: str, error: Exception) -> PrepError:
     what = "is empty" if size == 0 else f"is not a whole parquet file ({size:,} bytes)"
     if head[:4] == b"PAR1":
         what = f"is a truncated or damaged parquet file ({size:,} bytes)"
+        if "lists to be of size" in str(error):
+            # pyarrow before 26 cannot read a null among lists of a fixed size.
+            what = "has null rows in a list column"
     return storage_error(rel, what, where=path, hint="Download or write it again.")

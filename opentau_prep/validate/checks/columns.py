@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from opentau_prep.frames.columns import numpy_dtype
 from opentau_prep.metadata.info import INFO
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.footers import list_width, value_type
@@ -120,9 +121,10 @@ def dtype_differs(view: DatasetView) -> Iterator[Hit]:
 
 def _dtype_name(kind: Any) -> str | None:
     try:
-        return str(np.dtype(kind.to_pandas_dtype()))
-    except (NotImplementedError, TypeError):
+        dtype = numpy_dtype(kind)
+    except (NotImplementedError, TypeError, ValueError):  # a type that NumPy has no arrays of
         return None
+    return str(dtype) if dtype.kind in "biuf" else None
 
 
 def width_differs(view: DatasetView) -> Iterator[Hit]:
