@@ -122,6 +122,9 @@ def aggregate_stacked(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str,
     pooled: dict[str, dict[str, Array]] = {}
     for features in _alike(blocks):
         block = blocks[features[0]]
+        if _is_wide(block):
+            pooled |= _pool_wide({feature: blocks[feature] for feature in features})
+            continue
         if len(features) > 1:
             # Columns lie one after the other in memory, as a single one does: NumPy then adds in
             # the same order, and the last bit is the same.
@@ -129,9 +132,7 @@ def aggregate_stacked(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str,
                 stat: np.array([blocks[feature][stat][:, 0] for feature in features]).T
                 for stat in block
             } | {"count": block["count"]}
-        first = {stat: values[0] for stat, values in block.items() if len(values)}
-        n = len(next(iter(block.values()), ()))
-        source = _StackedColumns(features[0], list(range(n)), [first], None, block)
+        source = _stacked_columns(features[0], block)
         stats = _pool(source, source.counts()).stats
         for column, feature in enumerate(features):
             here = slice(column, column + 1) if len(features) > 1 else slice(None)
@@ -141,15 +142,70 @@ def aggregate_stacked(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str,
 
 
 def _alike(blocks: Mapping[str, FeatureStats]) -> list[list[str]]:
-    """Return the features in groups that can be pooled at once: one dim, same stats and counts."""
+    """Return the features in groups that can be pooled at once: same stats, dtypes and counts.
+
+    A group is of features of one dim, or of features whose stats are all float64 vectors.
+    """
     groups: dict[object, list[str]] = {}
     for feature in sorted(blocks):
         block = blocks[feature]
+        wide = _is_wide(block)
         single = "count" in block and all(values.shape[1:] == (1,) for values in block.values())
         kinds = frozenset((stat, values.dtype.str) for stat, values in block.items())
-        key = (kinds, block["count"].tobytes()) if single else feature
+        key = (wide, kinds, block["count"].tobytes()) if single or wide else feature
         groups.setdefault(key, []).append(feature)
     return list(groups.values())
+
+
+def _is_wide(block: FeatureStats) -> bool:
+    """Return whether a feature's stats are float64 vectors of one width of 2 or more."""
+    shapes = {values.shape for stat, values in block.items() if stat != "count"}
+    if len(shapes) != 1 or not {*_REQUIRED, "count"} <= block.keys():
+        return False
+    shape = next(iter(shapes))
+    return (
+        len(shape) == 2
+        and shape[0] > 0
+        and shape[1] > 1
+        and block["count"].shape == (shape[0], 1)
+        and all(v.dtype == np.float64 for stat, v in block.items() if stat != "count")
+    )
+
+
+def _pool_wide(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str, Array]]:
+    """Return the pooled stats of features of one group, in few operations over many columns.
+
+    Rows are added one after the other whatever the number of columns, as long as there are two: so
+    columns can stand side by side without a change in the last bit.
+    """
+    feature, first = next(iter(blocks.items()))
+    counts = _stacked_columns(feature, first).counts()
+    means = ["mean", *sorted(filter(is_quantile, first))]
+    order = [*means, "std", "min", "max"]
+    joined = np.concatenate([b[stat] for stat in order for b in blocks.values()], axis=1)
+    width = joined.shape[1] // len(order)  # of all features together
+    mask = np.isfinite(joined)
+    n_means = len(means) * width
+    at = {stat: slice(i * width, (i + 1) * width) for i, stat in enumerate(order)}
+    averaged = _weighted_mean(joined[:, :n_means], counts, mask[:, :n_means])
+    flat = {stat: averaged[at[stat]] for stat in means}
+    squares = joined[:, at["std"]]
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = squares**2
+        spread = squares + (joined[:, at["mean"]] - flat["mean"]) ** 2
+    usable = mask[:, at["mean"]] & np.isfinite(squares)
+    flat["std"] = np.sqrt(_weighted_mean(spread, counts, usable))
+    for stat, ufunc, neutral in (("min", np.minimum, np.inf), ("max", np.maximum, -np.inf)):
+        flat[stat], _ = _extreme(joined[:, at[stat]], ufunc, neutral)
+    total = np.asarray(counts.sum(axis=0))
+    pooled: dict[str, dict[str, Array]] = {}
+    start = 0
+    for feature, block in blocks.items():
+        here = slice(start, start := start + block["mean"].shape[1])
+        stats = {stat: flat[stat][here] for stat in _REQUIRED}
+        quantiles = {stat: flat[stat][here] for stat in means[1:]}
+        pooled[feature] = {**stats, "count": total.copy(), **quantiles}
+    return pooled
 
 
 def pool_feature(
@@ -299,6 +355,12 @@ class _StackedColumns(_FeatureColumns):
             return self.block[stat] ** 2
 
 
+def _stacked_columns(feature: str, block: FeatureStats) -> _StackedColumns:
+    first = {stat: values[0] for stat, values in block.items() if len(values)}
+    n = len(next(iter(block.values()), ()))
+    return _StackedColumns(feature, list(range(n)), [first], None, block)
+
+
 def _all_numbers(array: Array) -> bool:
     return all(isinstance(value, (bool, int, float, np.number, np.bool_)) for value in array.flat)
 
@@ -336,8 +398,12 @@ def _weighted_mean(values: Array, weights: Array, mask: NDArray[np.bool_]) -> Ar
     Masked entries become zeros that are added like the others: the order of additions, and with it
     the last bit, is that of training.
     """
-    products = np.where(mask, values, 0) * weights
-    total = np.where(mask, weights, 0).sum(axis=0)
+    everyone = bool(mask.all())
+    products = (values if everyone else np.where(mask, values, 0)) * weights
+    if everyone and weights.dtype.kind in "iu":  # exact in any order
+        total = weights.sum(axis=0)
+    else:
+        total = np.where(mask, weights, 0).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean: Array = products.sum(axis=0) / total
     return mean
