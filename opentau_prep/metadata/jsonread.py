@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,6 @@ __all__ = ["JsonLines", "read_json_lines", "read_json_object"]
 _HINT = "Restore the file from its source."
 _LFS_MAGIC = b"version https://git-lfs"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-
-
-def _everything(row: Any) -> Any:
-    return row
 
 
 @dataclass(frozen=True)
@@ -63,15 +59,8 @@ def read_json_object(storage: Storage, rel: str) -> dict[str, Any]:
     return value
 
 
-def read_json_lines(
-    storage: Storage, rel: str, keep: Callable[[Any], Any] = _everything
-) -> JsonLines:
+def read_json_lines(storage: Storage, rel: str) -> JsonLines:
     """Return the objects of a JSON-lines file.
-
-    Args:
-        storage: The dataset.
-        rel: The file.
-        keep: What is kept of each row as it is parsed; what is dropped then costs least.
 
     Raises:
         MetadataError: The file is missing, or a line is not a JSON object.
@@ -80,10 +69,10 @@ def read_json_lines(
     lines = storage.read_bytes(rel).split(b"\n")
     numbers = [number for number, line in enumerate(lines, 1) if line and not line.isspace()]
     try:
-        rows = [keep(orjson.loads(lines[number - 1])) for number in numbers]
+        rows = [orjson.loads(lines[number - 1]) for number in numbers]
     except orjson.JSONDecodeError:
         _check_text(lines[0], where)
-        rows = [keep(_loads(lines[number - 1], f"{where}, line {number}")) for number in numbers]
+        rows = [_loads(lines[number - 1], f"{where}, line {number}") for number in numbers]
     if set(map(type, rows)) <= {dict}:
         return JsonLines(where, rows, numbers)
     for number, row in zip(numbers, rows, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from array import array
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from opentau_prep.errors import MetadataError
 from opentau_prep.metadata.jsonread import JsonLines, read_json_object
 from opentau_prep.metadata.records import EpisodesStats, IntArray, StackedStat, Stats
+from opentau_prep.metadata.statspack import pack_vectors
 from opentau_prep.pooling import aggregate_stacked, aggregate_stats
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def parse_stats(raw: object, where: str, columns: Collection[str] | None = None)
             continue
         _check_entry(feature, entry, where)
         vectors = [stat for stat in entry if stat != "count"]
-        block = _floats([entry[stat] for stat in vectors])
+        block = pack_vectors([entry[stat] for stat in vectors])
         known = {} if block is None else dict(zip(vectors, block, strict=True))
         stats[feature] = {
             stat: known[stat] if stat in known else _own_array(value, feature, stat, where)
@@ -108,7 +108,7 @@ def _stacked_vectors(entries: Sequence[Any]) -> dict[str, StackedStat] | None:
         return None
     several = itemgetter(*names, "count")
     rows = [several(entry) for entry in entries]
-    block = _floats([values for row in rows for values in row[:-1]])
+    block = pack_vectors([values for row in rows for values in row[:-1]])
     if block is None:
         return None
     block = block.reshape(len(rows), len(names), -1)
@@ -121,22 +121,6 @@ def _stacked_numbers(values: Sequence[Any]) -> npt.NDArray[Any]:
     if block.dtype.kind not in "iuf":
         raise TypeError
     block = block if block.ndim > 1 else block.reshape(-1, 1)
-    block.setflags(write=False)
-    return block
-
-
-def _floats(rows: Sequence[Any]) -> npt.NDArray[np.float64] | None:
-    """Return lists of numbers as (n, D) float64, read-only; None for what NumPy has to look at.
-
-    That is all but lists of one length that begin with a float each: any others among the numbers
-    become floats then, as they would in NumPy, which takes three times as long.
-    """
-    try:
-        if {type(row[0]) for row in rows} != {float} or len(set(map(len, rows))) != 1:
-            return None
-        block = np.frombuffer(array("d", list(chain.from_iterable(rows)))).reshape(len(rows), -1)
-    except (KeyError, IndexError, TypeError, OverflowError):
-        return None
     block.setflags(write=False)
     return block
 
