@@ -35,7 +35,8 @@ def pack_lines(data: bytes, columns: Collection[str]) -> EpisodesStats | None:
 
     Returns:
         None unless the lines stand in order of their episodes and each has the same stats of every
-        feature: a `count`, and vectors that begin with a float, of one width a feature.
+        feature: a `count`, and vectors of one width a feature, which begin with a float in the
+        first line: then any other number becomes a float in NumPy, too.
     """
     episodes: list[int] = []
     packers: list[_Packer] = []
@@ -81,31 +82,33 @@ class _Packer:
     names: Sequence[str]
     width: int
     pick: operator.itemgetter[Any]
-    pack: struct.Struct
-    parts: list[bytes] = field(default_factory=list)
+    n_stats: int
+    numbers: list[float] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
 
     @classmethod
     def like(cls, feature: str, entry: Mapping[str, Any]) -> _Packer:
         names = [stat for stat in entry if stat != "count"]
         width = len(entry[names[0]])
+        if {type(entry[stat][0]) for stat in names} != {float}:
+            raise ValueError
         pick = operator.itemgetter(*names, "count")
-        return cls(feature, names, width, pick, struct.Struct(f"{len(names) * width}d"))
+        return cls(feature, names, width, pick, len(entry))
 
     def add(self, entry: Mapping[str, Any]) -> None:
         *vectors, count = self.pick(entry)
-        width = self.width
-        for vector in vectors:
-            if len(vector) != width or type(vector[0]) is not float:
-                raise ValueError
-        if len(entry) != len(vectors) + 1 or len(count) != 1 or type(count[0]) is not int:
+        if len(entry) != self.n_stats or type(count[0]) is not int or len(count) != 1:
             raise ValueError
-        self.parts.append(self.pack.pack(*chain.from_iterable(vectors)))
+        width, extend = self.width, self.numbers.extend
+        for vector in vectors:
+            if len(vector) != width:
+                raise ValueError
+            extend(vector)
         self.counts.append(count[0])
 
     def blocks(self) -> dict[str, StackedStat]:
-        shape = (len(self.counts), len(self.names), self.width)
-        block = np.frombuffer(b"".join(self.parts)).reshape(shape)
+        packed = struct.pack(f"{len(self.numbers)}d", *self.numbers)
+        block = np.frombuffer(packed).reshape(len(self.counts), -1, self.width)
         counts = np.array(self.counts, dtype=np.int64).reshape(-1, 1)
         counts.setflags(write=False)
         found = {stat: StackedStat(block[:, i]) for i, stat in enumerate(self.names)}
