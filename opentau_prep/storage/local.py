@@ -185,12 +185,15 @@ def _read(path: str) -> bytes:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             _check_regular(path)
-        parts: list[bytes] = []
-        while part := os.read(fd, found.st_size + 1 if not parts else 1 << 20):
+        whole = os.read(fd, found.st_size + 1)
+        if len(whole) == found.st_size:  # one byte more would have come if there were one
+            return whole
+        parts = [whole]
+        while part := os.read(fd, 1 << 20):
             parts.append(part)
     finally:
         os.close(fd)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return b"".join(parts)
 
 
 def _check_regular(path: str) -> None:
