@@ -31,6 +31,8 @@ __all__ = [
 NAMES_SHOWN = 10
 
 _REQUIRED = ("min", "max", "mean", "std")
+_NEEDED = {*_REQUIRED, "count"}
+_FLOAT64 = np.dtype(np.float64)
 _QUANTILE = re.compile(r"q\d+(?:[._]\d+)?")
 
 Array = NDArray[Any]
@@ -120,16 +122,24 @@ def aggregate_stacked(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str,
         MetadataError: See `aggregate_stats`.
     """
     pooled: dict[str, dict[str, Array]] = {}
-    for features in _alike(blocks):
-        block = blocks[features[0]]
+    wide: dict[object, dict[str, FeatureStats]] = {}
+    rest: dict[str, FeatureStats] = {}
+    for feature, block in sorted(blocks.items()):
         if _is_wide(block):
-            pooled |= _pool_wide({feature: blocks[feature] for feature in features})
-            continue
+            counts = block["count"]
+            key = (frozenset(block), counts.dtype, counts.tobytes())
+            wide.setdefault(key, {})[feature] = block
+        else:
+            rest[feature] = block
+    for group in wide.values():
+        pooled |= _pool_wide(group)
+    for features in _alike(rest):
+        block = rest[features[0]]
         if len(features) > 1:
             # Columns lie one after the other in memory, as a single one does: NumPy then adds in
             # the same order, and the last bit is the same.
             block = {
-                stat: np.array([blocks[feature][stat][:, 0] for feature in features]).T
+                stat: np.array([rest[feature][stat][:, 0] for feature in features]).T
                 for stat in block
             } | {"count": block["count"]}
         source = _stacked_columns(features[0], block)
@@ -142,34 +152,28 @@ def aggregate_stacked(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str,
 
 
 def _alike(blocks: Mapping[str, FeatureStats]) -> list[list[str]]:
-    """Return the features in groups that can be pooled at once: same stats, dtypes and counts.
-
-    A group is of features of one dim, or of features whose stats are all float64 vectors.
-    """
+    """Return the features in groups that can be pooled at once: one dim, same stats and counts."""
     groups: dict[object, list[str]] = {}
     for feature in sorted(blocks):
         block = blocks[feature]
-        wide = _is_wide(block)
         single = "count" in block and all(values.shape[1:] == (1,) for values in block.values())
         kinds = frozenset((stat, values.dtype.str) for stat, values in block.items())
-        key = (wide, kinds, block["count"].tobytes()) if single or wide else feature
+        key = (kinds, block["count"].tobytes()) if single else feature
         groups.setdefault(key, []).append(feature)
     return list(groups.values())
 
 
 def _is_wide(block: FeatureStats) -> bool:
     """Return whether a feature's stats are float64 vectors of one width of 2 or more."""
-    shapes = {values.shape for stat, values in block.items() if stat != "count"}
-    if len(shapes) != 1 or not {*_REQUIRED, "count"} <= block.keys():
+    if not block.keys() >= _NEEDED:
         return False
-    shape = next(iter(shapes))
-    return (
-        len(shape) == 2
-        and shape[0] > 0
-        and shape[1] > 1
-        and block["count"].shape == (shape[0], 1)
-        and all(v.dtype == np.float64 for stat, v in block.items() if stat != "count")
-    )
+    shape = block["mean"].shape
+    if len(shape) != 2 or shape[0] == 0 or shape[1] < 2 or block["count"].shape != (shape[0], 1):
+        return False
+    for stat, values in block.items():
+        if stat != "count" and (values.shape != shape or values.dtype != _FLOAT64):
+            return False
+    return True
 
 
 def _pool_wide(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str, Array]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+import orjson
 
 from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.metadata.dataset import DatasetMetadata, load_dataset_metadata
@@ -130,6 +133,7 @@ def resolve_mixture(mixture: Mixture, options: LocateOptions | None = None) -> R
     found: list[tuple[int, str, DatasetEntry, DatasetMetadata]] = []
     vqa: list[str] = []
     faults: list[PrepError] = []
+    declared: dict[bytes, object] = {}
     named = zip(mixture.dataset_names, mixture.datasets, strict=True)
     times = Counter(config.repo_id for config in mixture.datasets)
     options = options or LocateOptions()
@@ -143,6 +147,7 @@ def resolve_mixture(mixture: Mixture, options: LocateOptions | None = None) -> R
             key = f"{_identity(root)}\0{config.repo_id}" if times[config.repo_id] > 1 else name
             if key not in opened:
                 opened[key] = load_dataset_metadata(root, repo_id=config.repo_id)
+                _share_features(opened[key], declared)
         except PrepError as fault:
             faults.append(fault)
         else:
@@ -160,6 +165,15 @@ def resolve_mixture(mixture: Mixture, options: LocateOptions | None = None) -> R
         for i, name, config, meta in found
     ]
     return ResolvedMixture(mixture, tuple(entries), tuple(vqa))
+
+
+def _share_features(meta: DatasetMetadata, declared: dict[bytes, object]) -> None:
+    """Let datasets that declare the same features hold one copy: most of what info.json takes."""
+    features = meta.info.get("features")
+    with contextlib.suppress(orjson.JSONEncodeError):  # damage, which is told where it matters
+        known = declared.setdefault(orjson.dumps(features), features)
+        if known == features:  # a NaN is written as null, but is none
+            meta.info |= {} if features is None else {"features": known}
 
 
 def _locate(config: DatasetEntry, options: LocateOptions) -> str | os.PathLike[str]:
