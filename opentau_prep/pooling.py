@@ -31,6 +31,8 @@ __all__ = [
 NAMES_SHOWN = 10
 
 _REQUIRED = ("min", "max", "mean", "std")
+_NEEDED = {*_REQUIRED, "count"}
+_FLOAT64 = np.dtype(np.float64)
 _QUANTILE = re.compile(r"q\d+(?:[._]\d+)?")
 
 Array = NDArray[Any]
@@ -120,18 +122,27 @@ def aggregate_stacked(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str,
         MetadataError: See `aggregate_stats`.
     """
     pooled: dict[str, dict[str, Array]] = {}
-    for features in _alike(blocks):
-        block = blocks[features[0]]
+    wide: dict[object, dict[str, FeatureStats]] = {}
+    rest: dict[str, FeatureStats] = {}
+    for feature, block in sorted(blocks.items()):
+        if _is_wide(block):
+            counts = block["count"]
+            key = (frozenset(block), counts.dtype, counts.tobytes())
+            wide.setdefault(key, {})[feature] = block
+        else:
+            rest[feature] = block
+    for group in wide.values():
+        pooled |= _pool_wide(group)
+    for features in _alike(rest):
+        block = rest[features[0]]
         if len(features) > 1:
             # Columns lie one after the other in memory, as a single one does: NumPy then adds in
             # the same order, and the last bit is the same.
             block = {
-                stat: np.array([blocks[feature][stat][:, 0] for feature in features]).T
+                stat: np.array([rest[feature][stat][:, 0] for feature in features]).T
                 for stat in block
             } | {"count": block["count"]}
-        first = {stat: values[0] for stat, values in block.items() if len(values)}
-        n = len(next(iter(block.values()), ()))
-        source = _StackedColumns(features[0], list(range(n)), [first], None, block)
+        source = _stacked_columns(features[0], block)
         stats = _pool(source, source.counts()).stats
         for column, feature in enumerate(features):
             here = slice(column, column + 1) if len(features) > 1 else slice(None)
@@ -150,6 +161,55 @@ def _alike(blocks: Mapping[str, FeatureStats]) -> list[list[str]]:
         key = (kinds, block["count"].tobytes()) if single else feature
         groups.setdefault(key, []).append(feature)
     return list(groups.values())
+
+
+def _is_wide(block: FeatureStats) -> bool:
+    """Return whether a feature's stats are float64 vectors of one width of 2 or more."""
+    if not block.keys() >= _NEEDED:
+        return False
+    shape = block["mean"].shape
+    if len(shape) != 2 or shape[0] == 0 or shape[1] < 2 or block["count"].shape != (shape[0], 1):
+        return False
+    for stat, values in block.items():
+        if stat != "count" and (values.shape != shape or values.dtype != _FLOAT64):
+            return False
+    return True
+
+
+def _pool_wide(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str, Array]]:
+    """Return the pooled stats of features of one group, in few operations over many columns.
+
+    Rows are added one after the other whatever the number of columns, as long as there are two: so
+    columns can stand side by side without a change in the last bit.
+    """
+    feature, first = next(iter(blocks.items()))
+    counts = _stacked_columns(feature, first).counts()
+    means = ["mean", *sorted(filter(is_quantile, first))]
+    order = [*means, "std", "min", "max"]
+    joined = np.concatenate([b[stat] for stat in order for b in blocks.values()], axis=1)
+    width = joined.shape[1] // len(order)  # of all features together
+    mask = np.isfinite(joined)
+    n_means = len(means) * width
+    at = {stat: slice(i * width, (i + 1) * width) for i, stat in enumerate(order)}
+    averaged = _weighted_mean(joined[:, :n_means], counts, mask[:, :n_means])
+    flat = {stat: averaged[at[stat]] for stat in means}
+    squares = joined[:, at["std"]]
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = squares**2
+        spread = squares + (joined[:, at["mean"]] - flat["mean"]) ** 2
+    usable = mask[:, at["mean"]] & np.isfinite(squares)
+    flat["std"] = np.sqrt(_weighted_mean(spread, counts, usable))
+    for stat, ufunc, neutral in (("min", np.minimum, np.inf), ("max", np.maximum, -np.inf)):
+        flat[stat], _ = _extreme(joined[:, at[stat]], ufunc, neutral)
+    total = np.asarray(counts.sum(axis=0))
+    pooled: dict[str, dict[str, Array]] = {}
+    start = 0
+    for feature, block in blocks.items():
+        here = slice(start, start := start + block["mean"].shape[1])
+        stats = {stat: flat[stat][here] for stat in _REQUIRED}
+        quantiles = {stat: flat[stat][here] for stat in means[1:]}
+        pooled[feature] = {**stats, "count": total.copy(), **quantiles}
+    return pooled
 
 
 def pool_feature(
@@ -299,6 +359,12 @@ class _StackedColumns(_FeatureColumns):
             return self.block[stat] ** 2
 
 
+def _stacked_columns(feature: str, block: FeatureStats) -> _StackedColumns:
+    first = {stat: values[0] for stat, values in block.items() if len(values)}
+    n = len(next(iter(block.values()), ()))
+    return _StackedColumns(feature, list(range(n)), [first], None, block)
+
+
 def _all_numbers(array: Array) -> bool:
     return all(isinstance(value, (bool, int, float, np.number, np.bool_)) for value in array.flat)
 
@@ -336,8 +402,12 @@ def _weighted_mean(values: Array, weights: Array, mask: NDArray[np.bool_]) -> Ar
     Masked entries become zeros that are added like the others: the order of additions, and with it
     the last bit, is that of training.
     """
-    products = np.where(mask, values, 0) * weights
-    total = np.where(mask, weights, 0).sum(axis=0)
+    everyone = bool(mask.all())
+    products = (values if everyone else np.where(mask, values, 0)) * weights
+    if everyone and weights.dtype.kind in "iu":  # exact in any order
+        total = weights.sum(axis=0)
+    else:
+        total = np.where(mask, weights, 0).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean: Array = products.sum(axis=0) / total
     return mean

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from opentau_prep.errors import ConfigError, MetadataError, PrepError
 from opentau_prep.notices import collect_notices
-from opentau_prep.pooling import aggregate_stats, is_quantile, pool_feature
+from opentau_prep.pooling import aggregate_stacked, aggregate_stats, is_quantile, pool_feature
 
 WARNING_FIELDS = ("quantiles", "n_missing", "n_contributors", "missing", "suffix")
 PER_DIM = ("min", "max", "mean", "std", "q01", "q99")
@@ -277,3 +277,28 @@ def test_aggregate_stats_of_real_episodes_equals_recorded_training_stats():
     recorded = decode(case["datasets"][1]["stats"])
     assert len(episodes) == 100
     assert_same_bits({feature: pooled[feature] for feature in recorded}, recorded)
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 130])
+@pytest.mark.parametrize("broken", [False, True])
+def test_aggregate_stacked_wide_features_have_the_bits_of_one_by_one(n, broken):
+    rng = np.random.default_rng(n)
+    counts = rng.integers(1, 300, (n, 1))
+    blocks = {}
+    for feature, width in (("a", 7), ("b", 2), ("c", 1), ("d", 14)):
+        names = ("q99", "min", "std", "mean", "max", "q01")
+        values = np.abs(rng.normal(size=(n, len(names), width))) * 10.0 ** rng.integers(-8, 8)
+        if broken:
+            values[rng.random(values.shape) < 0.2] = rng.choice([np.nan, np.inf, -0.0])
+        blocks[feature] = {stat: values[:, i] for i, stat in enumerate(names)} | {"count": counts}
+    rows = [
+        {f: {stat: values[i] for stat, values in entry.items()} for f, entry in blocks.items()}
+        for i in range(n)
+    ]
+    pooled, expected = aggregate_stacked(blocks), aggregate_stats(rows)
+    assert list(pooled) == list(expected)
+    for feature, entry in expected.items():
+        assert list(pooled[feature]) == list(entry)
+        for stat, values in entry.items():
+            assert pooled[feature][stat].dtype == values.dtype
+            assert pooled[feature][stat].tobytes() == values.tobytes()

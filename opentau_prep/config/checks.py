@@ -41,6 +41,8 @@ def check_plain_text(text: str) -> str:
     """Refuse an empty string, and control characters: they have no place in a name or a path."""
     if not text:
         raise ValueError("must not be empty")
+    if text.isascii() and text.isprintable():
+        return text
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
         raise ValueError(f"found {shown(text)}, which holds a control character or a line break")
     return text

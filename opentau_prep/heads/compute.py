@@ -20,6 +20,7 @@ from opentau_prep.heads.files import encode_heads, head_document
 from opentau_prep.heads.mixture import MixtureHeads, build_mixture_heads
 from opentau_prep.heads.options import HeadOptions
 from opentau_prep.heads.report import HeadFile, HeadsReport, HeadSummary
+from opentau_prep.heads.stale import stale_said_once
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
@@ -77,11 +78,12 @@ def prepare_heads(
         built = build_mixture_heads(resolved, options, artifact_root=context.artifact_root)
         target = None if explain_target is None else parse_target(explain_target, built.heads)
         write = partial(_write, rank=rank, force=context.force, dry_run=context.dry_run)
-        mixture_file = write(_mixture_job(resolved, built, options, out))
         jobs = _dataset_jobs(resolved, built, options, context)
         labels = [", ".join(job.datasets) for job in jobs]
-        # Small files wait for the disk, and for that one process does as well as several.
-        done = context.map(COMMAND, write, jobs, labels, items_per_worker=len(jobs))
+        with stale_said_once():
+            mixture_file = write(_mixture_job(resolved, built, options, out))
+            # Small files wait for the disk, and for that one process does as well as several.
+            done = context.map(COMMAND, write, jobs, labels, items_per_worker=len(jobs))
         return HeadsReport(
             heads=built.heads,
             summaries=_summaries(built),

@@ -150,8 +150,9 @@ def warn_ranks(ranks: Mapping[str, Sequence[QuantileRanks]]) -> None:
         if any(each.dims_off for each in found):
             worst = max(found, key=lambda each: float(each.errors.max()))
             dim = int(worst.errors.argmax())
+            n_off = len({(each.feature, d) for each in found for d in each.dims_off})
             told.append(
-                f"{key} ({worst.quantile} of {worst.feature} {dim} is the"
+                f"{key} ({n_off} dims; {worst.quantile} of {worst.feature} {dim} is the"
                 f" {worst.ranks[dim]:.1%} quantile)"
             )
     if told:

@@ -130,10 +130,7 @@ def standardize_native(
         entry = native[feature]
         if not truncate_dims:
             _check_width(feature, entry, width, repo_id)
-        standardized[feature] = {
-            stat: value if stat == "count" else _pad(value[:width], width)
-            for stat, value in entry.items()
-        }
+        standardized[feature] = _padded(entry, width)
     count = standardized["state"].get("count")
     for camera in (f"camera{i}" for i in range(num_cams)):
         standardized[camera] = dict(native[camera]) if camera in native else _placeholder(count)
@@ -210,19 +207,20 @@ def _feature_stats(
             hint="Run `opentau-prep stats` on this dataset.",
         )
     return {
-        stat: _as_numbers(value, f"{stat} of column {column!r}", repo_id)
-        for stat, value in stats[column].items()
+        stat: _as_numbers(value, stat, column, repo_id) for stat, value in stats[column].items()
     }
 
 
-def _as_numbers(value: Any, what: str, repo_id: str) -> Array:
+def _as_numbers(value: Any, stat: str, column: str, repo_id: str) -> Array:
+    if type(value) is np.ndarray and value.dtype.kind in "biuf":
+        return value
     try:
         array = np.asarray(value)
     except ValueError:
         array = np.empty(0, dtype=object)
     if array.dtype.kind not in "biuf":
         raise MetadataError(
-            f"the stat {what} is not an array of numbers",
+            f"the stat {stat} of column {column!r} is not an array of numbers",
             where=repo_id or None,
             hint="Run `opentau-prep stats` on this dataset.",
         )
@@ -231,7 +229,7 @@ def _as_numbers(value: Any, what: str, repo_id: str) -> Array:
 
 def _common_width(entry: Mapping[str, Array], column: str, repo_id: str) -> int:
     shapes = {stat: value.shape for stat, value in entry.items() if stat != "count"}
-    if len(set(shapes.values())) > 1 or len(shapes["mean"]) != 1:
+    if len(shapes["mean"]) != 1 or len(set(shapes.values())) > 1:
         told = ", ".join(f"{stat} {shape}" for stat, shape in shapes.items())
         raise MetadataError(
             f"the stats of column {column!r} must be vectors of one width, but are {told}",
@@ -276,10 +274,17 @@ def _check_width(feature: str, entry: Mapping[str, Array], limit: int, repo_id: 
         )
 
 
-def _pad(values: Array, width: int) -> Array:
-    padded = np.zeros(width, dtype=values.dtype)
-    padded[: len(values)] = values
-    return padded
+def _padded(entry: Mapping[str, Array], width: int) -> dict[str, Array]:
+    """Return the stats of one feature cut or padded with zeros to a width, but for `count`."""
+    vectors = [values[:width] for stat, values in entry.items() if stat != "count"]
+    if len({values.dtype for values in vectors}) == 1:
+        # One block for all of them costs a fraction of an array each.
+        padded = np.zeros((len(vectors), width), dtype=vectors[0].dtype)
+        padded[:, : len(vectors[0])] = np.concatenate(vectors).reshape(len(vectors), -1)
+        rows = iter(padded)
+    else:
+        rows = iter([np.pad(values, (0, width - len(values))) for values in vectors])
+    return {stat: values if stat == "count" else next(rows) for stat, values in entry.items()}
 
 
 def _placeholder(count: Array | None) -> dict[str, Array]:
@@ -290,7 +295,11 @@ def _placeholder(count: Array | None) -> dict[str, Array]:
 def _warn_non_finite(standardized: Mapping[str, Mapping[str, Array]], repo_id: str) -> None:
     # One look at all of them is enough nearly always.
     entries = [standardized[feature] for feature in _VECTORS]
-    everything = [np.ravel(values) for entry in entries for values in entry.values()]
+    everything = [
+        values if values.ndim == 1 else values.reshape(-1)
+        for entry in entries
+        for values in entry.values()
+    ]
     if np.isfinite(np.concatenate(everything, dtype=np.float64)).all():
         return
     for feature in _VECTORS:

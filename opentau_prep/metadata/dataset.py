@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["DatasetMetadata", "load_dataset_metadata"]
 
 
+_FIRST_TABLE = "meta/episodes/chunk-000/file-000.parquet"
+
+
 class DatasetMetadata:
     """What lies under a dataset's `meta/`, the same for v2.0, v2.1 and v3.0.
 
@@ -187,10 +190,7 @@ def _version(storage: Storage, info: dict[str, Any]) -> str:
     """Tell the version from the files, which are right when info.json is missing it or wrong."""
     declared = parse_version(info)
     v2_table = storage.exists(v2.EPISODES)
-    # Listing a folder costs more than asking for one file: only when the answer matters.
-    v3_table = (not v2_table or declared == (3, 0)) and bool(
-        storage.list_files("meta/episodes", ".parquet")
-    )
+    v3_table = (not v2_table or declared == (3, 0)) and _has_v3_table(storage)
     major = declared[0] if declared else None
     if major not in (2, 3) or (major == 2 and not v2_table) or (major == 3 and not v3_table):
         major = 3 if v3_table else 2 if v2_table else major if major in (2, 3) else 2
@@ -209,3 +209,8 @@ def _version(storage: Storage, info: dict[str, Any]) -> str:
             dataset=storage.url,
         )
     return found
+
+
+def _has_v3_table(storage: Storage) -> bool:
+    # Listing a folder costs more than asking for the file that nearly always is there.
+    return storage.exists(_FIRST_TABLE) or bool(storage.list_files("meta/episodes", ".parquet"))

@@ -58,8 +58,8 @@ def locate_dataset(
     tried: dict[Path, None] = {}
     for place in _places(repo_id, root, revision, json_dir, environ):
         if os.path.isfile(f"{place}/{INFO}"):
-            return _completed(place, repo_id, revision, options)
-        tried[place] = None
+            return _completed(Path(place), repo_id, revision, options)
+        tried[Path(place)] = None
     if options.download and repo_id is not None and root is None:
         from opentau_prep.metadata.hub import download
 
@@ -77,8 +77,9 @@ def _completed(
     place: Path, repo_id: str | None, revision: str | None, options: LocateOptions
 ) -> Path:
     """Return a place; a snapshot of the hub only after what it may still lack was fetched."""
-    snapshot = place.parent.name == "snapshots" and place.parents[1].name.startswith("datasets--")
-    if not (options.download and options.frames and snapshot) or repo_id is None:
+    if not (options.download and options.frames) or repo_id is None:
+        return place
+    if place.parent.name != "snapshots" or not place.parents[1].name.startswith("datasets--"):
         return place
     from opentau_prep.metadata.hub import download
 
@@ -105,12 +106,13 @@ def _places(
     revision: str | None,
     json_dir: Path | None,
     environ: Mapping[str, str],
-) -> Iterator[Path]:
+) -> Iterator[Path | str]:
     if root is not None:
-        given = Path(os.path.expanduser(root))
+        # As strings: a Path costs as much as looking whether the file is there.
+        given = os.path.expanduser(root) or "."
         yield given
-        if json_dir is not None and not given.is_absolute():
-            yield json_dir / given
+        if json_dir is not None and not os.path.isabs(given):
+            yield os.path.join(json_dir, given)
         return
     if repo_id is None:
         return

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+import orjson
 
 from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.metadata.dataset import DatasetMetadata, load_dataset_metadata
@@ -130,17 +133,25 @@ def resolve_mixture(mixture: Mixture, options: LocateOptions | None = None) -> R
     found: list[tuple[int, str, DatasetEntry, DatasetMetadata]] = []
     vqa: list[str] = []
     faults: list[PrepError] = []
+    declared: dict[bytes, object] = {}
     named = zip(mixture.dataset_names, mixture.datasets, strict=True)
+    times = Counter(config.repo_id for config in mixture.datasets)
+    options = options or LocateOptions()
     for index, (name, config) in enumerate(named):
         if config.is_vqa:
             vqa.append(name)
             continue
         try:
-            meta = _open(config, opened, options or LocateOptions())
+            root = _locate(config, options)
+            # Only entries of one id can share what is opened.
+            key = f"{_identity(root)}\0{config.repo_id}" if times[config.repo_id] > 1 else name
+            if key not in opened:
+                opened[key] = load_dataset_metadata(root, repo_id=config.repo_id)
+                _share_features(opened[key], declared)
         except PrepError as fault:
             faults.append(fault)
         else:
-            found.append((index, name, config, meta))
+            found.append((index, name, config, opened[key]))
     if len(faults) == 1:
         raise faults[0]
     if faults:
@@ -156,21 +167,24 @@ def resolve_mixture(mixture: Mixture, options: LocateOptions | None = None) -> R
     return ResolvedMixture(mixture, tuple(entries), tuple(vqa))
 
 
-def _open(
-    config: DatasetEntry, opened: dict[str, DatasetMetadata], options: LocateOptions
-) -> DatasetMetadata:
+def _share_features(meta: DatasetMetadata, declared: dict[bytes, object]) -> None:
+    """Let datasets that declare the same features hold one copy: most of what info.json takes."""
+    features = meta.info.get("features")
+    with contextlib.suppress(orjson.JSONEncodeError):  # damage, which is told where it matters
+        known = declared.setdefault(orjson.dumps(features), features)
+        if known == features:  # a NaN is written as null, but is none
+            meta.info |= {} if features is None else {"features": known}
+
+
+def _locate(config: DatasetEntry, options: LocateOptions) -> str | os.PathLike[str]:
     file = config.root_file
-    root = locate_dataset(
+    return locate_dataset(
         repo_id=config.repo_id,
         root=config.root,
         revision=config.revision,
         json_dir=file.parent if file is not None else None,
         options=options,
     )
-    key = f"{_identity(root)}\0{config.repo_id}"
-    if key not in opened:
-        opened[key] = load_dataset_metadata(root, repo_id=config.repo_id)
-    return opened[key]
 
 
 def _identity(root: str | os.PathLike[str]) -> str:

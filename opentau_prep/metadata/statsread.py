@@ -14,6 +14,7 @@ import numpy.typing as npt
 from opentau_prep.errors import MetadataError
 from opentau_prep.metadata.jsonread import JsonLines, read_json_object
 from opentau_prep.metadata.records import EpisodesStats, IntArray, StackedStat, Stats
+from opentau_prep.metadata.statspack import pack_vectors
 from opentau_prep.pooling import aggregate_stacked, aggregate_stats
 
 if TYPE_CHECKING:
@@ -43,10 +44,13 @@ def parse_stats(raw: object, where: str, columns: Collection[str] | None = None)
         if columns is not None and feature not in columns:
             continue
         _check_entry(feature, entry, where)
-        arrays = {stat: _array(value, feature, stat, where) for stat, value in entry.items()}
-        stats[feature] = {stat: array.reshape(array.shape or 1) for stat, array in arrays.items()}
-        for array in stats[feature].values():
-            array.setflags(write=False)
+        vectors = [stat for stat in entry if stat != "count"]
+        block = pack_vectors([entry[stat] for stat in vectors])
+        known = {} if block is None else dict(zip(vectors, block, strict=True))
+        stats[feature] = {
+            stat: known[stat] if stat in known else _own_array(value, feature, stat, where)
+            for stat, value in entry.items()
+        }
     return stats
 
 
@@ -86,20 +90,39 @@ def stack_stats(
 
 def _stacked_alike(entries: Sequence[Any]) -> dict[str, StackedStat] | None:
     """Return the blocks of rows that carry the same stats in the same shapes; else None."""
-    found: dict[str, StackedStat] = {}
     if len({len(entry) for entry in entries}) != 1:
         return None
     try:
-        for stat in entries[0]:
-            block = np.array([entry[stat] for entry in entries])
-            if block.dtype.kind not in "iuf":
-                return None
-            block = block if block.ndim > 1 else block.reshape(-1, 1)
-            block.setflags(write=False)
-            found[stat] = StackedStat(block)
+        return _stacked_vectors(entries) or {
+            stat: StackedStat(_stacked_numbers([entry[stat] for entry in entries]))
+            for stat in entries[0]
+        }
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
-    return found
+
+
+def _stacked_vectors(entries: Sequence[Any]) -> dict[str, StackedStat] | None:
+    """Return the blocks of stats that, but for `count`, are lists of floats of one length."""
+    names = [stat for stat in entries[0] if stat != "count"]
+    if len(names) in (0, len(entries[0])):
+        return None
+    several = itemgetter(*names, "count")
+    rows = [several(entry) for entry in entries]
+    block = pack_vectors([values for row in rows for values in row[:-1]])
+    if block is None:
+        return None
+    block = block.reshape(len(rows), len(names), -1)
+    found = {stat: StackedStat(block[:, i]) for i, stat in enumerate(names)}
+    return {**found, "count": StackedStat(_stacked_numbers([row[-1] for row in rows]))}
+
+
+def _stacked_numbers(values: Sequence[Any]) -> npt.NDArray[Any]:
+    block = np.array(values)
+    if block.dtype.kind not in "iuf":
+        raise TypeError
+    block = block if block.ndim > 1 else block.reshape(-1, 1)
+    block.setflags(write=False)
+    return block
 
 
 def pool_stats(stats: EpisodesStats, context: str, rows: IntArray | None = None) -> Stats:
@@ -177,16 +200,23 @@ def _check_entry(feature: str, entry: object, where: str) -> None:
         )
 
 
+def _own_array(value: object, feature: str, stat: str, where: str) -> npt.NDArray[Any]:
+    numbers = _array(value, feature, stat, where)
+    numbers = numbers.reshape(numbers.shape or 1)
+    numbers.setflags(write=False)
+    return numbers
+
+
 def _array(value: object, feature: str, stat: str, where: str) -> npt.NDArray[Any]:
     try:
-        array = np.array(value)
-        if array.dtype == object:
+        numbers = np.array(value)
+        if numbers.dtype == object:
             # A null among the numbers is how some writers put NaN.
-            array = array.astype(np.float64)
+            numbers = numbers.astype(np.float64)
     except (ValueError, TypeError, OverflowError, RecursionError):
-        array = np.array("")
-    if array.dtype.kind in "iuf":
-        return array
+        numbers = np.array("")
+    if numbers.dtype.kind in "iuf":
+        return numbers
     raise MetadataError(
         f"stat `{feature}/{stat}` is not an array of numbers", where=where, hint=_HINT
     )

@@ -13,6 +13,7 @@ from opentau_prep.metadata.info import INFO, MAX_INDEX, as_integer, chunks_size,
 from opentau_prep.metadata.jsonread import JsonLines, read_json_lines
 from opentau_prep.metadata.paths import choose_template
 from opentau_prep.metadata.records import EpisodesStats, EpisodeTable, IntArray
+from opentau_prep.metadata.statspack import pack_lines
 from opentau_prep.metadata.statsread import stack_stats
 
 if TYPE_CHECKING:
@@ -87,14 +88,10 @@ def read_episodes_stats(storage: Storage, columns: Collection[str] | None = None
     Raises:
         MetadataError: The file is missing, or a row has no usable `episode_index` or stats.
     """
-
-    def keep(row: Any) -> Any:
-        stats = row.get("stats") if type(row) is dict else None
-        if type(stats) is dict and columns is not None:
-            row["stats"] = {column: stats[column] for column in columns if column in stats}
-        return row
-
-    lines = read_json_lines(storage, EPISODES_STATS, keep)
+    packed = pack_lines(storage.read_bytes(EPISODES_STATS), columns) if columns else None
+    if packed is not None:
+        return packed
+    lines = read_json_lines(storage, EPISODES_STATS)
     episodes = _integers(lines, "episode_index").tolist()
     if all(map(operator.lt, episodes, episodes[1:])):  # in order, each once: the usual file
         return stack_stats(lines, np.array(episodes, dtype=np.int64), columns)

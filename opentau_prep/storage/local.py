@@ -34,9 +34,9 @@ class LocalStorage:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
+        self.root = root if isinstance(root, Path) else Path(root)
         self.opened: Counter[str] = Counter()
-        self._prefix = os.path.join(self.root, "")
+        self._prefix = os.path.join(str(self.root), "")
 
     def __repr__(self) -> str:
         return f"LocalStorage({str(self.root)!r})"
@@ -167,7 +167,7 @@ def open_storage(root: str | os.PathLike[str]) -> Storage:
         raise ConfigError(f"{text!r} cannot be a folder's name", hint="Correct the root.")
     match = _SCHEME.match(text)
     if match is None:
-        return LocalStorage(text)
+        return LocalStorage(root)
     if match.group(1).lower() == "file":
         return LocalStorage(text[len("file://") :])
     raise ConfigError(
@@ -185,12 +185,15 @@ def _read(path: str) -> bytes:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             _check_regular(path)
-        parts: list[bytes] = []
-        while part := os.read(fd, found.st_size + 1 if not parts else 1 << 20):
+        whole = os.read(fd, found.st_size + 1)
+        if len(whole) == found.st_size:  # one byte more would have come if there were one
+            return whole
+        parts = [whole]
+        while part := os.read(fd, 1 << 20):
             parts.append(part)
     finally:
         os.close(fd)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return b"".join(parts)
 
 
 def _check_regular(path: str) -> None:

@@ -91,9 +91,10 @@ def test_prepare_heads_changed_member_makes_all_of_its_head_stale(mixture):
         shutil.copy(mixture.parent / "new/meta" / name, mixture.parent / "a/meta" / name)
     report, notices = prepare(mixture)
     assert statuses(report) == ["written", "written", "written", "up to date"]
-    said = [n.message for n in notices if "stale" in n.kind]
-    assert any("episodes 3 -> 5" in message for message in said)
-    assert not any("o/c" in message for message in said)
+    (said,) = [n for n in notices if "stale" in n.kind]
+    assert said.message.startswith("3 files are stale")
+    assert "o/a (episodes 3 -> 5" in said.message
+    assert set(said.details["artifacts"]) == {"norm_heads", "o/a", "o/b"}
 
 
 def test_prepare_heads_dry_run_writes_nothing(mixture):
