@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,14 +30,28 @@ def demo(
     opentau-prep demo --out demo
     opentau-prep run --mixture-json demo/mixture.json
     """
+    import tempfile
+
     from opentau_prep.cli.tables import demo_table
+    from opentau_prep.demo.mixture import check_demo_folder, write_demo
+
+    if not session.context.dry_run:
+        path = write_demo(out)
+        datasets = _described(path)
+        return Result({"mixture": str(path), "datasets": datasets}, demo_table(path, datasets))
+    path = check_demo_folder(out)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        datasets = _described(write_demo(Path(elsewhere, "demo")))
+    shown = demo_table(path, datasets, dry_run=True)
+    return Result({"mixture": str(path), "datasets": datasets}, shown)
+
+
+def _described(path: Path) -> list[dict[str, Any]]:
     from opentau_prep.config.load import load_mixture
-    from opentau_prep.demo.mixture import write_demo
     from opentau_prep.metadata.resolve import resolve_mixture
 
-    path = write_demo(out)
     resolved = resolve_mixture(load_mixture(path))
-    datasets = [
+    return [
         {
             "dataset": entry.name,
             "version": entry.meta.version,
@@ -48,4 +62,3 @@ def demo(
         }
         for entry in resolved.entries
     ]
-    return Result({"mixture": str(path), "datasets": datasets}, demo_table(path, datasets))

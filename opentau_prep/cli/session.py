@@ -111,8 +111,8 @@ class Session:
     def _on_notice(self, notice: Notice) -> None:
         from rich.text import Text
 
-        # The steps of a run may each have the same to say.
-        if notice in self.notices:
+        # The steps of a run may each have the same to say, of different files.
+        if any((n.kind, n.message) == (notice.kind, notice.message) for n in self.notices):
             return
         self.notices.append(notice)
         self.stderr.print(Text.assemble(("Warning: ", "yellow"), notice.message))

@@ -45,6 +45,6 @@ def speed_percentiles(
     from opentau_prep.cli.targets import load_targets
     from opentau_prep.speed import prepare_speed
 
-    resolved = load_targets(roots, mixture_json, session.context, frames=True)
+    resolved = load_targets(roots, mixture_json, session.context, frames=True, one_by_one=True)
     report = prepare_speed(resolved, session.context, persist_subset=persist_subset)
     return Result(report.as_json(), speed_table(report), exit_code=int(report.needs_attention))

@@ -137,7 +137,7 @@ def _lerobot(
     from opentau_prep.stats.options import StatsOptions
 
     chosen = StatsOptions(**options)  # type: ignore[arg-type]
-    resolved = load_targets(roots, mixture_json, session.context, frames=True)
+    resolved = load_targets(roots, mixture_json, session.context, frames=True, one_by_one=True)
     report = prepare_stats(resolved, session.context, chosen)
     failed = report.needs_attention
     return Result(report.as_json(), stats_table(report), exit_code=1 if failed else 0)

@@ -26,12 +26,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    # Names come from users' files: they are text, never markup.
+    heading = Text(title, style="table.title") if title else None
+    made = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", pad_edge=False)
     for column in columns:
         numeric = column.startswith("#")
         made.add_column(column.lstrip("#"), justify="right" if numeric else "left")
     for row in rows:
-        # Names come from users' files: they are text, never markup.
         made.add_row(*(Text(_cell(value)) for value in row))
     return made
 
@@ -96,7 +97,9 @@ def run_tables(outcomes: Sequence[StepOutcome]) -> Render:
     return render
 
 
-def demo_table(path: Path, datasets: Sequence[Mapping[str, object]]) -> Render:
+def demo_table(
+    path: Path, datasets: Sequence[Mapping[str, object]], *, dry_run: bool = False
+) -> Render:
     """Return what draws the demo mixture and what to do with it."""
 
     def render(console: Console) -> None:
@@ -104,6 +107,9 @@ def demo_table(path: Path, datasets: Sequence[Mapping[str, object]]) -> Render:
         names = [column.lstrip("#") for column in columns]
         rows = [["-" if d[n] is None else d[n] for n in names] for d in datasets]
         console.print(table(columns, rows))
+        if dry_run:
+            console.print(f"Would write {path}.", markup=False, soft_wrap=True)
+            return
         console.print(f"Wrote {path}. Now:", markup=False)
         console.print(f"  opentau-prep run --mixture-json {path}", markup=False, soft_wrap=True)
 

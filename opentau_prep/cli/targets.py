@@ -51,7 +51,12 @@ def named_subject(roots: list[str] | None, mixture_json: Path | None) -> Subject
 
 
 def load_targets(
-    roots: list[str] | None, mixture_json: Path | None, context: RunContext, *, frames: bool
+    roots: list[str] | None,
+    mixture_json: Path | None,
+    context: RunContext,
+    *,
+    frames: bool,
+    one_by_one: bool = False,
 ) -> ResolvedMixture:
     """Return the datasets that were named, found and opened.
 
@@ -60,6 +65,8 @@ def load_targets(
         mixture_json: A mixture.
         context: Whether the hub may be asked.
         frames: Whether `data/` will be read.
+        one_by_one: Whether each dataset is worked on by itself, so that `--keep-going` may leave
+            out those that cannot be opened.
 
     Raises:
         ConfigError: The arguments or the mixture are faulty.
@@ -69,4 +76,5 @@ def load_targets(
     from opentau_prep.metadata.resolve import resolve_mixture
 
     options = LocateOptions(download=context.download, frames=frames)
-    return resolve_mixture(named_mixture(roots, mixture_json), options)
+    keep_going = one_by_one and context.keep_going
+    return resolve_mixture(named_mixture(roots, mixture_json), options, keep_going=keep_going)

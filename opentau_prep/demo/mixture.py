@@ -19,7 +19,7 @@ from opentau_prep.demo.robots import (
     MOBILE11,
 )
 from opentau_prep.demo.spec import DatasetSpec, EpisodeData
-from opentau_prep.demo.target import write_folder
+from opentau_prep.demo.target import check_folder, write_folder
 from opentau_prep.demo.trajectories import Robot, demonstrate, demonstration_lengths
 from opentau_prep.demo.write import write_dataset
 from opentau_prep.errors import ConfigError
@@ -28,11 +28,15 @@ __all__ = [
     "DEMO_DATASETS",
     "DemoDataset",
     "DemoTask",
+    "check_demo_folder",
     "demo_episodes",
     "mixture_json",
     "write_demo",
     "write_demo_dataset",
 ]
+
+
+_STANDARD: Final = "standard"
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,16 @@ def write_demo(out: Path, *, variant: Literal["standard", "audit"] = "standard")
         return write_audit_demo(out)
     if variant != "standard":
         raise ConfigError(f"there is no demo variant {variant!r}", hint="Use standard or audit.")
-    return write_folder(out, _write_standard, made_as="standard")
+    return write_folder(out, _write_standard, made_as=_STANDARD)
+
+
+def check_demo_folder(out: Path) -> Path:
+    """Return the mixture file that `write_demo(out)` would give; nothing is written.
+
+    Raises:
+        ArtifactError: The folder holds something else.
+    """
+    return check_folder(out, made_as=_STANDARD)
 
 
 def demo_episodes(dataset: DemoDataset) -> list[EpisodeData]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from opentau_prep.demo.encode import write_json
 from opentau_prep.errors import ArtifactError
 
-__all__ = ["MARKER", "write_folder"]
+__all__ = ["MARKER", "check_folder", "write_folder"]
 
 MARKER = "demo.json"
 _LAYOUT = 1  # raised when what is written changes, so that an older demo is not taken for this one
@@ -33,7 +33,7 @@ def write_folder(out: Path, write: Callable[[Path], None], *, made_as: str) -> P
         ArtifactError: `out` holds something else, or cannot be written.
     """
     out = Path(os.path.abspath(out))
-    marker = {"made_by": "opentau-prep demo", "made_as": made_as, "layout": _LAYOUT}
+    marker = _marker(made_as)
     try:
         if _is_ours(out, marker):
             return out / "mixture.json"
@@ -49,6 +49,21 @@ def write_folder(out: Path, write: Callable[[Path], None], *, made_as: str) -> P
             hint="Choose a folder that can be written.",
         ) from error
     return out / "mixture.json"
+
+
+def check_folder(out: Path, *, made_as: str) -> Path:
+    """Return the mixture file that `write_folder` would give; nothing is written.
+
+    Raises:
+        ArtifactError: `out` holds something else.
+    """
+    out = Path(os.path.abspath(out))
+    _is_ours(out, _marker(made_as))
+    return out / "mixture.json"
+
+
+def _marker(made_as: str) -> dict[str, object]:
+    return {"made_by": "opentau-prep demo", "made_as": made_as, "layout": _LAYOUT}
 
 
 def _is_ours(out: Path, marker: dict[str, object]) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import numbers
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -105,7 +105,8 @@ def head_weight(info: Mapping[str, Any], dataset: str = "") -> float:
     """
     frames = info.get("total_frames") or 1
     is_number = isinstance(frames, numbers.Real) and not isinstance(frames, bool)
-    if not is_number or not math.isfinite(frames) or frames < 0:
+    # A whole number beyond every float is compared here, since isfinite would overflow.
+    if not is_number or not 0 <= frames <= sys.float_info.max:
         raise MetadataError(
             f"total_frames in info.json is {frames!r}, not a number of frames",
             where=dataset or None,

@@ -14,6 +14,7 @@ from opentau_prep.heads.build import head_weight
 from opentau_prep.heads.keys import check_required_tags, compute_norm_key, shorten_names
 from opentau_prep.heads.standardize import native_stats, standardize_native
 from opentau_prep.metadata.features import warn_inferred
+from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import warn
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def read_members(
         require_non_empty_robot_type=mixture.require_non_empty_robot_type,
         require_non_empty_control_mode=mixture.require_non_empty_control_mode,
     )
-    _say_vqa(resolved.vqa)
+    warn_vqa(resolved.vqa)
     members: list[HeadMember] = []
     faults: list[tuple[str, PrepError]] = []
     for entry, info in zip(resolved.entries, infos, strict=True):
@@ -178,17 +179,6 @@ def _column_stats(entry: ResolvedEntry, options: HeadOptions) -> Stats:
     found = entry.stats_of(wanted)
     # What is missing is told with all that there is.
     return found if set(wanted) <= set(found) else entry.stats
-
-
-def _say_vqa(names: Sequence[str]) -> None:
-    if names:
-        shown, suffix = shorten_names(names)
-        warn(
-            "vqa_left_out",
-            f"{len(names)} vqa entries carry no robot data and have no head:"
-            f" {', '.join(shown)}{suffix}",
-            datasets=list(names),
-        )
 
 
 def _say_truncated(members: Sequence[HeadMember]) -> None:

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from opentau_prep.errors import MetadataError, PrepError
+from opentau_prep.engine import Failure
+from opentau_prep.errors import MetadataError, PrepError, join_errors
 from opentau_prep.metadata.dataset import DatasetMetadata, load_dataset_metadata
 from opentau_prep.metadata.features import NameMap, name_map_of
 from opentau_prep.metadata.info import shown
 from opentau_prep.metadata.locate import LocateOptions, locate_dataset
 from opentau_prep.metadata.select import select_episodes, selected_stats
+from opentau_prep.notices import warn
 
 if TYPE_CHECKING:
     from opentau_prep.config.schema import DatasetEntry, Mixture
     from opentau_prep.metadata.records import IntArray, Stats
 
-__all__ = ["ResolvedEntry", "ResolvedMixture", "resolve_mixture"]
+__all__ = ["ResolvedEntry", "ResolvedMixture", "resolve_mixture", "warn_vqa"]
 
 
 @dataclass(frozen=True)
@@ -115,15 +117,35 @@ class ResolvedMixture:
         mixture: As written.
         entries: The robot datasets, in mixture order.
         vqa: The names of the entries that carry no robot data.
+        lost: The entries that could not be opened, where that was no reason to stop.
     """
 
     mixture: Mixture
     entries: Sequence[ResolvedEntry]
     vqa: Sequence[str]
+    lost: Sequence[Failure] = ()
 
 
-def resolve_mixture(mixture: Mixture, options: LocateOptions | None = None) -> ResolvedMixture:
+def warn_vqa(names: Sequence[str]) -> None:
+    """Say which entries carry no robot data: the same words whoever leaves them out."""
+    if names:
+        more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+        warn(
+            "vqa_left_out",
+            f"vqa entries carry no robot data and are left out: {', '.join(names[:10])}{more}",
+            datasets=list(names),
+        )
+
+
+def resolve_mixture(
+    mixture: Mixture, options: LocateOptions | None = None, *, keep_going: bool = False
+) -> ResolvedMixture:
     """Find every dataset of a mixture and open its metadata, each root once.
+
+    Args:
+        mixture: The mixture.
+        options: Where to look.
+        keep_going: Put datasets that cannot be opened into `lost`, as long as there are others.
 
     Raises:
         MetadataError: Datasets were not found or have no usable info.json; all of them are listed.
@@ -132,7 +154,7 @@ def resolve_mixture(mixture: Mixture, options: LocateOptions | None = None) -> R
     opened: dict[str, DatasetMetadata] = {}
     found: list[tuple[int, str, DatasetEntry, DatasetMetadata]] = []
     vqa: list[str] = []
-    faults: list[PrepError] = []
+    lost: list[Failure] = []
     declared: dict[bytes, object] = {}
     named = zip(mixture.dataset_names, mixture.datasets, strict=True)
     times = Counter(config.repo_id for config in mixture.datasets)
@@ -149,22 +171,18 @@ def resolve_mixture(mixture: Mixture, options: LocateOptions | None = None) -> R
                 opened[key] = load_dataset_metadata(root, repo_id=config.repo_id)
                 _share_features(opened[key], declared)
         except PrepError as fault:
-            faults.append(fault)
+            lost.append(Failure(name, fault))
         else:
             found.append((index, name, config, opened[key]))
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        lines = "".join(f"\n- {fault}" for fault in faults)
-        worst = min(faults, key=lambda fault: fault.exit_code)
-        raise type(worst)(f"{len(faults)} datasets cannot be opened:{lines}")
+    if lost and not (keep_going and found):
+        raise join_errors([(f.label, f.error) for f in lost], "datasets cannot be opened")
     roots = {(meta.repo_id, meta.root) for *_, meta in found}
     shared = Counter(repo_id for repo_id, _ in roots)
     entries = [
         ResolvedEntry(i, name, config, meta, name if shared[meta.repo_id] > 1 else meta.repo_id)
         for i, name, config, meta in found
     ]
-    return ResolvedMixture(mixture, tuple(entries), tuple(vqa))
+    return ResolvedMixture(mixture, tuple(entries), tuple(vqa), tuple(lost))
 
 
 def _share_features(meta: DatasetMetadata, declared: dict[bytes, object]) -> None:

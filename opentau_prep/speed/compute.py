@@ -15,6 +15,7 @@ from opentau_prep.artifacts.store import Inspection, Outcome, State, heal, inspe
 from opentau_prep.engine import Failure
 from opentau_prep.errors import DataError
 from opentau_prep.metadata.inputs import describe_inputs
+from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import warn
 from opentau_prep.speed.report import SpeedReport, SpeedResult
 from opentau_prep.speed.rows import SpeedRow, append_rows, decode_rows, encode_rows, make_rows
@@ -52,6 +53,7 @@ def prepare_speed(
     work = partial(_prepare_one, context=_Options(context, rank, persist_subset))
     done: dict[int, SpeedResult | Failure] = {}
     with main_rank_notices(rank):
+        warn_vqa(resolved.vqa)
         # A dataset's own file is made before the entries that select among its episodes use it.
         for subset in (False, True):
             chosen = [entry for entry in jobs if entry.is_subset is subset]
@@ -61,7 +63,7 @@ def prepare_speed(
         ordered = [done[index] for index in sorted(done)]
         report = SpeedReport(
             [r for r in ordered if isinstance(r, SpeedResult)],
-            [r for r in ordered if isinstance(r, Failure)],
+            [*resolved.lost, *(r for r in ordered if isinstance(r, Failure))],
         )
         _say_not_written([r for r in report.results if r.status == "subset"])
     return report

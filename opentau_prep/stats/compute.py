@@ -11,6 +11,7 @@ from opentau_prep.artifacts.atomic import is_writable
 from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import heal
 from opentau_prep.engine import Failure
+from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.stats.dataset import DatasetWork
 from opentau_prep.stats.delta_compute import prepare_delta
 from opentau_prep.stats.options import RunOptions, StatsOptions
@@ -46,12 +47,13 @@ def prepare_stats(
     jobs = distinct_roots(resolved.entries)
     run = RunOptions.of(context, rank, options, jobs=len(jobs))
     with main_rank_notices(rank):
+        warn_vqa(resolved.vqa)
         names = [entry.name for entry in jobs]
         results = context.map(COMMAND, partial(_prepare_one, run=run), jobs, names)
         done = [r for r in results if isinstance(r, StatsResult)]
         failures = [r for r in results if isinstance(r, Failure)]
         delta, failed = prepare_delta(resolved, context, run)
-        return StatsReport(done, [*failures, *failed], delta)
+        return StatsReport(done, [*resolved.lost, *failures, *failed], delta)
 
 
 def distinct_roots(entries: Sequence[ResolvedEntry]) -> list[ResolvedEntry]:

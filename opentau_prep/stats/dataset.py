@@ -71,7 +71,9 @@ class DatasetWork:
         files = []
         for target in self.targets:
             here = inspect(target.place, recipe)
-            verdict = state.verdicts.get(target.name)
+            # Forced files are ours in the end: what was left alone before is not what will be.
+            forced = self.run_options.force
+            verdict = None if forced else state.verdicts.get(target.name)
             if here.fresh:
                 files.append(FileResult(target.name, here.path, "up to date"))
             elif verdict is not None and verdict.sha256 == sha256_of(here.content or b""):

@@ -12,12 +12,13 @@ from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import file_place
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.artifacts.store import Outcome
+from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.val_loss.mixture import (
     PLAN_SCHEMA_VERSION,
     MixtureValidation,
     plan_mixture_validation,
 )
-from opentau_prep.val_loss.sources import validation_sets, warn_vqa
+from opentau_prep.val_loss.sources import validation_sets
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext

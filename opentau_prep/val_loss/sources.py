@@ -13,7 +13,6 @@ import numpy as np
 
 from opentau_prep.errors import DataError
 from opentau_prep.heads.keys import group_by_key, shorten_names
-from opentau_prep.notices import warn
 from opentau_prep.val_loss.mixture import ValidationSet
 from opentau_prep.val_loss.provenance import Provenance
 from opentau_prep.val_loss.samples import Cell
@@ -21,7 +20,7 @@ from opentau_prep.val_loss.samples import Cell
 if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
 
-__all__ = ["MixtureSources", "mixture_sources", "selected_frames", "validation_sets", "warn_vqa"]
+__all__ = ["MixtureSources", "mixture_sources", "selected_frames", "validation_sets"]
 
 
 @dataclass(frozen=True)
@@ -117,15 +116,3 @@ def selected_frames(entry: ResolvedEntry) -> int:
     """Return the number of frames in an entry's selected episodes, by the episodes table."""
     table = entry.meta.episodes
     return int(table.length[np.isin(table.episode_index, entry.episodes)].sum())
-
-
-def warn_vqa(names: Sequence[str]) -> None:
-    """Say once which entries carry no robot data and have no part in the plan."""
-    if names:
-        shown, more = shorten_names(names)
-        warn(
-            "vqa_left_out",
-            f"{len(names)} vqa dataset(s) carry no robot data and are not in the validation plan: "
-            f"{', '.join(shown)}{more}",
-            datasets=list(names),
-        )

@@ -104,6 +104,22 @@ def test_names_from_files_are_text_not_markup(tmp_path):
     assert "[red]do[/]" in ran.out
 
 
+def test_names_of_heads_in_titles_are_text_not_markup(tmp_path):
+    root = tiny_dataset(tmp_path, "v2.1", robot_type="[red]x[/] [/foo]", control_mode="joint")
+    ran = run_cli("heads", root, "--dry-run", "--explain", f"{root.name}:state:0", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert "[red]x[/] [/foo]::joint: state[0]" in ran.out
+
+
+def test_demo_dry_run_writes_nothing(tmp_path):
+    ran = run_cli("demo", "--out", tmp_path / "demo", "--dry-run")
+    assert ran.code == 0, ran.err
+    assert "Would write" in ran.out
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "demo").write_text("in the way")
+    assert run_cli("demo", "--out", tmp_path / "demo", "--dry-run").code == 4
+
+
 @pytest.mark.parametrize("option", ["--json", "--force"])
 def test_reader_of_stdout_gone_no_complaint(tmp_path, option):
     root = tiny_dataset(tmp_path)

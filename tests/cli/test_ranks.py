@@ -83,6 +83,23 @@ def test_main_rank_killed_others_end_with_a_message(tmp_path):
     assert not (root / NAME).exists()
 
 
+def test_forced_stats_other_ranks_do_not_report_what_is_being_replaced(tmp_path):
+    root = tiny_dataset(tmp_path, "v2.1")
+    file = root / "meta/episodes_stats.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[0]["stats"]["action"]["mean"][0] += 1.0
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    args = command("stats", root, "--json")
+    assert _finish(_start(args, 0, 1))[0] == 1
+    # The main rank comes last: the file that differs is still there when the other looks.
+    processes = [_start([*args, "--force"], 1, 2)]
+    time.sleep(2.0)
+    processes.append(_start([*args, "--force"], 0, 2))
+    ended = [_finish(process) for process in processes]
+    assert [code for code, _, _ in ended] == [0, 0], [err for *_, err in ended]
+    assert "differs" not in ended[0][1]
+
+
 LIBRARY = """
 import json, sys
 from opentau_prep import load_or_compute_speed_percentiles

@@ -139,7 +139,7 @@ def test_build_norm_heads_no_frames_weigh_one(frames):
     assert heads.per_norm_key_stats[0]["state"]["count"] == 3.0
 
 
-@pytest.mark.parametrize("frames", ["100", -5, float("nan"), float("inf"), True, [3]])
+@pytest.mark.parametrize("frames", ["100", -5, float("nan"), float("inf"), 10**400, True, [3]])
 def test_build_norm_heads_unusable_total_frames_names_dataset(frames):
     with pytest.raises(MetadataError, match=r"^d1: total_frames"):
         build([metadata(), metadata(total_frames=frames)])

@@ -98,5 +98,5 @@ def test_prepare_plan_says_once_what_has_no_part_in_it(tmp_path, entries):
     with collect_notices() as said:
         prepare_plan(resolved, RunContext(), world_size=2, batch_size=4)
     assert [n.kind for n in said] == ["vqa_left_out"]
-    assert "2 vqa dataset(s)" in said[0].message
+    assert "are left out: " in said[0].message
     assert "clevr, coco" in said[0].message

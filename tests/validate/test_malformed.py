@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from breaking import check, mutation, write_broken
 from hypothesis import HealthCheck, given, settings
@@ -122,3 +124,17 @@ def test_validate_torn_dataset_hides_no_other(originals: Path, tmp_path: Path) -
     assert {f.code for f in report.of("counts")} == {"F009"}
     assert {f.code for f in report.of("empty")} >= {"F001"}
     assert {"F001", "E001", "K001", "S002"} <= {f.code for f in report.of("torn")}
+
+
+def test_validate_dim_of_nothing_but_nan_is_told_and_no_more(
+    originals: Path, tmp_path: Path
+) -> None:
+    copied(originals, "v2.1", tmp_path / "nan")
+    for file in (tmp_path / "nan/data").rglob("*.parquet"):
+        table = pq.read_table(file)
+        width = len(table["action"][0])
+        nan = pa.array([[float("nan")] * width] * len(table), table["action"].type)
+        where = table.schema.get_field_index("action")
+        pq.write_table(table.set_column(where, "action", nan), file)
+    assert_told(tmp_path / "nan", deep=True)
+    assert "D002" in {f.code for f in check(tmp_path / "nan", deep=True).of("nan")}

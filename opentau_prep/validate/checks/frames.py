@@ -59,7 +59,9 @@ def frozen_dims(view: DatasetView) -> Iterator[Hit]:
             continue
         still = scan.moments.min == scan.moments.max
         share = still.mean(axis=0)
-        varies = np.nanmin(scan.moments.min, axis=0) < np.nanmax(scan.moments.max, axis=0)
+        # Unlike nanmin, these say nothing of a dim that is NaN throughout: it does not vary.
+        low, high = np.fmin.reduce(scan.moments.min), np.fmax.reduce(scan.moments.max)
+        varies = low < high
         dims = np.flatnonzero((share >= FROZEN_SHARE) & varies)
         if len(dims):
             told = [f"dim {d} in {share[d]:.0%}" for d in dims]
@@ -108,7 +110,10 @@ def jumps(view: DatasetView) -> Iterator[Hit]:
         steps = view.frames.steps.get(column) if view.frames else None
         if steps is None or not len(steps):
             continue
-        usual = np.nanquantile(steps, 0.99, axis=0)
+        # A dim that is NaN throughout has no usual step; nanquantile would say so on stderr.
+        known = ~np.isnan(steps).all(axis=0)
+        usual = np.full(steps.shape[1], np.nan)
+        usual[known] = np.nanquantile(steps[:, known], 0.99, axis=0)
         bound = np.maximum(JUMP_STEPS * usual, JUMP_RANGE * _ranges(scan))
         bound[usual <= 0] = np.inf
         bound[list(_wrapping(scan))] = np.inf

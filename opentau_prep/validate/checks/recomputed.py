@@ -175,7 +175,7 @@ def quantile_rank(view: DatasetView) -> Iterator[Hit]:
             )
 
 
-_AGAIN = "Compute them again: `opentau-prep stats`."
+_AGAIN = "Compute them again: `opentau-prep stats --force`, which keeps the old file."
 RULES = (
     Rule(
         "S016",
@@ -219,7 +219,7 @@ RULES = (
         " are no quantiles of the dataset.",
         "Quantile normalization then cuts off far more of the data than the two per cent it means"
         " to, or far less.",
-        "Compute exact ones: `opentau-prep stats`.",
+        "Compute exact ones: `opentau-prep stats --force`, which keeps the old file.",
         quantile_rank,
         "frames",
     ),

@@ -1,0 +1,45 @@
+"""`--keep-going` where a dataset cannot even be opened, and what is said of vqa entries."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from builders import tiny_dataset
+from cli_runner import run_cli
+
+
+@pytest.mark.parametrize("name", ["stats", "speed-percentiles"])
+def test_keep_going_dataset_that_cannot_be_opened_does_not_stop_the_others(tmp_path, name):
+    good = tiny_dataset(tmp_path, "v2.1", name="good")
+    bad = tiny_dataset(tmp_path, "v2.1", name="bad")
+    (bad / "meta/info.json").write_text("{")
+    stopped = run_cli(name, good, bad)
+    assert stopped.code == 3
+    assert "bad/meta/info.json" in stopped.err
+    assert not (good / "meta/prep").exists()
+    ran = run_cli(name, good, bad, tmp_path / "nowhere", "--keep-going", "--json")
+    assert ran.code == 1, ran.err
+    failures = ran.json["failures"]
+    assert [f["dataset"] for f in failures] == ["bad", "nowhere"]
+    assert str(bad / "meta/info.json") in failures[0]["where"]
+    assert [d["dataset"] for d in ran.json["datasets"]] == ["good"]
+    assert (good / "meta/prep").exists()
+
+
+def test_keep_going_no_dataset_can_be_opened_exits_3(tmp_path):
+    ran = run_cli("stats", tmp_path / "nowhere", "--keep-going")
+    assert ran.code == 3
+    assert "nowhere" in ran.err
+
+
+@pytest.mark.parametrize("name", ["stats", "speed-percentiles", "heads", "run"])
+def test_vqa_entries_are_said_to_be_left_out_once(tmp_path, name):
+    root = tiny_dataset(tmp_path, "v2.1", robot_type="arm", control_mode="joint")
+    entries = [{"repo_id": "o/d", "root": root.name}, {"vqa": "pictures"}]
+    mixture = tmp_path / "mixture.json"
+    mixture.write_text(json.dumps({"datasets": entries}))
+    ran = run_cli(name, "--mixture-json", mixture, "--dry-run", cwd=tmp_path)
+    assert [line for line in ran.warnings if "pictures" in line] == [
+        "Warning: vqa entries carry no robot data and are left out: pictures"
+    ]
