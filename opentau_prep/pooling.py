@@ -7,7 +7,6 @@ contributors, weights and masks beside the numbers, for whoever has to explain t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opentau_prep.errors import ConfigError, MetadataError
+from opentau_prep.errors import ConfigError
 from opentau_prep.notices import warn
+from opentau_prep.pooling_columns import REQUIRED, FeatureColumns, StackedColumns, is_quantile
 
 __all__ = [
     "NAMES_SHOWN",
@@ -30,10 +30,8 @@ __all__ = [
 # How many names a message spells out before it only counts them.
 NAMES_SHOWN = 10
 
-_REQUIRED = ("min", "max", "mean", "std")
-_NEEDED = {*_REQUIRED, "count"}
+_NEEDED = {*REQUIRED, "count"}
 _FLOAT64 = np.dtype(np.float64)
-_QUANTILE = re.compile(r"q\d+(?:[._]\d+)?")
 
 Array = NDArray[Any]
 FeatureStats = Mapping[str, Array]
@@ -206,7 +204,7 @@ def _pool_wide(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str, Array]
     start = 0
     for feature, block in blocks.items():
         here = slice(start, start := start + block["mean"].shape[1])
-        stats = {stat: flat[stat][here] for stat in _REQUIRED}
+        stats = {stat: flat[stat][here] for stat in REQUIRED}
         quantiles = {stat: flat[stat][here] for stat in means[1:]}
         pooled[feature] = {**stats, "count": total.copy(), **quantiles}
     return pooled
@@ -236,144 +234,22 @@ def pool_feature(
     having = [i for i, stats in enumerate(stats_list) if feature in stats]
     if not having:
         raise ConfigError("no contributor has this feature", where=feature)
-    source = _FeatureColumns(feature, having, [stats_list[i][feature] for i in having], names)
+    source = FeatureColumns(feature, having, [stats_list[i][feature] for i in having], names)
     given = source.counts() if factors is None else factors[having]
     return _pool(source, given)
 
 
-def is_quantile(stat: str) -> bool:
-    """Return whether a stat's name is that of a quantile, such as `q01` or `q99.9`."""
-    return _QUANTILE.fullmatch(stat) is not None
-
-
-@dataclass(frozen=True)
-class _FeatureColumns:
-    """The stats of one feature, read stat by stat over all contributors that have it."""
-
-    feature: str
-    positions: list[int]
-    entries: list[FeatureStats]
-    names: Sequence[str] | None
-
-    def stack(self, stat: str, *, square: bool = False) -> Array:
-        """Return one stat as (n, *shape), or its squares, each formed in its own dtype."""
-        try:
-            arrays = [np.asarray(entry[stat]) for entry in self.entries]
-        except ValueError as error:
-            raise self._not_numbers(stat) from error
-        shape = arrays[0].shape
-        for i, array in enumerate(arrays):
-            if array.shape != shape or not shape:
-                raise self._bad_shape(i, stat, array.shape, shape)
-        with np.errstate(over="ignore"):
-            if square and len({array.dtype for array in arrays}) > 1:
-                return np.stack([array**2 for array in arrays])
-            # Concatenating and folding is np.stack without its cost a contributor.
-            stacked = np.concatenate(arrays).reshape(len(arrays), *shape)
-            if stacked.dtype.kind not in "biuf":
-                raise self._not_numbers(stat)
-            return stacked**2 if square else stacked
-
-    def counts(self) -> Array:
-        """Return the contributors' own counts as (n, 1)."""
-        for i, entry in enumerate(self.entries):
-            if "count" not in entry:
-                raise MetadataError(
-                    f"stats of {self.feature!r} have no 'count' to weight them with",
-                    where=self._who(i),
-                    hint="Recompute the stats of this dataset, or pool with explicit weights.",
-                )
-        counts = self.stack("count")
-        usable = np.isfinite(counts) & (counts >= 0)
-        if not usable.all():
-            bad = int(np.flatnonzero(~usable)[0])
-            raise MetadataError(
-                f"'count' of {self.feature!r} is {counts[bad, 0]}, not a number of frames",
-                where=self._who(bad),
-                hint="Recompute the stats of this dataset.",
-            )
-        return counts
-
-    def check(self) -> None:
-        """Raise unless every contributor has what is pooled, in shapes that can be."""
-        for i, entry in enumerate(self.entries):
-            lacking = [stat for stat in _REQUIRED if stat not in entry]
-            if lacking:
-                raise MetadataError(
-                    f"stats of {self.feature!r} lack {', '.join(lacking)}",
-                    where=self._who(i),
-                    hint="Recompute the stats of this dataset.",
-                )
-            if "count" in entry and np.shape(entry["count"]) != (1,):
-                raise self._bad_shape(i, "count", np.shape(entry["count"]), (1,))
-
-    def quantiles(self) -> tuple[list[str], list[str], list[int]]:
-        """Return the quantiles that all carry, those that only some do, and who lacks any."""
-        carried = [{stat for stat in entry if is_quantile(stat)} for entry in self.entries]
-        anywhere = set().union(*carried)
-        everywhere = set.intersection(*carried)
-        lacking = [
-            self.positions[i] for i, have in enumerate(carried) if anywhere - everywhere - have
-        ]
-        return sorted(everywhere), sorted(anywhere - everywhere), lacking
-
-    def _who(self, i: int) -> str:
-        position = self.positions[i]
-        return f"contributor {position}" if self.names is None else self.names[position]
-
-    def _not_numbers(self, stat: str) -> MetadataError:
-        objects = (np.asarray(entry[stat], dtype=object) for entry in self.entries)
-        who = next((i for i, array in enumerate(objects) if not _all_numbers(array)), 0)
-        return MetadataError(
-            f"{stat!r} of {self.feature!r} is not an array of numbers",
-            where=self._who(who),
-            hint="Recompute the stats of this dataset.",
-        )
-
-    def _bad_shape(
-        self, i: int, stat: str, found: tuple[int, ...], expected: tuple[int, ...]
-    ) -> MetadataError:
-        if not found:
-            expectation = "an array of at least one axis was expected"
-        elif stat == "count":
-            expectation = "(1,) was expected"
-        else:
-            expectation = f"that of {self._who(0)} has {expected or '()'}"
-        return MetadataError(
-            f"{stat!r} of {self.feature!r} has shape {found}, but {expectation}",
-            where=self._who(i),
-            hint="Contributors can only be pooled when their stats have the same shapes.",
-        )
-
-
-@dataclass(frozen=True)
-class _StackedColumns(_FeatureColumns):
-    """The same out of ready blocks, whose first row speaks for the shapes of all."""
-
-    block: FeatureStats
-
-    def stack(self, stat: str, *, square: bool = False) -> Array:
-        if not square:
-            return self.block[stat]
-        with np.errstate(over="ignore"):
-            return self.block[stat] ** 2
-
-
-def _stacked_columns(feature: str, block: FeatureStats) -> _StackedColumns:
+def _stacked_columns(feature: str, block: FeatureStats) -> StackedColumns:
     first = {stat: values[0] for stat, values in block.items() if len(values)}
     n = len(next(iter(block.values()), ()))
-    return _StackedColumns(feature, list(range(n)), [first], None, block)
+    return StackedColumns(feature, list(range(n)), [first], None, block)
 
 
-def _all_numbers(array: Array) -> bool:
-    return all(isinstance(value, (bool, int, float, np.number, np.bool_)) for value in array.flat)
-
-
-def _pool(source: _FeatureColumns, weights: Array) -> PooledFeature:
+def _pool(source: FeatureColumns, weights: Array) -> PooledFeature:
     source.check()
     means, squares = source.stack("mean"), source.stack("std", square=True)
     if squares.shape != means.shape:
-        raise source._bad_shape(0, "std", squares.shape[1:], means.shape[1:])
+        raise source.bad_shape(0, "std", squares.shape[1:], means.shape[1:])
     column = weights.reshape(len(weights), *(1,) * (means.ndim - 1))
     masks = {"mean": np.isfinite(means)}
     mean = _weighted_mean(means, column, masks["mean"])
