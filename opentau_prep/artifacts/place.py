@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opentau_prep.artifacts.catalog import CATALOG
+from opentau_prep.errors import ConfigError
 
 __all__ = ["Place", "dataset_place", "file_place", "safe_folder_name"]
 
@@ -83,7 +84,13 @@ def dataset_place(
 
 
 def file_place(name: str, path: Path, *, schema_version: int = 1) -> Place:
-    """Return the place of an output outside any dataset, with `<stem>.prep.json` beside it."""
+    """Return the place of an output outside any dataset, with `<stem>.prep.json` beside it.
+
+    Raises:
+        ConfigError: The path is a folder.
+    """
+    if path.name in ("", "..") or path.is_dir():
+        raise ConfigError("is a folder", where=str(path), hint="Name a file to write.")
     provenance_path = path.with_name(f"{path.stem}.prep.json")
     return Place(name, schema_version, path, provenance_path, root=path, chosen=True)
 

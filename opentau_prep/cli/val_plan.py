@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+MAX_RANKS = 100_000  # every rank is a row of the plan
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -23,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def val_plan(
     session: Session,
-    world_size: Annotated[int, typer.Option(min=1, metavar="N", help="Ranks that will validate.")],
+    world_size: Annotated[
+        int, typer.Option(min=1, max=MAX_RANKS, metavar="N", help="Ranks that will validate.")
+    ],
     batch_size: Annotated[
         int, typer.Option(min=1, metavar="N", help="Samples a rank evaluates at once.")
     ],

@@ -100,6 +100,8 @@ def prepare_tokenizer(
             `context.keep_going` is off; the folder cannot be written or holds something else.
     """
     rank = context.rank or Rank.detect()
+    if out_dir.name in ("", ".."):
+        out_dir = out_dir.resolve()  # a folder beside it can only be named after a name
     with main_rank_notices(rank):
         pilot = out_dir.with_name(f"{out_dir.name}-pilot")
         place = FolderPlace("tokenizer", pilot if options.pilot else out_dir)

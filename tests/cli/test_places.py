@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import resource
 import subprocess
@@ -10,7 +11,7 @@ import sys
 
 import pytest
 from builders import tiny_dataset
-from cli_runner import command, environment
+from cli_runner import command, environment, run_cli
 
 NAME = "meta/speed_percentiles.jsonl"
 PR_CAPBSET_DROP = 24  # linux/prctl.h
@@ -72,3 +73,37 @@ def test_full_disk_exit_4_and_the_old_file_is_intact(tmp_path):
     assert "Traceback" not in done.stderr
     assert (root / NAME).read_text() == old
     assert not list((root / "meta").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("heads", "--out"), ("val-plan", "--world-size", 2, "--batch-size", 2, "--out")],
+)
+@pytest.mark.parametrize("out", [".", "..", "folder"])
+def test_out_that_is_a_folder_exits_2(tmp_path, args, out):
+    root = tiny_dataset(tmp_path, "v2.1", n_episodes=4)
+    (tmp_path / "folder").mkdir()
+    ran = run_cli(args[0], root, *args[1:], out, cwd=tmp_path)
+    assert ran.code == 2, ran.err
+    assert f"Error: {out}: is a folder. Name a file to write." in ran.err
+
+
+def test_val_plan_more_ranks_than_any_cluster_exits_2(tmp_path):
+    root = tiny_dataset(tmp_path)
+    ran = run_cli("val-plan", root, "--world-size", 10**9, "--batch-size", 2)
+    assert ran.code == 2
+    assert "--world-size" in ran.err
+
+
+def test_tokenizer_folder_that_is_the_working_directory_is_left_alone(tmp_path):
+    root = tiny_dataset(tmp_path, "v2.1", n_episodes=4)
+    (tmp_path / "mixture.json").write_text(
+        json.dumps({"datasets": [{"repo_id": "o/d", "root": root.name}]})
+    )
+    before = sorted(tmp_path.rglob("*"))
+    options = ("--chunk-size", 4, "--total-chunks", 20, "--max-token-length", 64)
+    args = ("--mixture-json", "mixture.json", *options, "--out-dir", ".")
+    ran = run_cli("fit-tokenizer", *args, cwd=tmp_path)
+    assert ran.code == 4, ran.err
+    assert "Internal error" not in ran.err
+    assert sorted(tmp_path.rglob("*")) == before
