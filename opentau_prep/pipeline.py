@@ -81,7 +81,8 @@ def _tokenizer(resolved: ResolvedMixture, context: RunContext) -> Report:
     from opentau_prep.tokenizer.prepare import default_out_dir, prepare_tokenizer
 
     options = FitOptions(DEFAULT_CHUNK_SIZE)
-    return prepare_tokenizer(resolved, context, options, default_out_dir(resolved, context))
+    out_dir = default_out_dir(resolved, context)
+    return prepare_tokenizer(resolved, context, options, out_dir, keep_other=True)
 
 
 def _validate(resolved: ResolvedMixture, context: RunContext) -> Report:

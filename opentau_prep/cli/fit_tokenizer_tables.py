@@ -63,9 +63,10 @@ def _draw_summary(console: Console, report: TokenizerReport) -> None:
     document = report.document
     lines = [f"{report.out_dir}: {report.status}"]
     fit = document.get("fit")
+    n_robot = sum(key is not None for key in document["per_dataset_norm_keys"])
     chunks = f"{document['total_chunks_actual']:,} chunks of {document['chunk_size']} x"
     lines.append(
-        f"{chunks} {document['action_dim']} from {document['n_datasets']:,} datasets,"
+        f"{chunks} {document['action_dim']} from {n_robot:,} datasets,"
         f" {document['n_norm_heads']} norm heads ({document['normalization']})"
     )
     if fit is not None:

@@ -13,6 +13,7 @@ from opentau_prep.artifacts import Rank, Recipe
 from opentau_prep.artifacts.atomic import is_writable, not_writable
 from opentau_prep.artifacts.folders import FolderPlace, inspect_folder, publish_folder
 from opentau_prep.artifacts.jsonio import dump_own, load_own
+from opentau_prep.artifacts.provenance import same_json
 from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State
 from opentau_prep.engine import Failure
@@ -77,6 +78,7 @@ def prepare_tokenizer(
     out_dir: Path,
     *,
     max_length: int | None = None,
+    keep_other: bool = False,
 ) -> TokenizerReport:
     """Fit a tokenizer on the chunks that training would see, or say that it is up to date.
 
@@ -91,6 +93,8 @@ def prepare_tokenizer(
         out_dir: The tokenizer's folder.
         max_length: The policy's `discrete_action_max_length`, to forecast what it cuts off. It has
             no part in the fit.
+        keep_other: Leave a folder alone that was fitted with other parameters on the same inputs:
+            for callers whose parameters are only defaults.
 
     Returns:
         The report; the same on every rank.
@@ -110,12 +114,15 @@ def prepare_tokenizer(
         recipe = Recipe(COMMAND, inputs, options.parameters())
         if not context.dry_run and not is_writable(place.path.parent):
             raise not_writable(place.path)
-        if not (rank.is_main or context.dry_run or _keeps_nothing(options, place)):
+        found = inspect_folder(place, recipe)
+        if keep_other and _other_parameters(found, recipe) and not context.force:
+            report = _kept(place, found)
+        elif not (rank.is_main or context.dry_run or _keeps_nothing(options, place)):
             report = wait_for(partial(_finished, place, recipe), what=str(place.path))
         else:
             report = _main(_Run(resolved, context, options, heads, place, recipe))
         report = replace(report, document=with_forecast(report.document, max_length))
-        if options.pilot or options.skip_fit or report.status == "shown":
+        if options.pilot or options.skip_fit or report.status in ("shown", "kept"):
             return report
         artifacts = write_dataset_files(resolved, report.document, options, context)
         return replace(report, artifacts=artifacts)
@@ -176,10 +183,11 @@ def _main(run: _Run) -> TokenizerReport:
     keeps = _keeps_nothing(run.options, run.place)
     if found.state in (State.FOREIGN, State.EDITED) and not (run.context.force or keeps):
         raise OverwriteRefusedError(found, b"")
-    if found.state is State.STALE and not keeps:
+    if found.state in (State.STALE, State.REPARAMETRIZED) and not keeps:
+        stale = "is stale" if found.state is State.STALE else "was fitted with other parameters"
         warn(
             "stale_artifact",
-            f"{run.place.path} is stale ({', '.join(found.changes)}): it is made again",
+            f"{run.place.path} {stale} ({', '.join(found.changes)}): it is made again",
             changes=list(found.changes),
         )
     document, files, failures = _made(run)
@@ -245,6 +253,22 @@ class _Progress:
 def _finished(place: FolderPlace, recipe: Recipe) -> TokenizerReport | None:
     found = inspect_folder(place, recipe)
     return _loaded(place, found) if found.fresh else None
+
+
+def _other_parameters(found: Inspection, recipe: Recipe) -> bool:
+    if found.provenance is None or found.state not in (State.STALE, State.REPARAMETRIZED):
+        return False
+    return not same_json(found.provenance.parameters, recipe.parameters)
+
+
+def _kept(place: FolderPlace, found: Inspection) -> TokenizerReport:
+    warn(
+        "kept_tokenizer",
+        f"{place.path} was fitted with other parameters than the defaults"
+        f" ({', '.join(found.changes)}): it is left as it is; --force fits it again",
+        changes=list(found.changes),
+    )
+    return replace(_loaded(place, found), status="kept")
 
 
 def _loaded(place: FolderPlace, found: Inspection) -> TokenizerReport:

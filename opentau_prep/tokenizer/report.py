@@ -41,7 +41,8 @@ class TokenizerReport:
     """The outcome of `fit-tokenizer`.
 
     Attributes:
-        status: `written`, `up to date`, `would write`, or `shown` (nothing is kept).
+        status: `written`, `up to date`, `would write`, `kept` (fitted with other parameters, left
+            alone on request) or `shown` (nothing is written).
         out_dir: The tokenizer's folder.
         document: The content of `fit_report.json`.
         failures: Datasets that were left out.

@@ -141,3 +141,17 @@ def test_one_of_two_ranks_writes_and_both_return_the_same(folder):
     assert first["token_lengths"] == second["token_lengths"]
     assert first["timings_seconds"] == second["timings_seconds"]
     assert outputs[1][1] == ""
+
+
+def test_run_leaves_a_tokenizer_of_other_parameters_alone(tmp_path):
+    from opentau_prep.demo.mixture import write_demo
+
+    mixture = write_demo(tmp_path / "demo")
+    fit = ("--chunk-size", 20, "--total-chunks", 200, "--max-token-length", 64)
+    assert run_cli("fit-tokenizer", "--mixture-json", mixture, *fit).code == 0
+    folder = mixture.parent / "tokenizer"
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    ran = run_cli("run", "--mixture-json", mixture, "--json")
+    assert ran.code == 0, ran.err
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert [w["kind"] for w in ran.json["warnings"]].count("kept_tokenizer") == 1
