@@ -13,7 +13,7 @@ from opentau_prep.artifacts.atomic import is_writable
 from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import Inspection, Outcome, State, heal, inspect
 from opentau_prep.engine import Failure
-from opentau_prep.errors import DataError
+from opentau_prep.errors import ConfigError, DataError
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import warn
@@ -50,6 +50,8 @@ def prepare_speed(
     """
     rank = context.rank or Rank.detect()
     jobs = _distinct(resolved.entries)
+    if persist_subset:
+        _check_one_selection(jobs)
     work = partial(_prepare_one, context=_Options(context, rank, persist_subset))
     done: dict[int, SpeedResult | Failure] = {}
     with main_rank_notices(rank):
@@ -76,6 +78,21 @@ def _distinct(entries: Sequence[ResolvedEntry]) -> list[ResolvedEntry]:
         selection = (entry.config.episodes, entry.config.excluded_episodes)
         kept.setdefault((entry.meta.root, selection if entry.is_subset else None), entry)
     return list(kept.values())
+
+
+def _check_one_selection(jobs: Sequence[ResolvedEntry]) -> None:
+    """Refuse to persist two selections of one dataset: it has one file."""
+    by_root: dict[str, list[str]] = {}
+    for entry in jobs:
+        by_root.setdefault(entry.meta.root, []).append(entry.name)
+    for root, names in by_root.items():
+        if len(names) > 1:
+            raise ConfigError(
+                f"--persist-subset cannot write the percentiles of {len(names)} selections"
+                f" ({', '.join(names)}) into one file",
+                where=root,
+                hint="Leave it out, or name one selection of the dataset.",
+            )
 
 
 class _Options:

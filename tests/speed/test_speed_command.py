@@ -153,6 +153,16 @@ def test_subset_is_shown_and_not_persisted_unless_asked(tmp_path):
     assert [w["kind"] for w in later["warnings"]] == ["stale_speed_percentiles"]
 
 
+def test_two_selections_of_one_dataset_are_not_persisted_over_each_other(tmp_path):
+    root = tiny_dataset(tmp_path, n_episodes=4)
+    path = tmp_path / "mixture.json"
+    entries = [{"repo_id": "o/d", "root": str(root), "episodes": [e]} for e in (0, 1)]
+    path.write_text(json.dumps({"datasets": entries}))
+    error = _run("--mixture-json", path, "--persist-subset", code=2)["error"]
+    assert "o/d#0, o/d#1" in error["message"]
+    assert not (root / NAME).exists()
+
+
 def test_dry_run_writes_nothing(tmp_path):
     root = tiny_dataset(tmp_path)
     before = _snapshot(root)
