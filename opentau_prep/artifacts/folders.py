@@ -18,12 +18,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import opentau_prep
 from opentau_prep.artifacts.atomic import folder_lock, make_folder, not_writable, write_atomic
 from opentau_prep.artifacts.provenance import (
     Provenance,
     Recipe,
     describe_changes,
+    record_of,
     same_json,
     sha256_of,
 )
@@ -115,7 +115,8 @@ def publish_folder(
         raise OverwriteRefusedError(found, manifest)
     if dry_run:
         return Outcome("would write", place.path, found.state, changes=found.changes)
-    content = {**files, PROVENANCE_NAME: _record(place, manifest, recipe)}
+    record = record_of(place.name, place.schema_version, manifest, recipe)
+    content = {**files, PROVENANCE_NAME: record.to_bytes()}
     make_folder(place.path.parent)
     try:
         with folder_lock(place.path.parent):
@@ -138,19 +139,6 @@ def _check_replaceable(found: Inspection) -> None:
             where=str(found.path),
             hint="Name another folder.",
         )
-
-
-def _record(place: FolderPlace, manifest: bytes, recipe: Recipe) -> bytes:
-    return Provenance(
-        artifact=place.name,
-        schema_version=place.schema_version,
-        tool="opentau-prep",
-        tool_version=opentau_prep.__version__,
-        command=recipe.command,
-        parameters=recipe.parameters,
-        sha256=sha256_of(manifest),
-        inputs=recipe.inputs,
-    ).to_bytes()
 
 
 def _write(path: Path, files: Mapping[str, bytes], keep: Inspection | None) -> Path | None:

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import opentau_prep
 from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.errors import MetadataError
 
-__all__ = ["Provenance", "Recipe", "describe_changes", "same_json", "sha256_of"]
+__all__ = ["Provenance", "Recipe", "describe_changes", "record_of", "same_json", "sha256_of"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,20 @@ class Provenance:
             and isinstance(values["inputs"], dict)
         )
         return cls(**values) if fits else None
+
+
+def record_of(artifact: str, schema_version: int, content: bytes, recipe: Recipe) -> Provenance:
+    """Return the provenance of an artifact's bytes, as this version of the tool writes it."""
+    return Provenance(
+        artifact=artifact,
+        schema_version=schema_version,
+        tool="opentau-prep",
+        tool_version=opentau_prep.__version__,
+        command=recipe.command,
+        parameters=recipe.parameters,
+        sha256=sha256_of(content),
+        inputs=recipe.inputs,
+    )
 
 
 def sha256_of(data: bytes) -> str:

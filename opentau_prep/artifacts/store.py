@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import opentau_prep
 from opentau_prep import notices
 from opentau_prep.artifacts.atomic import (
     NotWritableError,
@@ -31,6 +30,7 @@ from opentau_prep.artifacts.provenance import (
     Provenance,
     Recipe,
     describe_changes,
+    record_of,
     same_json,
     sha256_of,
 )
@@ -224,26 +224,13 @@ def _publish_locked(place: Place, content: bytes, recipe: Recipe, options: _Opti
         raise OverwriteRefusedError(found, content)
     if options.dry_run:
         return Outcome("would write", place.path, found.state, changes=found.changes)
-    record = _record(place, content, recipe).to_bytes()
+    record = record_of(place.name, place.schema_version, content, recipe).to_bytes()
     if same:
         write_atomic(place.provenance_path, record)
         return Outcome("adopted", place.path, found.state, changes=found.changes)
     backup = _keep_old(found, content, options) if theirs or options.force else None
     write_all_atomic([(place.path, content), (place.provenance_path, record)])
     return Outcome("written", place.path, found.state, backup, found.changes)
-
-
-def _record(place: Place, content: bytes, recipe: Recipe) -> Provenance:
-    return Provenance(
-        artifact=place.name,
-        schema_version=place.schema_version,
-        tool="opentau-prep",
-        tool_version=opentau_prep.__version__,
-        command=recipe.command,
-        parameters=recipe.parameters,
-        sha256=sha256_of(content),
-        inputs=recipe.inputs,
-    )
 
 
 def _keep_old(found: Inspection, content: bytes, options: _Options) -> Path | None:
