@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from opentau_prep.errors import PrepError
 from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import resolve_mixture
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from opentau_prep.engine import Failure
     from opentau_prep.metadata.resolve import ResolvedMixture
 
-__all__ = ["STEPS", "Report", "Step", "StepOutcome", "run_pipeline"]
+__all__ = ["STEPS", "Report", "Step", "StepOutcome", "Untold", "run_pipeline"]
 
 
 class Report(Protocol):
@@ -47,6 +48,23 @@ class Step:
 
     name: str
     run: Callable[[ResolvedMixture, RunContext], Report]
+
+
+@dataclass(frozen=True)
+class Untold:
+    """In a dry run: a step that needs what the steps before it would have written.
+
+    Attributes:
+        error: What it said for want of that.
+    """
+
+    error: PrepError
+    failures: Sequence[Failure] = ()
+    needs_attention: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report JSON-ready."""
+        return {"status": "untold", "reason": str(self.error)}
 
 
 @dataclass(frozen=True)
@@ -106,7 +124,8 @@ STEPS: tuple[Step, ...] = (
 def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
     """Carry out every step on a mixture.
 
-    The datasets are opened again for each step, which may read what the one before has written.
+    The datasets are opened again for each step, which may read what the one before has written. In
+    a dry run nothing has been written, so a step that needs it is `Untold`.
 
     Raises:
         PrepError: A step failed; those after it were not begun.
@@ -115,5 +134,12 @@ def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
     outcomes: list[StepOutcome] = []
     for step in STEPS:
         resolved = resolve_mixture(mixture, options)
-        outcomes.append(StepOutcome(step.name, step.run(resolved, context)))
+        try:
+            report = step.run(resolved, context)
+        except PrepError as error:
+            # The first step needs nothing of the others: what is wrong there is wrong.
+            if not (context.dry_run and outcomes):
+                raise
+            report = Untold(error)
+        outcomes.append(StepOutcome(step.name, report))
     return outcomes

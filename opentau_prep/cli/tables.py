@@ -80,6 +80,7 @@ def run_tables(outcomes: Sequence[StepOutcome]) -> Render:
     from opentau_prep.cli.heads_tables import heads_tables
     from opentau_prep.cli.lint import render_report
     from opentau_prep.cli.stats_tables import stats_table
+    from opentau_prep.pipeline import Untold
 
     drawn: dict[str, Callable[[Any], Render]] = {
         "stats": stats_table,
@@ -92,7 +93,11 @@ def run_tables(outcomes: Sequence[StepOutcome]) -> Render:
     def render(console: Console) -> None:
         for outcome in outcomes:
             console.print(f"[bold]{outcome.name}[/bold]")
-            drawn[outcome.name](outcome.report)(console)
+            if isinstance(outcome.report, Untold):
+                why = "cannot be told before the steps above are carried out; now it says:"
+                console.print(why, str(outcome.report.error), markup=False, soft_wrap=True)
+            else:
+                drawn[outcome.name](outcome.report)(console)
 
     return render
 

@@ -174,3 +174,24 @@ def test_mixture_faults_name_file_path_value_and_nearest_field(tmp_path):
     assert ran.code == 2
     for part in (str(path), "datasets[0].robot_typ", "robot_type"):
         assert part in ran.err
+
+
+def test_run_dry_goes_on_past_a_step_that_needs_what_was_not_written(tmp_path):
+    root = tiny_dataset(tmp_path, n_episodes=12, state_dim=3, action_dim=2)
+    entry = {
+        "repo_id": "o/d",
+        "root": str(root),
+        "use_delta_joint_actions": True,
+        "delta_action_state_map": {"0": 0},
+    }
+    mixture = tmp_path / "mixture.json"
+    mixture.write_text(json.dumps({"datasets": [entry]}))
+    before = sorted(tmp_path.rglob("*"))
+    ran = run_cli("run", "--mixture-json", mixture, "--dry-run", "--json")
+    assert ran.code == 1, ran.err
+    steps = {step["step"]: step for step in ran.json["steps"]}
+    assert "opentau-prep stats" in steps["heads"]["reason"]
+    assert steps["speed-percentiles"]["datasets"][0]["status"] == "would write"
+    table = run_cli("run", "--mixture-json", mixture, "--dry-run")
+    assert "cannot be told before the steps above are carried out" in table.out
+    assert sorted(tmp_path.rglob("*")) == before
