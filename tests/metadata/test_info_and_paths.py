@@ -149,7 +149,7 @@ def test_info_counts_that_promise_more_do_not_matter(root: Path) -> None:
         (b"\x00" * 50, "is not valid JSON"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         ('{"é": 1}'.encode("latin-1"), "is not UTF-8 text"),
-        (b'{"a":' * 5000, "nested too deeply"),
+        (b'{"a":' * 200_000, "nested too deeply"),
     ],
 )
 def test_info_that_is_no_object_names_the_file(root: Path, content: bytes, said: str) -> None:
