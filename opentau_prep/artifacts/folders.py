@@ -22,12 +22,10 @@ from opentau_prep.artifacts.atomic import folder_lock, make_folder, not_writable
 from opentau_prep.artifacts.provenance import (
     Provenance,
     Recipe,
-    describe_changes,
     record_of,
-    same_json,
     sha256_of,
 )
-from opentau_prep.artifacts.store import Inspection, Outcome, OverwriteRefusedError, State
+from opentau_prep.artifacts.store import Inspection, Outcome, OverwriteRefusedError, State, judge
 from opentau_prep.artifacts.tempfiles import lock
 from opentau_prep.errors import ArtifactError
 
@@ -67,19 +65,9 @@ def inspect_folder(place: FolderPlace, recipe: Recipe) -> Inspection:
     manifest = _manifest(place.path)
     if manifest is None:
         return Inspection(State.MISSING, place.path)
-    found = _provenance(place)
-    if found is None:
-        return Inspection(State.FOREIGN, place.path, manifest)
-    if found.sha256 != sha256_of(manifest):
-        return Inspection(State.EDITED, place.path, manifest, provenance=found)
-    changes = describe_changes(found.inputs, recipe.inputs)
-    if found.schema_version != place.schema_version:
-        changes.append(f"file layout {found.schema_version} -> {place.schema_version}")
-    state = State.STALE if changes else State.FRESH
-    if not same_json(found.parameters, recipe.parameters):
-        state = State.STALE if changes else State.REPARAMETRIZED
-        changes += describe_changes(found.parameters, recipe.parameters)
-    return Inspection(state, place.path, manifest, tuple(changes), found)
+    return judge(
+        place.path, manifest, _provenance(place), recipe, schema_version=place.schema_version
+    )
 
 
 def publish_folder(

@@ -45,6 +45,7 @@ __all__ = [
     "Status",
     "heal",
     "inspect",
+    "judge",
     "publish",
 ]
 
@@ -145,6 +146,37 @@ def inspect(place: Place, recipe: Recipe) -> Inspection:
         inside = _inspect_at(place, *place.fallback, recipe)
         return inside if inside.state is not State.MISSING else found
     return found
+
+
+def judge(
+    path: Path,
+    content: bytes,
+    provenance: Provenance | None,
+    recipe: Recipe,
+    *,
+    schema_version: int,
+) -> Inspection:
+    """Return the state of an artifact that is there, from its bytes and its provenance alone.
+
+    Args:
+        path: Where it is.
+        content: The bytes that its provenance has the hash of.
+        provenance: Its provenance, None when there is no readable one.
+        recipe: What it would be made of now.
+        schema_version: The version of its layout now.
+    """
+    if provenance is None:
+        return Inspection(State.FOREIGN, path, content)
+    if provenance.sha256 != sha256_of(content):
+        return Inspection(State.EDITED, path, content, provenance=provenance)
+    changes = describe_changes(provenance.inputs, recipe.inputs)
+    if provenance.schema_version != schema_version:
+        changes.append(f"file layout {provenance.schema_version} -> {schema_version}")
+    state = State.STALE if changes else State.FRESH
+    if not same_json(provenance.parameters, recipe.parameters):
+        state = State.STALE if changes else State.REPARAMETRIZED
+        changes += describe_changes(provenance.parameters, recipe.parameters)
+    return Inspection(state, path, content, tuple(changes), provenance)
 
 
 def publish(
@@ -258,18 +290,7 @@ def _inspect_at(
     if content is None:
         return Inspection(State.MISSING, path)
     provenance = _provenance_at(provenance_path, place.name)
-    if provenance is None:
-        return Inspection(State.FOREIGN, path, content)
-    if provenance.sha256 != sha256_of(content):
-        return Inspection(State.EDITED, path, content, provenance=provenance)
-    changes = describe_changes(provenance.inputs, recipe.inputs)
-    if provenance.schema_version != place.schema_version:
-        changes.append(f"file layout {provenance.schema_version} -> {place.schema_version}")
-    state = State.STALE if changes else State.FRESH
-    if not same_json(provenance.parameters, recipe.parameters):
-        state = State.STALE if changes else State.REPARAMETRIZED
-        changes += describe_changes(provenance.parameters, recipe.parameters)
-    return Inspection(state, path, content, tuple(changes), provenance)
+    return judge(path, content, provenance, recipe, schema_version=place.schema_version)
 
 
 def _provenance_at(path: Path, artifact: str) -> Provenance | None:
