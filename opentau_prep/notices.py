@@ -10,12 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Notice", "collect_notices", "emit", "warn"]
+__all__ = [
+    "NAMES_SHOWN",
+    "Notice",
+    "collect_notices",
+    "emit",
+    "shorten_names",
+    "some_names",
+    "warn",
+]
+
+NAMES_SHOWN = 10
+"""How many names a message lists before it says how many more there are."""
 
 _logger = logging.getLogger("opentau_prep")
 _Sink = Callable[["Notice"], None]
@@ -54,6 +65,19 @@ class Notice:
         if self.details:
             out["details"] = dict(self.details)
         return out
+
+
+def shorten_names(names: Iterable[object]) -> tuple[list[str], str]:
+    """Return at most ten names, and " and N more" for the rest ("" when all are shown)."""
+    everyone = [str(name) for name in names]
+    rest = len(everyone) - NAMES_SHOWN
+    return everyone[:NAMES_SHOWN], f" and {rest} more" if rest > 0 else ""
+
+
+def some_names(names: Iterable[object]) -> str:
+    """Return names in one text: `a, b, c`, at most ten and " and N more"."""
+    shown, more = shorten_names(names)
+    return ", ".join(shown) + more
 
 
 def warn(

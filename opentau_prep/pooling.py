@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.errors import ConfigError
-from opentau_prep.notices import warn
+from opentau_prep.notices import NAMES_SHOWN, warn
 from opentau_prep.pooling_columns import REQUIRED, FeatureColumns, StackedColumns, is_quantile
 
 __all__ = [
-    "NAMES_SHOWN",
     "PooledFeature",
     "aggregate_stacked",
     "aggregate_stats",
@@ -27,8 +26,6 @@ __all__ = [
     "pool_feature",
 ]
 
-# How many names a message spells out before it only counts them.
-NAMES_SHOWN = 10
 
 _NEEDED = {*REQUIRED, "count"}
 _FLOAT64 = np.dtype(np.float64)

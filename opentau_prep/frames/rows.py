@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from opentau_prep.errors import DataError
 from opentau_prep.frames.columns import check_columns, to_matrix
+from opentau_prep.notices import some_names
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -87,10 +88,8 @@ def _chosen(meta: DatasetMetadata, episodes: Sequence[int] | None) -> npt.NDArra
     chosen = np.zeros(len(table), dtype=np.bool_)
     unknown = [int(e) for e in episodes if int(e) not in table]
     if unknown:
-        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
         raise DataError(
-            f"has no episode {', '.join(map(str, unknown[:10]))}{more}"
-            f" (it has {len(table):,} episodes)",
+            f"has no episode {some_names(unknown)} (it has {len(table):,} episodes)",
             where=meta.root,
             hint="Correct `episodes` in the mixture.",
         )

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 from numpy.typing import NDArray
 
 from opentau_prep.errors import ConfigError, MetadataError
-from opentau_prep.heads.keys import group_by_key, shorten_names
+from opentau_prep.heads.keys import group_by_key
 from opentau_prep.heads.standardize import is_camera_placeholder
-from opentau_prep.notices import warn
+from opentau_prep.notices import shorten_names, warn
 from opentau_prep.pooling import aggregate_stats
 
 __all__ = ["HasInfo", "NormHeads", "build_norm_heads", "head_weight"]

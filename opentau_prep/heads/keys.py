@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from opentau_prep.errors import ConfigError, MetadataError
-from opentau_prep.notices import warn
-from opentau_prep.pooling import NAMES_SHOWN
+from opentau_prep.notices import shorten_names, warn
 
 __all__ = [
     "KeyGroups",
@@ -17,7 +16,6 @@ __all__ = [
     "compute_norm_key",
     "group_by_key",
     "is_missing_tag",
-    "shorten_names",
 ]
 
 _TAGS = ("robot_type", "control_mode")
@@ -135,13 +133,6 @@ def check_required_tags(
             f"{flags} is set, but these datasets have empty values: {'; '.join(offenders)}",
             hint="Set robot_type and control_mode in the mixture's dataset entries.",
         )
-
-
-def shorten_names(names: Iterable[str]) -> tuple[list[str], str]:
-    """Return at most ten names, and " and N more" for the rest ("" when all are shown)."""
-    everyone = list(names)
-    rest = len(everyone) - NAMES_SHOWN
-    return everyone[:NAMES_SHOWN], f" and {rest} more" if rest > 0 else ""
 
 
 def _tags(info: Mapping[str, Any] | None) -> tuple[Any, Any]:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from opentau_prep.errors import ConfigError, PrepError, join_errors
 from opentau_prep.heads.build import head_weight
-from opentau_prep.heads.keys import check_required_tags, compute_norm_key, shorten_names
+from opentau_prep.heads.keys import check_required_tags, compute_norm_key
 from opentau_prep.heads.standardize import native_stats, standardize_native
 from opentau_prep.metadata.features import warn_inferred
 from opentau_prep.metadata.resolve import warn_vqa
-from opentau_prep.notices import warn
+from opentau_prep.notices import shorten_names, warn
 
 if TYPE_CHECKING:
     from opentau_prep.config.schema import Mixture

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.errors import MetadataError, PrepError
-from opentau_prep.heads.keys import shorten_names
 from opentau_prep.heads.members import VECTOR_FEATURES
-from opentau_prep.notices import warn
+from opentau_prep.notices import shorten_names, warn
 from opentau_prep.pooling import is_quantile
 
 if TYPE_CHECKING:

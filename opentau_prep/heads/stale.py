@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from opentau_prep.heads.keys import shorten_names
-from opentau_prep.notices import Notice, collect_notices, emit, warn
+from opentau_prep.notices import Notice, collect_notices, emit, shorten_names, warn
 
 __all__ = ["stale_said_once"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from opentau_prep.config.registry import known_name_map
 from opentau_prep.metadata.info import parse_dtypes
 from opentau_prep.metadata.records import CAMERA_DTYPES
-from opentau_prep.notices import warn
+from opentau_prep.notices import some_names, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,10 +74,9 @@ def warn_inferred(maps: Iterable[tuple[str, NameMap]]) -> None:
             pair = (mapping.columns.get("state", "-"), mapping.columns.get("actions", "-"))
             groups.setdefault(pair, []).append(name)
     for (state, actions), names in groups.items():
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         warn(
             "inferred_columns",
-            f"columns inferred for {', '.join(names[:10])}{more}: state = {state}, actions ="
+            f"columns inferred for {some_names(names)}: state = {state}, actions ="
             f" {actions}; cameras in file order. Set data_features_name_mapping to be explicit",
             datasets=names,
             state=state,

@@ -19,7 +19,7 @@ from opentau_prep.metadata.features import NameMap, name_map_of
 from opentau_prep.metadata.info import shown
 from opentau_prep.metadata.locate import LocateOptions, locate_dataset
 from opentau_prep.metadata.select import select_episodes, selected_stats
-from opentau_prep.notices import warn
+from opentau_prep.notices import some_names, warn
 
 if TYPE_CHECKING:
     from opentau_prep.config.schema import DatasetEntry, Mixture
@@ -129,10 +129,9 @@ class ResolvedMixture:
 def warn_vqa(names: Sequence[str]) -> None:
     """Say which entries carry no robot data: the same words whoever leaves them out."""
     if names:
-        more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
         warn(
             "vqa_left_out",
-            f"vqa entries carry no robot data and are left out: {', '.join(names[:10])}{more}",
+            f"vqa entries carry no robot data and are left out: {some_names(names)}",
             datasets=list(names),
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from opentau_prep.errors import ConfigError
 from opentau_prep.metadata.statsread import pool_stats
-from opentau_prep.notices import warn
+from opentau_prep.notices import some_names, warn
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.dataset import DatasetMetadata
@@ -42,10 +42,9 @@ def select_episodes(
     chosen = set(table.episode_index.tolist()) if episodes is None else {int(e) for e in episodes}
     unknown = sorted(e for e in chosen if e not in table)
     if unknown:
-        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
         raise ConfigError(
             f"selects episodes that the dataset does not have: "
-            f"{', '.join(map(str, unknown[:10]))}{more} (it has {len(table):,})",
+            f"{some_names(unknown)} (it has {len(table):,})",
             where=where,
             hint="Correct `episodes`.",
         )

@@ -16,7 +16,7 @@ from opentau_prep.engine import Failure
 from opentau_prep.errors import ConfigError, DataError
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.metadata.resolve import warn_vqa
-from opentau_prep.notices import warn
+from opentau_prep.notices import some_names, warn
 from opentau_prep.speed.report import SpeedReport, SpeedResult
 from opentau_prep.speed.rows import SpeedRow, append_rows, decode_rows, encode_rows, make_rows
 from opentau_prep.speed.tasks import resolve_episode_tasks
@@ -176,24 +176,22 @@ class _Work:
 def _say_not_written(results: Sequence[SpeedResult]) -> None:
     if not results:
         return
-    named = [f"{r.name} ({r.n_episodes:,} episodes)" for r in results[:10]]
-    more = f" and {len(results) - 10} more" if len(results) > 10 else ""
+    named = some_names(f"{r.name} ({r.n_episodes:,} episodes)" for r in results)
     roots = " ".join(dict.fromkeys(r.root for r in results[:10]))
     warn(
         "subset_not_persisted",
         "speed percentiles of selected episodes are shown but not written, since they would become"
-        f" everyone's: {', '.join(named)}{more}. Write those of the whole datasets"
+        f" everyone's: {named}. Write those of the whole datasets"
         f" (`opentau-prep speed-percentiles {roots}`), or ask for these with --persist-subset",
         datasets=[r.name for r in results],
     )
 
 
 def _say_unresolved(name: str, episodes: Sequence[int]) -> None:
-    more = f" and {len(episodes) - 10} more" if len(episodes) > 10 else ""
     warn(
         "unresolved_tasks",
         f"{name}: {len(episodes):,} episodes have no resolvable task and get speed bucket 50:"
-        f" {', '.join(map(str, episodes[:10]))}{more}",
+        f" {some_names(episodes)}",
         dataset=name,
         episodes=list(episodes),
     )

@@ -18,8 +18,7 @@ from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ArtifactError, DataError, MetadataError, PrepError
-from opentau_prep.heads.keys import shorten_names
-from opentau_prep.notices import warn
+from opentau_prep.notices import shorten_names, warn
 from opentau_prep.tokenizer.corpus import Corpus, sample_corpus
 from opentau_prep.tokenizer.dataset_files import write_dataset_files
 from opentau_prep.tokenizer.fit import Fitted, affordable_chunks, fit_corpus

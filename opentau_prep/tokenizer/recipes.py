@@ -15,10 +15,9 @@ import numpy.typing as npt
 from opentau_prep.errors import PrepError
 from opentau_prep.frames.delta import resolve_delta_map
 from opentau_prep.heads.build import build_norm_heads
-from opentau_prep.heads.keys import shorten_names
 from opentau_prep.heads.members import read_members
 from opentau_prep.heads.options import HeadOptions
-from opentau_prep.notices import warn
+from opentau_prep.notices import shorten_names, warn
 from opentau_prep.tokenizer.gather import ChunkRecipe
 
 if TYPE_CHECKING:

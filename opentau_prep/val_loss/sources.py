@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opentau_prep.errors import DataError
-from opentau_prep.heads.keys import group_by_key, shorten_names
+from opentau_prep.heads.keys import group_by_key
+from opentau_prep.notices import shorten_names
 from opentau_prep.val_loss.mixture import ValidationSet
 from opentau_prep.val_loss.provenance import Provenance
 from opentau_prep.val_loss.samples import Cell
