@@ -8,6 +8,7 @@ tails are heavy: one odd number is no evidence to speak of.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,7 +46,7 @@ class DimStats:
     high: Floats
 
     @classmethod
-    def of(cls, stats: dict[str, NDArray[Any]], width: int) -> DimStats:
+    def of(cls, stats: Mapping[str, NDArray[Any]], width: int) -> DimStats:
         """Return the first `width` dims of a feature's stats."""
         names = ("mean", "std", "min", "max")
         return cls(*(np.asarray(stats[name], dtype=np.float64)[:width] for name in names))

@@ -24,8 +24,8 @@ from opentau_prep.heads.stale import stale_said_once
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
-    from opentau_prep.heads.build import Stats
     from opentau_prep.heads.members import HeadMember
+    from opentau_prep.metadata.records import StatsView
     from opentau_prep.metadata.resolve import ResolvedMixture
 
 __all__ = ["default_out", "prepare_heads"]
@@ -236,7 +236,7 @@ def _hash_member(member: HeadMember) -> str:
     return _hash_texts([member.name, repr(member.weight), _hash_stats(member.stats)])
 
 
-def _hash_stats(stats: Stats) -> str:
+def _hash_stats(stats: StatsView) -> str:
     digest = hashlib.sha256()
     for feature, entry in stats.items():
         for stat, values in entry.items():

@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from opentau_prep.errors import ConfigError, PrepError, join_errors
 from opentau_prep.heads.build import head_weight
 from opentau_prep.heads.keys import check_required_tags, compute_norm_key
-from opentau_prep.heads.standardize import native_stats, standardize_native
+from opentau_prep.heads.standardize import native_stats, native_width, standardize_native
 from opentau_prep.metadata.features import warn_inferred
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import shorten_names, warn
 
 if TYPE_CHECKING:
     from opentau_prep.config.schema import Mixture
-    from opentau_prep.heads.build import Stats
     from opentau_prep.heads.options import HeadOptions
+    from opentau_prep.metadata.records import StatsView
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
     from opentau_prep.stats.delta import DeltaStats
 
@@ -50,7 +48,7 @@ class HeadMember:
     norm_key: str
     is_fallback: bool
     weight: float
-    stats: Stats
+    stats: StatsView
     raw_dims: tuple[int, int]
     delta: DeltaStats | None = None
 
@@ -135,7 +133,7 @@ def _member(
 ) -> HeadMember:
     config = entry.config
     columns = entry.name_map.columns
-    source: Mapping[str, Mapping[str, NDArray[Any]]] = _column_stats(entry, options)
+    source = _column_stats(entry, options)
     if delta is not None:
         source = {**source, delta.column: delta.stats}
     native = native_stats(
@@ -156,7 +154,7 @@ def _member(
     )
     key, is_fallback = compute_norm_key(info["robot_type"], info["control_mode"], entry.name)
     weight = head_weight(info, entry.name)
-    dims = (len(native["state"]["mean"]), len(native["actions"]["mean"]))
+    dims = (native_width(native["state"]), native_width(native["actions"]))
     return HeadMember(entry, info, key, is_fallback, weight, stats, dims, delta)
 
 
@@ -172,7 +170,7 @@ def _delta_stats(
     )
 
 
-def _column_stats(entry: ResolvedEntry, options: HeadOptions) -> Stats:
+def _column_stats(entry: ResolvedEntry, options: HeadOptions) -> StatsView:
     columns = entry.name_map.columns
     names = (*VECTOR_FEATURES, *(f"camera{i}" for i in range(options.num_cams)))
     wanted = list(dict.fromkeys(columns[name] for name in names if name in columns))

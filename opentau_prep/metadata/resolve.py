@@ -23,7 +23,7 @@ from opentau_prep.notices import some_names, warn
 
 if TYPE_CHECKING:
     from opentau_prep.config.schema import DatasetEntry, Mixture
-    from opentau_prep.metadata.records import IntArray, Stats
+    from opentau_prep.metadata.records import IntArray, Stats, StatsView
 
 __all__ = ["ResolvedEntry", "ResolvedMixture", "resolve_mixture", "warn_vqa"]
 
@@ -71,7 +71,7 @@ class ResolvedEntry:
             return parse_stats(self.config.stats, self.config.where("stats"))
         return selected_stats(self.meta, self.episodes if self.is_subset else None)
 
-    def stats_of(self, columns: Collection[str]) -> Stats:
+    def stats_of(self, columns: Collection[str]) -> StatsView:
         """Return `stats` of some columns (others may be there too), without keeping them.
 
         Raises:
@@ -79,7 +79,9 @@ class ResolvedEntry:
         """
         if self.config.stats is not None or "stats" in self.__dict__:
             return self.stats
-        return selected_stats(self.meta, self.episodes if self.is_subset else None, columns)
+        if self.is_subset:
+            return selected_stats(self.meta, self.episodes)
+        return self.meta.stats_of(columns)
 
     @cached_property
     def name_map(self) -> NameMap:
