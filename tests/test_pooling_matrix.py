@@ -13,7 +13,7 @@ NAMES = ("max", "q99", "mean", "count", "min", "std", "q01")
 def matrix(rng, width, n=1, names=NAMES):
     layout = StatLayout.of(names)
     values = np.abs(rng.normal(size=(len(layout.order), n))) * 10.0 ** rng.integers(-6, 6)
-    return StatMatrix(layout, values, np.array([3]), width)
+    return StatMatrix(layout, values, 3, width)
 
 
 def plain(found):

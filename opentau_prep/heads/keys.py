@@ -122,6 +122,8 @@ def check_required_tags(
         zip(_TAGS, (require_non_empty_robot_type, require_non_empty_control_mode), strict=True)
     )
     offenders = []
+    if not any(required.values()):
+        return
     for name, info in zip(dataset_names, infos, strict=True):
         tags = dict(zip(_TAGS, _tags(info), strict=True))
         empty = [t for t in _TAGS if required[t] and not _tag_text(t, tags[t], name)]

@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["VECTOR_FEATURES", "HeadMember", "read_members"]
 
-_INFO_FIELDS = ("total_frames", "total_episodes")
 VECTOR_FEATURES = ("state", "actions")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HeadMember:
     """One dataset of a mixture, as its head sees it.
 
@@ -111,15 +110,21 @@ def read_members(
 
 
 def _infos(resolved: ResolvedMixture) -> list[dict[str, Any]]:
-    infos = []
+    infos: list[dict[str, Any]] = []
     faults = []
     for entry in resolved.entries:
+        info = entry.meta.info
         try:
-            tags = {"robot_type": entry.robot_type, "control_mode": entry.control_mode}
+            infos.append(
+                {
+                    "robot_type": entry.robot_type,
+                    "control_mode": entry.control_mode,
+                    "total_frames": info.get("total_frames"),
+                    "total_episodes": info.get("total_episodes"),
+                }
+            )
         except PrepError as fault:
             faults.append((entry.name, fault))
-            continue
-        infos.append({**tags, **{f: entry.meta.info.get(f) for f in _INFO_FIELDS}})
     if faults:
         raise join_errors(faults, "datasets have unusable tags")
     return infos
@@ -173,10 +178,10 @@ def _delta_stats(
 def _column_stats(entry: ResolvedEntry, options: HeadOptions) -> StatsView:
     columns = entry.name_map.columns
     names = (*VECTOR_FEATURES, *(f"camera{i}" for i in range(options.num_cams)))
-    wanted = list(dict.fromkeys(columns[name] for name in names if name in columns))
-    found = entry.stats_of(wanted)
+    wanted = {columns[name]: None for name in names if name in columns}
+    found = entry.stats_of(list(wanted))
     # What is missing is told with all that there is.
-    return found if set(wanted) <= set(found) else entry.stats
+    return found if wanted.keys() <= found.keys() else entry.stats
 
 
 def _say_truncated(members: Sequence[HeadMember]) -> None:

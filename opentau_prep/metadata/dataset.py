@@ -130,8 +130,11 @@ class DatasetMetadata:
     def _read_some(self, columns: Collection[str]) -> StatsView:
         """Return stats in the cheapest way that has those of all columns, if they are there."""
         if self.version != "v2.1":
-            if self.storage.exists(STATS):
+            try:  # without asking first whether it is there
                 return read_stats_of(self.storage, columns)
+            except MetadataError:
+                if self.storage.exists(STATS):
+                    raise
         elif "stacked_stats" not in self.__dict__ and self.storage.exists(v2.EPISODES_STATS):
             pooled = v2.pool_episodes_stats(self.storage, columns)
             if pooled is not None:
@@ -198,8 +201,13 @@ def load_dataset_metadata(
 def _version(storage: Storage, info: dict[str, Any]) -> str:
     """Tell the version from the files, which are right when info.json is missing it or wrong."""
     declared = parse_version(info)
+    # What is declared is looked for first: nearly always that is the only look.
+    if declared == (3, 0) and _has_v3_table(storage):
+        return "v3.0"
     v2_table = storage.exists(v2.EPISODES)
-    v3_table = (not v2_table or declared == (3, 0)) and _has_v3_table(storage)
+    if v2_table and declared in ((2, 0), (2, 1)):
+        return f"v2.{declared[1]}"
+    v3_table = not v2_table and declared != (3, 0) and _has_v3_table(storage)
     major = declared[0] if declared else None
     if major not in (2, 3) or (major == 2 and not v2_table) or (major == 3 and not v3_table):
         major = 3 if v3_table else 2 if v2_table else major if major in (2, 3) else 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ _STATE = ("observation.state", "state", "observation.robot_state")
 _ACTIONS = ("action", "actions")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NameMap:
     """Standard feature name (`state`, `actions`, `camera0`, ...) -> column.
 
@@ -49,16 +49,17 @@ def _infer(meta: DatasetMetadata) -> dict[str, str]:
     dtypes = parse_dtypes(meta.info, meta.info_path)
     cameras = [name for name, dtype in dtypes.items() if dtype in CAMERA_DTYPES]
     columns = {f"camera{i}": name for i, name in enumerate(cameras)}
-    return {**columns, **default_columns(list(dtypes))}
+    return {**columns, **default_columns(dtypes)}
 
 
-def default_columns(present: Sequence[str]) -> dict[str, str]:
+def default_columns(present: Collection[str]) -> dict[str, str]:
     """Return `state` and `actions` -> column, of those that usual names are there for."""
     columns = {}
     for standard, candidates in (("state", _STATE), ("actions", _ACTIONS)):
-        found = next((c for c in candidates if c in present), None)
-        if found is not None:
-            columns[standard] = found
+        for column in candidates:
+            if column in present:
+                columns[standard] = column
+                break
     return columns
 
 

@@ -35,10 +35,10 @@ def locate_dataset(
     repo_id: str | None,
     root: str | None,
     revision: str | None = None,
-    json_dir: Path | None = None,
+    json_dir: str | os.PathLike[str] | None = None,
     options: LocateOptions = LocateOptions(),
     environ: Mapping[str, str] | None = None,
-) -> Path | str:
+) -> str:
     """Return the folder of a dataset.
 
     Tried in this order: `root` from the working directory, `root` from the folder of the JSON file
@@ -55,16 +55,16 @@ def locate_dataset(
         return root
     if repo_id is not None and root is None:
         check_repo_id(repo_id)
-    tried: dict[Path, None] = {}
+    tried: list[str] = []
     for place in _places(repo_id, root, revision, json_dir, environ):
         if os.path.isfile(f"{place}/{INFO}"):
-            return _completed(Path(place), repo_id, revision, options)
-        tried[Path(place)] = None
+            return _completed(place, repo_id, revision, options)
+        tried.append(place)
     if options.download and repo_id is not None and root is None:
         from opentau_prep.metadata.hub import download
 
-        return download(repo_id, revision, frames=options.frames)
-    places = ", ".join(map(_printable, tried))
+        return str(download(repo_id, revision, frames=options.frames))
+    places = ", ".join(map(_printable, dict.fromkeys(map(Path, tried))))
     hint = "Correct the path." if root is not None else "Give its `root`, or pass --download."
     raise MetadataError(
         f"dataset not found; there is no {INFO} in {places}",
@@ -74,16 +74,17 @@ def locate_dataset(
 
 
 def _completed(
-    place: Path, repo_id: str | None, revision: str | None, options: LocateOptions
-) -> Path:
+    place: str, repo_id: str | None, revision: str | None, options: LocateOptions
+) -> str:
     """Return a place; a snapshot of the hub only after what it may still lack was fetched."""
     if not (options.download and options.frames) or repo_id is None:
         return place
-    if place.parent.name != "snapshots" or not place.parents[1].name.startswith("datasets--"):
+    snapshots = Path(place).parent
+    if snapshots.name != "snapshots" or not snapshots.parent.name.startswith("datasets--"):
         return place
     from opentau_prep.metadata.hub import download
 
-    return download(repo_id, revision, frames=True)
+    return str(download(repo_id, revision, frames=True))
 
 
 def _printable(text: object) -> str:
@@ -104,11 +105,11 @@ def _places(
     repo_id: str | None,
     root: str | None,
     revision: str | None,
-    json_dir: Path | None,
+    json_dir: str | os.PathLike[str] | None,
     environ: Mapping[str, str],
-) -> Iterator[Path | str]:
+) -> Iterator[str]:
     if root is not None:
-        # As strings: a Path costs as much as looking whether the file is there.
+        # As strings, here as below: a Path costs as much as looking whether the file is there.
         given = os.path.expanduser(root) or "."
         yield given
         if json_dir is not None and not os.path.isabs(given):
@@ -123,10 +124,10 @@ def _places(
         given_home = environ.get(variable)
         # The trainers' default moves with HF_HOME; what was downloaded before that stays behind.
         folders = [given_home] if given_home else [f"{home}/{name}", f"{usual}/{name}"]
-        yield from (Path(os.path.expanduser(folder)) / repo_id for folder in folders)
+        yield from (f"{os.path.expanduser(folder)}/{repo_id}" for folder in folders)
     hub = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
     folder = Path(os.path.expanduser(hub)) / f"datasets--{repo_id.replace('/', '--')}"
-    yield from _snapshots(folder, revision)
+    yield from map(str, _snapshots(folder, revision))
 
 
 def _snapshots(folder: Path, revision: str | None) -> Iterator[Path]:

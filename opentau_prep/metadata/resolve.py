@@ -201,7 +201,7 @@ def _locate(config: DatasetEntry, options: LocateOptions) -> str | os.PathLike[s
         repo_id=config.repo_id,
         root=config.root,
         revision=config.revision,
-        json_dir=file.parent if file is not None else None,
+        json_dir=os.path.dirname(file) if file is not None else None,
         options=options,
     )
 

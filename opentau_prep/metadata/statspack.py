@@ -103,11 +103,10 @@ def pack_vectors(vectors: Sequence[Any]) -> npt.NDArray[np.float64] | None:
     return np.frombuffer(packed).reshape(len(vectors), width)
 
 
-def _count(value: Any) -> npt.NDArray[np.int64]:
-    if len(value) != 1 or type(value[0]) is not int or not 0 <= value[0] <= _MAX_COUNT:
+def _count(value: Any) -> int:
+    (count,) = value
+    if type(count) is not int or not 0 <= count <= _MAX_COUNT:
         raise ValueError
-    count = np.array(value, dtype=np.int64)
-    count.setflags(write=False)
     return count
 
 
@@ -135,13 +134,11 @@ class _Packer:
         return cls(feature, layout, width, pick, len(entry))
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        *vectors, (count,) = self.pick(entry)
+        *vectors, count = self.pick(entry)
         if len(entry) != self.n_stats or set(map(len, vectors)) != {self.width}:
             raise ValueError
-        if type(count) is not int or not 0 <= count <= _MAX_COUNT:
-            raise ValueError
         self.numbers.extend(chain.from_iterable(vectors))
-        self.counts.append(count)
+        self.counts.append(_count(count))
 
     def block(self) -> npt.NDArray[np.float64]:
         packed = struct.pack(f"{len(self.numbers)}d", *self.numbers)

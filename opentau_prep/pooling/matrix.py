@@ -69,14 +69,14 @@ class StatMatrix(Mapping[str, Array]):
     Attributes:
         layout: Which row is which.
         matrix: (S, W) float64: the rows.
-        count: (1,) int64, or None when the stats have none.
+        count: What `count` holds, or None when the stats have none.
         width: How wide each stat is: `matrix` cut, or padded with zeros.
     """
 
     __slots__ = ("count", "layout", "matrix", "width")
 
     def __init__(
-        self, layout: StatLayout, matrix: Floats, count: Array | None, width: int | None = None
+        self, layout: StatLayout, matrix: Floats, count: int | None, width: int | None = None
     ) -> None:
         self.layout = layout
         self.matrix = matrix
@@ -86,7 +86,7 @@ class StatMatrix(Mapping[str, Array]):
     def __getitem__(self, stat: str) -> Array:
         """Return one stat; those of full width are views."""
         if stat == COUNT and self.count is not None:
-            return self.count
+            return np.array([self.count])
         return self._resized(self.matrix[self.layout.row[stat]])
 
     def __iter__(self) -> Iterator[str]:
@@ -142,7 +142,7 @@ def pool_matrices(matrices: Sequence[StatMatrix], weights: Floats) -> dict[str, 
         start += len(parts)
     pooled = pool_rows(block, weights.reshape(-1, 1, 1))
     layout = first.layout.pooled
-    return dict(StatMatrix(layout, pooled, np.asarray(weights.sum(axis=0))))
+    return dict(StatMatrix(layout, pooled, 0)) | {COUNT: np.asarray(weights.sum(axis=0))}
 
 
 def pool_blocks(blocks: Sequence[Floats], layout: StatLayout, counts: Array) -> list[StatMatrix]:
@@ -155,9 +155,9 @@ def pool_blocks(blocks: Sequence[Floats], layout: StatLayout, counts: Array) -> 
     """
     joined = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=2)
     pooled = pool_rows(joined, counts.reshape(-1, 1, 1))
-    total = counts.sum(axis=0)
+    total = int(counts.sum())
     found, start = [], 0
     for block in blocks:
         here = pooled[:, start : (start := start + block.shape[2])]
-        found.append(StatMatrix(layout.pooled, here, total.copy()))
+        found.append(StatMatrix(layout.pooled, here, total))
     return found
