@@ -12,6 +12,7 @@ from opentau_prep.heads.build import head_weight
 from opentau_prep.heads.keys import check_required_tags, compute_norm_key
 from opentau_prep.heads.standardize import native_stats, native_width, standardize_native
 from opentau_prep.metadata.features import warn_inferred
+from opentau_prep.metadata.jsonread import paused_collection
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import shorten_names, warn
 
@@ -95,12 +96,13 @@ def read_members(
     warn_vqa(resolved.vqa)
     members: list[HeadMember] = []
     faults: list[tuple[str, PrepError]] = []
-    for entry, info in zip(resolved.entries, infos, strict=True):
-        try:
-            delta = _delta_stats(entry, mixture, options, artifact_root)
-            members.append(_member(entry, info, options, delta))
-        except PrepError as fault:
-            faults.append((entry.name, fault))
+    with paused_collection():
+        for entry, info in zip(resolved.entries, infos, strict=True):
+            try:
+                delta = _delta_stats(entry, mixture, options, artifact_root)
+                members.append(_member(entry, info, options, delta))
+            except PrepError as fault:
+                faults.append((entry.name, fault))
     if faults:
         raise join_errors(faults, "datasets have no usable stats")
     warn_inferred((member.name, member.entry.name_map) for member in members)

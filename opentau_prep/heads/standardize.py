@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.notices import warn
-from opentau_prep.pooling.matrix import StatMatrix
+from opentau_prep.pooling.matrix import StatMatrix, as_arrays
 
 __all__ = [
     "is_camera_placeholder",
@@ -81,7 +81,7 @@ def standardize_stats(
         num_cams=num_cams,
         repo_id=repo_id,
     )
-    return {feature: dict(entry) for feature, entry in standardized.items()}
+    return {feature: as_arrays(entry) for feature, entry in standardized.items()}
 
 
 def native_stats(

@@ -37,6 +37,8 @@ class DatasetMetadata:
         info: `meta/info.json` as it stands.
         version: `"v2.0"`, `"v2.1"` or `"v3.0"`: what the files are, which is not always what
             info.json says.
+        derived: What was made of `info["features"]` alone, by name: datasets that declare the same
+            features can share it.
     """
 
     def __init__(self, storage: Storage, *, repo_id: str | None = None) -> None:
@@ -45,6 +47,7 @@ class DatasetMetadata:
         self.repo_id = repo_id or os.path.basename(os.path.abspath(storage.url)) or storage.url
         self.info: dict[str, Any] = read_json_object(storage, INFO)
         self.version = _version(storage, self.info)
+        self.derived: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"DatasetMetadata({self.repo_id!r}, {self.version}, root={self.root!r})"

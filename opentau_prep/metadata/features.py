@@ -20,6 +20,7 @@ __all__ = ["NameMap", "default_columns", "name_map_of", "warn_inferred"]
 
 _STATE = ("observation.state", "state", "observation.robot_state")
 _ACTIONS = ("action", "actions")
+_INFERRED = "name_map"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,10 @@ def name_map_of(meta: DatasetMetadata, given: Mapping[str, str] | None) -> NameM
     known = known_name_map(meta.repo_id)
     if known is not None:
         return NameMap(known, "registry")
-    return NameMap(_infer(meta), "inferred")
+    inferred = meta.derived.get(_INFERRED)
+    if inferred is None:
+        inferred = meta.derived[_INFERRED] = NameMap(_infer(meta), "inferred")
+    return inferred
 
 
 def _infer(meta: DatasetMetadata) -> dict[str, str]:

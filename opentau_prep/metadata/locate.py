@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +55,13 @@ def locate_dataset(
         return root
     if repo_id is not None and root is None:
         check_repo_id(repo_id)
+    places: Iterable[str]
+    if root is None:
+        places = _usual_places(repo_id, revision, environ)
+    else:
+        places = _given_places(root, json_dir)
     tried: list[str] = []
-    for place in _places(repo_id, root, revision, json_dir, environ):
+    for place in places:
         if os.path.isfile(f"{place}/{INFO}"):
             return _completed(place, repo_id, revision, options)
         tried.append(place)
@@ -101,20 +106,17 @@ def check_repo_id(repo_id: str) -> None:
         )
 
 
-def _places(
-    repo_id: str | None,
-    root: str | None,
-    revision: str | None,
-    json_dir: str | os.PathLike[str] | None,
-    environ: Mapping[str, str],
+def _given_places(root: str, json_dir: str | os.PathLike[str] | None) -> Iterable[str]:
+    # As strings, here as below: a Path costs as much as looking whether the file is there.
+    given = os.path.expanduser(root) or "."
+    if json_dir is None or os.path.isabs(given):
+        return (given,)
+    return (given, os.path.join(json_dir, given))
+
+
+def _usual_places(
+    repo_id: str | None, revision: str | None, environ: Mapping[str, str]
 ) -> Iterator[str]:
-    if root is not None:
-        # As strings, here as below: a Path costs as much as looking whether the file is there.
-        given = os.path.expanduser(root) or "."
-        yield given
-        if json_dir is not None and not os.path.isabs(given):
-            yield os.path.join(json_dir, given)
-        return
     if repo_id is None:
         return
     usual = "~/.cache/huggingface"

@@ -188,7 +188,7 @@ def _pool_wide(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str, Array]
     assert layout is not None  # `_is_wide` has looked
     stacked = [np.stack([block[s] for s in layout.order], axis=1) for block in blocks.values()]
     pooled = pool_blocks(stacked, layout, counts)
-    return {feature: dict(matrix) for feature, matrix in zip(blocks, pooled, strict=True)}
+    return {feature: matrix.arrays() for feature, matrix in zip(blocks, pooled, strict=True)}
 
 
 def pool_feature(

@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from opentau_prep.pooling.columns import is_quantile
 from opentau_prep.pooling.rows import N_OTHERS, pool_rows
 
-__all__ = ["COUNT", "MIN_WIDTH", "StatLayout", "StatMatrix", "pool_blocks", "pool_matrices"]
+__all__ = [
+    "COUNT",
+    "MIN_WIDTH",
+    "StatLayout",
+    "StatMatrix",
+    "as_arrays",
+    "pool_blocks",
+    "pool_matrices",
+]
 
 COUNT = "count"
 MIN_WIDTH = 2
@@ -101,6 +109,11 @@ class StatMatrix(Mapping[str, Array]):
         """Tell whether there is such a stat."""
         return stat in self.layout.names
 
+    def arrays(self) -> dict[str, Array]:
+        """Return what `dict` does, each stat a row of one array."""
+        rows, row = self._resized(self.matrix), self.layout.row
+        return {s: rows[row[s]] if s in row else self[s] for s in self.layout.names}
+
     def select(self, columns: Sequence[int]) -> StatMatrix:
         """Return the stats of some columns, in that order."""
         return StatMatrix(self.layout, self.matrix[:, columns], self.count)
@@ -116,6 +129,11 @@ class StatMatrix(Mapping[str, Array]):
         padded = np.zeros((*values.shape[:-1], self.width))
         padded[..., :own] = values
         return padded
+
+
+def as_arrays(entry: Mapping[str, Array]) -> dict[str, Array]:
+    """Return one feature's stats as a plain dict of their own."""
+    return entry.arrays() if isinstance(entry, StatMatrix) else dict(entry)
 
 
 def pool_matrices(matrices: Sequence[StatMatrix], weights: Floats) -> dict[str, Array] | None:
@@ -142,7 +160,7 @@ def pool_matrices(matrices: Sequence[StatMatrix], weights: Floats) -> dict[str, 
         start += len(parts)
     pooled = pool_rows(block, weights.reshape(-1, 1, 1))
     layout = first.layout.pooled
-    return dict(StatMatrix(layout, pooled, 0)) | {COUNT: np.asarray(weights.sum(axis=0))}
+    return StatMatrix(layout, pooled, 0).arrays() | {COUNT: np.asarray(weights.sum(axis=0))}
 
 
 def pool_blocks(blocks: Sequence[Floats], layout: StatLayout, counts: Array) -> list[StatMatrix]:

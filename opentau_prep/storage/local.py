@@ -23,6 +23,7 @@ __all__ = ["LocalStorage", "open_storage"]
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # What a Path would tidy up, at several times the cost of looking: `a//b`, `./a`, `a/./b`, `a/`.
 _UNTIDY = re.compile(r"//|(?:^|/)\.(?:/|$)|./$|^$")
+_READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _LFS_MAGIC = b"version https://git-lfs"
 
 
@@ -39,7 +40,7 @@ class LocalStorage:
         text = os.fspath(root)
         self.url = str(Path(text)) if _UNTIDY.search(text) else text
         self.opened: Counter[str] = Counter()
-        self._prefix = os.path.join(self.url, "")
+        self._prefix = self.url if self.url.endswith("/") else f"{self.url}/"
 
     def __repr__(self) -> str:
         return f"LocalStorage({str(self.root)!r})"
@@ -184,7 +185,7 @@ def open_storage(root: str | os.PathLike[str]) -> Storage:
 def _read(path: str) -> bytes:
     # By descriptor: a file object costs more than a small file's metadata does to parse. A pipe is
     # opened without waiting for its other end, so that it can be refused.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = os.open(path, _READ_FLAGS)
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
