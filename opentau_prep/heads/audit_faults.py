@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.heads.audit_model import DimStats, HeadModel, student_t
-from opentau_prep.heads.audit_signature import reordered
+from opentau_prep.heads.audit_signature import reordered, swapped
 
 __all__ = ["KINDS", "Suspicion", "suspicions"]
 
@@ -40,6 +40,8 @@ _TURN = 2 * math.pi
 _TICKS_PER_TURN = 4096
 _MIN_DIM_GAIN = 3.0
 _MIN_SHARE = 0.4
+# Of few members, one that is wrong itself moves what is expected of all others.
+_FEW_MEMBERS = 50.0
 
 
 @dataclass(frozen=True)
@@ -144,12 +146,13 @@ def _another_order(
         return
     tried = math.log(len(kept) * (len(kept) - 1) / 2)
     where = signatures.dims[kept]
-    for places in _orders(table):
+    for places in _orders(table, signatures.lost_by_swaps(kept)):
         sources = np.roll(places, -1)
         # A member in another order gains about what each right one would lose by it: where that
         # is little, the dims are alike, and what this one gains is chance.
         lost = signatures.lost_by_others(kept[places], kept[sources])
-        gain = min(float(reordered(table, places, sources)), lost) - (len(places) - 1) * tried
+        gain = min(float(reordered(table, places, sources)), lost)
+        gain -= (len(places) - 1) * tried + _FEW_MEMBERS / signatures.n_members
         new = np.arange(len(judged))
         new[where[places]] = where[sources]
         dims = tuple(sorted(where[places].tolist()))
@@ -206,14 +209,13 @@ def _unlike(model: HeadModel, stats: DimStats, judged: NDArray[np.bool_]) -> Ite
         yield Suspicion("unlike", dims, float(gains.sum()) - math.log(100), None)
 
 
-def _orders(table: Floats) -> Iterator[NDArray[np.intp]]:
+def _orders(table: Floats, lost: Floats) -> Iterator[NDArray[np.intp]]:
     """Yield cycles of places, each to take the next one's dim: of the best order, and a swap."""
     from scipy.optimize import linear_sum_assignment
 
     yield from _cycles(linear_sum_assignment(table, maximize=True)[1])
     # Joints that are alike (left and right arms) make long cycles as good as the swap itself.
-    own = np.diag(table)
-    gains = table + table.T - own[:, None] - own[None, :]
+    gains = np.minimum(swapped(table), lost)
     first, second = np.unravel_index(np.argmax(gains), gains.shape)
     if first != second:
         yield np.array([first, second])

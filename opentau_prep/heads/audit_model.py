@@ -48,9 +48,9 @@ class DimStats:
 
     @classmethod
     def of(cls, stats: dict[str, NDArray[Any]], width: int) -> DimStats:
-        """Return the first `width` dims of a feature's stats."""
-        names = ("mean", "std", "min", "max")
-        return cls(*(np.asarray(stats[name], dtype=np.float64)[:width] for name in names))
+        """Return the first `width` dims of a feature's stats; NaN where they are not finite."""
+        arrays = (np.asarray(stats[x], dtype=np.float64) for x in ("mean", "std", "min", "max"))
+        return cls(*(np.where(np.isfinite(x), x, np.nan)[:width] for x in arrays))
 
     @property
     def usable(self) -> NDArray[np.bool_]:
@@ -145,8 +145,9 @@ def fit_model(members: list[DimStats]) -> HeadModel:
     mean, std, low, high = (
         np.stack([getattr(m, name) for m in members]) for name in ("mean", "std", "low", "high")
     )
-    finite = np.isfinite(mean) & np.isfinite(std)
-    mean, std = np.where(finite, mean, np.nan), np.where(finite & (std > 0), std, np.nan)
+    finite = np.isfinite(mean) & np.isfinite(std) & np.isfinite(low) & np.isfinite(high)
+    mean, low, high = (np.where(finite, x, np.nan) for x in (mean, low, high))
+    std = np.where(finite & (std > 0), std, np.nan)
     moving = np.isfinite(std).mean(axis=0) > 0.5
     center = _nanmedian(mean, moving, 0.0)
     scale = _nanmedian(std, moving, 1.0)
@@ -156,8 +157,7 @@ def fit_model(members: list[DimStats]) -> HeadModel:
     mean_width = _width((mean - center) / scale, judged, PRIOR_MEAN, finite)
     spread_width = _width(np.log(std / scale), judged, PRIOR_SPREAD, finite)
     ends = _nanmedian(low, moving, 0.0), _nanmedian(high, moving, 0.0)
-    told = np.stack([mean, std, *(np.where(np.isfinite(x), x, np.nan) for x in (low, high))], 1)
-    signatures = fit_signatures(told, np.flatnonzero(judged & np.isfinite(ends).all(axis=0)))
+    signatures = fit_signatures(np.stack([mean, std, low, high], axis=1), np.flatnonzero(judged))
     return HeadModel(
         center, scale, mean_width, spread_width, *ends, judged=judged, signatures=signatures
     )
