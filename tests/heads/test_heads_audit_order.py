@@ -10,8 +10,8 @@ import pytest
 from opentau_prep.heads.audit import audit_heads
 
 # Six joints: 1 and 2 overlap, but rest elsewhere and swing by other amounts; 3 and 4 are alike.
-CENTER = np.array([0.0, -0.5, 0.2, 0.1, 0.1, 2.0])
-SCALE = np.array([0.5, 0.3, 0.5, 0.4, 0.4, 0.6])
+CENTER = np.array([0.0, -0.4, 0.2, 0.1, 0.1, 2.0])
+SCALE = np.array([0.5, 0.35, 0.5, 0.4, 0.4, 0.6])
 
 
 def drawn(rng, *, center=CENTER, scale=SCALE):
