@@ -30,6 +30,7 @@ KINDS = {
     "percent": "0 to 100 where the others have 0 to 1",
     "fraction": "0 to 1 where the others have 0 to 100",
     "dim_order": "dims in another order",
+    "dim_names": "dims declared in another order",
     "inverted": "a gripper inverted",
     "flipped_sign": "the sign flipped",
     "pose": "an end-effector pose (position, then angles) among joint angles",

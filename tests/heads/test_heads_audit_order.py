@@ -27,15 +27,18 @@ def head(rng, n):
     return [drawn(rng) for _ in range(n)]
 
 
-def found(stats):
+NAMES = ("waist", "shoulder", "elbow", "wrist_a", "wrist_b", "gripper")
+
+
+def found(stats, names=None, index=None):
     members = []
     for number, rows in enumerate(stats):
         vector = dict(zip(("mean", "std", "min", "max"), rows, strict=True))
         entry = SimpleNamespace(
             name=str(number),
-            meta=SimpleNamespace(features={}),
+            meta=SimpleNamespace(features=declared((names or {}).get(number))),
             name_map=SimpleNamespace(columns={"state": "s", "actions": "a"}),
-            config=SimpleNamespace(state_index=None, action_index=None),
+            config=SimpleNamespace(state_index=(index or {}).get(number), action_index=None),
         )
         members.append(
             SimpleNamespace(
@@ -48,6 +51,10 @@ def found(stats):
         )
     report = audit_heads(members)
     return [(f.dataset, f.kind, f.dims["state"]) for f in report.findings]
+
+
+def declared(names):
+    return {} if names is None else {"s": SimpleNamespace(names=names)}
 
 
 def ordered(rows, order):
@@ -111,3 +118,43 @@ def test_audit_order_is_told_beside_broken_stats():
     assert ("5", "dim_order", (1, 2)) in found(stats)
     stats[12][2:, 0] = -1e300, 1e300
     assert ("5", "dim_order", (1, 2)) in found(stats)
+
+
+def named(n_members, **orders):
+    everyone = dict.fromkeys(range(n_members), NAMES)
+    return everyone | {
+        int(key[1:]): tuple(NAMES[i] for i in order) for key, order in orders.items()
+    }
+
+
+@pytest.mark.parametrize("n_members", [2, 3, 9])
+def test_audit_names_in_another_order_are_found_whatever_the_stats(n_members):
+    stats = head(np.random.default_rng(4), n_members)
+    assert found(stats, named(n_members)) == []
+    swapped = named(n_members, n1=(0, 1, 2, 4, 3, 5))
+    assert found(stats, swapped) == [("1", "dim_names", (3, 4))]
+
+
+def test_audit_names_in_another_order_are_told_once_where_stats_tell_it_too():
+    stats = head(np.random.default_rng(0), 24)
+    order = (0, 2, 1, 3, 4, 5)
+    stats[5] = ordered(stats[5], order)
+    assert found(stats, named(24, n5=order)) == [("5", "dim_names", (1, 2))]
+
+
+def test_audit_other_names_or_a_selected_order_are_no_finding():
+    stats = head(np.random.default_rng(5), 6)
+    names = named(6, n1=(0, 1, 2, 4, 3, 5))
+    names[2] = tuple(name.upper() for name in NAMES)
+    names[3] = NAMES[:4]
+    names[4] = ("dim",) * 6
+    del names[5]
+    assert found(stats, names, {1: [0, 1, 2, 4, 3, 5]}) == []
+    assert found(stats, names) == [("1", "dim_names", (3, 4))]
+
+
+def test_audit_names_of_most_members_are_the_right_ones():
+    stats = head(np.random.default_rng(6), 5)
+    order = (1, 0, 2, 3, 4, 5)
+    names = named(5, n0=order, n2=order, n4=order)
+    assert found(stats, names) == [("1", "dim_names", (0, 1)), ("3", "dim_names", (0, 1))]
