@@ -32,7 +32,7 @@ def report_tables(made: MadeReport) -> Render:
             if each.command:
                 say(f"     {each.command}")
         if facts.at_once:
-            say(f"The steps in one go: {facts.at_once}")
+            say(f"Several of these at once: {facts.at_once}")
         say(f"{made.path}: {made.status}")
 
     return render

@@ -17,7 +17,8 @@ from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import Notice, collect_notices, emit
 from opentau_prep.report.commands import Commands
-from opentau_prep.report.facts import ArtifactFacts, HeadsFacts, ReportFacts, TokenizerFacts
+from opentau_prep.report.details import HeadsFacts, TokenizerFacts
+from opentau_prep.report.facts import ArtifactFacts, ReportFacts
 from opentau_prep.report.findings import validation_facts
 from opentau_prep.report.heads import heads_facts
 from opentau_prep.report.losses import loss_facts
@@ -101,18 +102,38 @@ class _Collector:
 
     def facts(self) -> ReportFacts:
         """Return the report, but for its notices."""
+        resolved, context = self.resolved, self.context
+        gathered = self._gathered()
+        commands = Commands(resolved, context, self.head_options, self.fit_options)
+        to_do = list_to_do(gathered, commands)
+        return ReportFacts(
+            tool_version=opentau_prep.__version__,
+            ready=all(each.level != "do" for each in to_do),
+            to_do=to_do,
+            at_once=at_once(gathered, commands),
+            mixture=gathered.mixture,
+            artifacts=gathered.artifacts,
+            by_size=list(_by_size(resolved)),
+            heads=gathered.heads,
+            speed=list(speed_facts(resolved, context)),
+            tokenizer=gathered.tokenizer,
+            validation=gathered.validation,
+            losses=gathered.losses,
+            notices=(),
+        )
+
+    def _gathered(self) -> Gathered:
         resolved, context, options = self.resolved, self.context, self.options
         mixture = mixture_facts(resolved)
         self.artifacts += stats_steps(resolved, context)
         heads = self._heads()
         self.artifacts += speed_steps(resolved, context)
-        speed = list(speed_facts(resolved, context))
         tokenizer = self._tokenizer()
         beside = self.heads_path.parent
         losses, states = loss_facts(resolved, options.val_plan, options.val_report, beside)
         validation, checked = validation_facts(resolved, context)
         self.artifacts += [*states, *checked]
-        gathered = Gathered(
+        return Gathered(
             mixture,
             self.artifacts,
             heads,
@@ -121,23 +142,6 @@ class _Collector:
             losses,
             self.heads_path,
             self.folder,
-        )
-        commands = Commands(resolved, context, self.head_options, self.fit_options)
-        to_do = list_to_do(gathered, commands)
-        return ReportFacts(
-            tool_version=opentau_prep.__version__,
-            ready=all(each.level != "do" for each in to_do),
-            to_do=to_do,
-            at_once=at_once(gathered, commands),
-            mixture=mixture,
-            artifacts=self.artifacts,
-            by_size=list(_by_size(resolved)),
-            heads=heads,
-            speed=speed,
-            tokenizer=tokenizer,
-            validation=validation,
-            losses=losses,
-            notices=(),
         )
 
     def _heads(self) -> HeadsFacts:

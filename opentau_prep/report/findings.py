@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from opentau_prep.artifacts import dataset_place
 from opentau_prep.errors import PrepError
-from opentau_prep.report.facts import ArtifactFacts, FindingFacts, ValidationFacts
+from opentau_prep.report.details import FindingFacts, ValidationFacts
+from opentau_prep.report.facts import ArtifactFacts
 from opentau_prep.report.steps import damaged, judged
 from opentau_prep.validate import Finding, Subject
 from opentau_prep.validate.findings import SEVERITIES

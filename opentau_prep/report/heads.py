@@ -10,7 +10,8 @@ import numpy as np
 from opentau_prep.heads.audit import AuditReport
 from opentau_prep.heads.compute import summarize_heads
 from opentau_prep.normalization import Convention
-from opentau_prep.report.facts import DimFacts, HeadFacts, HeadsFacts
+from opentau_prep.report.details import DimFacts, HeadFacts, HeadsFacts
+from opentau_prep.report.tables import several
 
 if TYPE_CHECKING:
     from opentau_prep.heads.members import HeadMember
@@ -53,9 +54,9 @@ def off_heads(facts: HeadsFacts) -> list[str]:
     """Return the heads that have a pooled quantile which is not what its name claims, in words."""
     told = []
     for head in facts.heads:
-        notes = [len(dim.notes) for dim in (*head.state, *head.actions) if dim.notes]
-        if notes:
-            told.append(f"{head.key}: {len(notes)} dims")
+        off = sum(bool(dim.notes) for dim in (*head.state, *head.actions))
+        if off:
+            told.append(f"{head.key}: {several(off, 'dim')}")
     return told
 
 
@@ -71,7 +72,7 @@ def _dims(
     for each in summary.ranks:
         if each.feature == feature:
             for dim in each.dims_off:
-                told = f"{each.quantile} is the {each.ranks[dim]:.1%} quantile of the frames"
+                told = f"{each.quantile} lies at {each.ranks[dim]:.1%} of the frames"
                 notes.setdefault(dim, []).append(told)
     found = []
     for dim in range(width):

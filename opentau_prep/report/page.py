@@ -17,7 +17,7 @@ from opentau_prep.report.sections_details import (
     validation_section,
 )
 from opentau_prep.report.sections_state import mixture_section, steps_section
-from opentau_prep.report.tables import bullets, command
+from opentau_prep.report.tables import bullets, command, several
 
 __all__ = ["render_page", "verdict_of"]
 
@@ -60,11 +60,10 @@ def render_page(facts: ReportFacts) -> str:
 
 def verdict_of(facts: ReportFacts) -> str:
     """Return the state of the mixture in a few words."""
-    to_do, to_see = facts.count("do"), facts.count("look")
+    to_see = facts.count("look")
     seen = f", {to_see} to look at" if to_see else ""
-    if facts.ready:
-        return f"ready to train{seen}"
-    return f"{to_do} thing{'' if to_do == 1 else 's'} to do{seen}"
+    state = "ready to train" if facts.ready else f"{several(facts.count('do'), 'thing')} to do"
+    return state + seen
 
 
 def _policy(style: str) -> str:
@@ -93,7 +92,7 @@ def _verdict(facts: ReportFacts) -> Element:
         _listed("To do before training", to_do),
         None
         if not facts.at_once
-        else el("div", el("p", "The steps above in one go, in order:"), command(facts.at_once)),
+        else el("div", el("p", "Several of these at once:"), command(facts.at_once)),
         _listed("Worth a look", to_see),
         aria_label="Verdict",
     )

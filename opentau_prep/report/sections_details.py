@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opentau_prep.notices import some_names
-from opentau_prep.report.facts import (
+from opentau_prep.report.details import (
     DimFacts,
     HeadFacts,
-    ReportFacts,
     SpeedFacts,
     TaskFacts,
     TokenGroup,
     TokenizerFacts,
 )
+from opentau_prep.report.facts import ReportFacts
 from opentau_prep.report.markup import Element, Node, el
 from opentau_prep.report.svg import bars, range_picture
-from opentau_prep.report.tables import badge, bullets, count, number, percent, table
+from opentau_prep.report.tables import badge, bullets, count, number, percent, several, table
 
 __all__ = [
     "heads_section",
@@ -76,8 +76,8 @@ def _audit(findings: Sequence[str]) -> Node:
 
 def _head(head: HeadFacts, *, opened: bool) -> Element:
     off = sum(bool(dim.notes or dim.zero_range) for dim in (*head.state, *head.actions))
-    more: Node = [" ", badge(f"{off} dims with notes", "look")] if off else None
-    members = f" · {len(head.members)} members, {count(head.frames)} frames"
+    more: Node = [" ", badge(f"{several(off, 'dim')} with notes", "look")] if off else None
+    members = f" · {several(len(head.members), 'member')}, {count(head.frames)} frames"
     return el(
         "details",
         el("summary", head.key, el("span", members, class_="dim"), more),
@@ -147,9 +147,11 @@ def _speed(each: SpeedFacts, *, opened: bool) -> Element:
     hidden = each.n_tasks - len(each.tasks)
     return el(
         "details",
-        el("summary", name, el("span", f" · {each.n_tasks:,} tasks", class_="dim")),
+        el("summary", name, el("span", f" · {several(each.n_tasks, 'task')}", class_="dim")),
         table(f"{name}: episode lengths in frames", columns, map(_task, each.tasks)),
-        el("p", f"and {hidden:,} tasks with fewer episodes", class_="dim") if hidden else None,
+        el("p", f"and {several(hidden, 'task')} with fewer episodes", class_="dim")
+        if hidden
+        else None,
         open=opened,
     )
 
@@ -223,17 +225,21 @@ def _histogram(tokenizer: TokenizerFacts) -> Node:
         f"Histogram of tokens a chunk: half have at most {total.p50:g}, 99 % at most {total.p99:g}."
     )
     cut = None if limit is None else (limit + 1 - low) / width
-    return bars(bins, labels, told, height=90, cut=cut)
+    return [
+        el("p", told, class_="dim small"),
+        bars(bins, labels, told, height=90, cut=cut),
+    ]
 
 
 def validation_section(facts: ReportFacts) -> Node:
     """Return the findings that are on record."""
     found = facts.validation
-    told = ", ".join(f"{n:,} {severity}s" for severity, n in found.counts.items())
+    told = ", ".join(several(n, severity) for severity, n in found.counts.items())
+    checked = f"{several(found.checked, 'dataset')} checked ({found.deep:,} with their frames)"
     lines: list[Node] = [
         el(
             "p",
-            f"{found.checked:,} datasets checked ({found.deep:,} with their frames): {told}."
+            f"{checked}: {told}."
             " Findings about the mixture itself are not kept on disk; validate shows them.",
         )
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opentau_prep.errors import PrepError
-from opentau_prep.report.facts import SpeedFacts, TaskFacts
+from opentau_prep.report.details import SpeedFacts, TaskFacts
 from opentau_prep.report.steps import names_of
 from opentau_prep.speed import bucket_episode_length
 from opentau_prep.speed.buckets import PERCENTILES

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from opentau_prep.report.facts import DimFacts
+from opentau_prep.report.details import DimFacts
 from opentau_prep.report.markup import Element, Node, el
 
 __all__ = ["bars", "range_picture"]
 
 _WIDTH, _HEIGHT = 220.0, 16.0
 _EDGE = 4.0
+# For readers that know no style sheets in pictures; the page's own colours come before these.
+_PLAIN = {"band": "#a9c3ee", "bar": "#2a5db0", "spread": "#2a5db0", "cut": "#a1182b"}
+_GREY = "#59616f"
 
 
 def range_picture(dim: DimFacts) -> Node:
@@ -41,7 +44,9 @@ def range_picture(dim: DimFacts) -> Node:
         if math.isfinite(dim.std):
             low, high = at(dim.mean - dim.std), at(dim.mean + dim.std)
             marks.append(_line("spread", low, middle, high, middle))
-        marks.append(el("circle", class_="mean", cx=_n(at(dim.mean)), cy=_n(middle), r="3"))
+        marks.append(
+            el("circle", class_="mean", cx=_n(at(dim.mean)), cy=_n(middle), r="3", fill="#2a5db0")
+        )
     return _svg(_WIDTH, _HEIGHT, marks, None)
 
 
@@ -96,11 +101,14 @@ def _svg(width: float, height: float, marks: Sequence[Element], told: str | None
 
 
 def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Element:
-    return el("line", class_=kind, x1=_n(x1), y1=_n(y1), x2=_n(x2), y2=_n(y2))
+    colour = _PLAIN.get(kind, _GREY)
+    ends = {"x1": _n(x1), "y1": _n(y1), "x2": _n(x2), "y2": _n(y2)}
+    return el("line", class_=kind, stroke=colour, **ends)
 
 
 def _box(kind: str, x: float, y: float, width: float, height: float) -> Element:
-    return el("rect", class_=kind, x=_n(x), y=_n(y), width=_n(width), height=_n(height))
+    sides = {"x": _n(x), "y": _n(y), "width": _n(width), "height": _n(height)}
+    return el("rect", class_=kind, fill=_PLAIN.get(kind, _GREY), **sides)
 
 
 def _n(value: float) -> str:

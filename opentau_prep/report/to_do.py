@@ -8,17 +8,15 @@ from pathlib import Path
 
 from opentau_prep.notices import some_names
 from opentau_prep.report.commands import Commands
-from opentau_prep.report.facts import (
-    ArtifactFacts,
+from opentau_prep.report.details import (
     HeadsFacts,
-    Level,
     LossFacts,
-    MixtureFacts,
-    ToDo,
     TokenizerFacts,
     ValidationFacts,
 )
+from opentau_prep.report.facts import ArtifactFacts, Level, MixtureFacts, ToDo
 from opentau_prep.report.heads import off_heads
+from opentau_prep.report.tables import several
 
 __all__ = ["Gathered", "at_once", "list_to_do"]
 
@@ -92,7 +90,7 @@ def _unreadable(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
     if faults:
         yield ToDo(
             "do",
-            f"Mend {_several(len(faults), 'dataset')} that cannot be read",
+            f"Mend {several(len(faults), 'dataset')} that cannot be read",
             [f"{each.name}: {each.fault}" for each in faults],
             commands.step("validate"),
         )
@@ -162,7 +160,7 @@ def _findings(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
                 for each in found
                 if each.severity == severity
             ]
-            what = f"{verb} {_several(counts[severity], severity)} that validate found"
+            what = f"{verb} {several(counts[severity], severity)} that validate found"
             yield ToDo(level, what, _first(told, counts[severity]), commands.step("validate"))
 
 
@@ -170,7 +168,7 @@ def _heads(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
     heads = gathered.heads
     if heads.audit:
         command = commands.heads(gathered.norm_heads, "--audit", "--dry-run")
-        many = _several(len(heads.audit), "member")
+        many = several(len(heads.audit), "member")
         what = f"{many} of norm heads may not belong there"
         yield ToDo("look", what, _first(heads.audit, len(heads.audit)), command)
     off = off_heads(heads)
@@ -201,7 +199,3 @@ def _tokens(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
 def _first(lines: Sequence[str], total: int, limit: int = 10) -> list[str]:
     more = total - min(limit, len(lines))
     return [*lines[:limit], *([f"and {more:,} more"] if more > 0 else [])]
-
-
-def _several(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

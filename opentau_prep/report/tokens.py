@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from opentau_prep.report.facts import TokenGroup, TokenizerFacts
+from opentau_prep.report.details import TokenGroup, TokenizerFacts
 from opentau_prep.tokenizer.report import with_forecast
 
 __all__ = ["MAX_DATASETS", "tokenizer_facts"]
