@@ -187,7 +187,8 @@ class _Collector:
         except ArtifactError as fault:
             document, facts = {}, TokenizerFacts(str(folder), fault=str(fault))
         if facts.fault is not None and state.state != "not ours":
-            damage = "missing" if "tokens" not in (facts.settings or {}) else "damaged"
+            # Of samples alone there are settings, but no tokenizer.
+            damage = "missing" if facts.settings else "damaged"
             state = replace(state, state=damage, level="do", detail=facts.fault)
         self.artifacts.append(state)
         if facts.fault is None and state.state in _AS_WRITTEN:
