@@ -69,7 +69,7 @@ class Commands:
         for each in fields(FitOptions):
             value = getattr(self._fit, each.name)
             if each.name == "memory_bytes" and value is not None:
-                found += _option("memory_budget", f"{value / _GIB:g}")
+                found += _option("memory_budget", value / _GIB)
             elif each.name not in ("chunk_size", "pilot", "skip_fit") and value != getattr(
                 defaults, each.name
             ):
