@@ -112,7 +112,9 @@ def speed_steps(resolved: ResolvedMixture, context: RunContext) -> Iterator[Arti
             yield damaged("speed-percentiles", "speed", names, path, fault, root=root)
             continue
         facts = judged("speed-percentiles", "speed", names, found, root=root)
-        yield _trusted(facts, found)
+        own = [each for each in resolved.entries if each.meta.root == root]
+        subset = all(each.is_subset for each in own)
+        yield replace(_trusted(facts, found), subset=subset)
 
 
 def _trusted(facts: ArtifactFacts, found: Inspection) -> ArtifactFacts:

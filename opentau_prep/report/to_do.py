@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,17 +98,16 @@ def _unreadable(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
 
 
 def _artifacts(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
-    for step, verb in _VERBS.items():
-        for level, words in (("do", verb), ("look", _LOOKS[step])):
-            for force in (False, True):
-                chosen = [
-                    a
-                    for a in gathered.artifacts
-                    if (a.step, a.level, a.force) == (step, level, force)
-                ]
-                if chosen:
-                    told: Level = "do" if level == "do" else "look"
-                    yield ToDo(told, words, _reasons(chosen), _command(gathered, commands, chosen))
+    levels: tuple[Level, ...] = ("do", "look")
+    flags = (False, True)
+    for step, level, force, subset in itertools.product(_VERBS, levels, flags, flags):
+        key = (step, level, force, subset)
+        chosen = [a for a in gathered.artifacts if (a.step, a.level, a.force, a.subset) == key]
+        if chosen:
+            words = _VERBS[step] if level == "do" else _LOOKS[step]
+            more = " of the whole datasets of which the mixture selects episodes" if subset else ""
+            command = _command(gathered, commands, chosen)
+            yield ToDo(level, words + more, _reasons(chosen), command)
 
 
 def _reasons(chosen: Sequence[ArtifactFacts]) -> list[str]:
@@ -130,7 +130,7 @@ def _command(gathered: Gathered, commands: Commands, chosen: Sequence[ArtifactFa
         return commands.heads(gathered.norm_heads, *force)
     if first.step == "fit-tokenizer":
         return commands.tokenizer(gathered.tokenizer_dir, *force)
-    if first.step == "speed-percentiles":
+    if first.step == "speed-percentiles" and (first.force or first.subset):
         roots = dict.fromkeys(str(each.root) for each in chosen)
         return commands.on_roots(first.step, roots, *force)
     if first.step == "validate":

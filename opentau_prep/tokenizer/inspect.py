@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,8 @@ def inspect_tokenizer(
     if found.state is State.MISSING:
         return FoundTokenizer(found, options)
     heads = action_heads(resolved, options, artifact_root=context.artifact_root)
+    # Where nothing is read, processes cost more than they save.
+    context = replace(context, workers=1)
     inputs = mixture_inputs(resolved, heads.sha256, context, read=False)
     recipe = Recipe(COMMAND, inputs, options.parameters(), partial=True)
     return FoundTokenizer(inspect_folder(place, recipe), options)
