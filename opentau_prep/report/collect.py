@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,8 @@ import opentau_prep
 from opentau_prep.errors import ArtifactError, PrepError
 from opentau_prep.heads.audit import audit_heads
 from opentau_prep.heads.compute import default_out, inspect_heads, recorded_options
-from opentau_prep.heads.mixture import build_mixture_heads
+from opentau_prep.heads.files import decode_heads
+from opentau_prep.heads.mixture import MixtureHeads, build_mixture_heads
 from opentau_prep.heads.options import HeadOptions
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.metadata.resolve import warn_vqa
@@ -26,7 +29,7 @@ from opentau_prep.report.mixture import mixture_facts
 from opentau_prep.report.speed import speed_facts
 from opentau_prep.report.steps import damaged, judged, speed_steps, stats_steps, token_steps
 from opentau_prep.report.to_do import Gathered, at_once, list_to_do
-from opentau_prep.report.tokens import tokenizer_facts
+from opentau_prep.report.tokens import check_folder, tokenizer_facts
 from opentau_prep.stats.inspect import distinct_roots
 from opentau_prep.tokenizer.inspect import inspect_tokenizer, read_report
 from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
@@ -146,27 +149,35 @@ class _Collector:
 
     def _heads(self) -> HeadsFacts:
         path, resolved, root = self.heads_path, self.resolved, self.context.artifact_root
-        try:
+        with contextlib.suppress(PrepError):  # a file that cannot be read is told of below
             self.head_options = recorded_options(path) or self.head_options
-        except PrepError as fault:
-            self.artifacts.append(damaged("heads", "norm heads", (), path, fault))
         try:
             self._check_complete()
             options = self.head_options
             built = build_mixture_heads(resolved, options, artifact_root=root)
             facts = heads_facts(built, options, audit_heads(built.members))
-            states = inspect_heads(resolved, built, options, self.context, out=path)
         except PrepError as fault:
             self.artifacts.append(self._unknown("heads", "norm heads", path, fault))
             return HeadsFacts(fault=str(fault))
-        roots = {entry.name: entry.meta.root for entry in resolved.entries}
+        self.artifacts += self._head_files(built)
+        return facts
+
+    def _head_files(self, built: MixtureHeads) -> Iterator[ArtifactFacts]:
+        roots = {entry.name: entry.meta.root for entry in self.resolved.entries}
+        path, options = self.heads_path, self.head_options
+        try:
+            states = inspect_heads(self.resolved, built, options, self.context, out=path)
+        except PrepError as fault:
+            yield damaged("heads", "norm heads", (), fault.where or path, fault)
+            return
         for names, state in states:
-            kind = "norm head" if names else "norm heads"
-            found = judged("heads", kind, names, state, root=roots[names[0]] if names else None)
+            if names:
+                found = judged("heads", "norm head", names, state, root=roots[names[0]])
+            else:
+                found = judged("heads", "norm heads", (), state, decode=_decode_heads)
             if found.state == "other options":
                 found = replace(found, state="stale", level="do")
-            self.artifacts.append(found)
-        return facts
+            yield found
 
     def _tokenizer(self) -> TokenizerFacts:
         folder = self.folder
@@ -177,10 +188,21 @@ class _Collector:
             self.artifacts.append(self._unknown("fit-tokenizer", "tokenizer", folder, fault))
             return TokenizerFacts(str(folder), fault=str(fault))
         self.fit_options = found.options
-        state = judged("fit-tokenizer", "tokenizer", (), found.inspection, whole=True)
+        state = judged(
+            "fit-tokenizer",
+            "tokenizer",
+            (),
+            found.inspection,
+            decode=partial(check_folder, folder, ours=found.inspection.provenance is not None),
+        )
         if state.state == "missing":
             self.artifacts.append(state)
             return TokenizerFacts(str(folder), fault="no folder")
+        return self._fit(state)
+
+    def _fit(self, state: ArtifactFacts) -> TokenizerFacts:
+        """Return what the fit's report says, and what follows from it."""
+        folder = self.folder
         try:
             document = read_report(folder)
             facts = tokenizer_facts(folder, document, self.options.max_length)
@@ -203,6 +225,10 @@ class _Collector:
         # Lost datasets are told once, as what is to be done first.
         level: Any = "ok" if self.resolved.lost else "do"
         return ArtifactFacts(step, kind, (), None, str(path), "unknown", level, str(fault))
+
+
+def _decode_heads(content: bytes, where: str) -> None:
+    decode_heads(content, where=where)
 
 
 def _by_size(resolved: ResolvedMixture) -> Iterator[str]:

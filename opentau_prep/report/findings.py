@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,11 @@ def validation_facts(
             told = damaged("validate", "findings", names, path, fault, root=target.root)
             artifacts.append(told)
             continue
-        artifacts.append(judged("validate", "findings", names, each.inspection, root=target.root))
+        state = judged("validate", "findings", names, each.inspection, root=target.root)
+        if each.findings is None and each.inspection.content is not None:
+            why = "holds no list of findings"
+            state = replace(state, state="damaged", level="do", detail=why, force=True)
+        artifacts.append(state)
         found.append(each)
     return _facts(found, [target.name for target in targets]), artifacts
 

@@ -5,15 +5,17 @@ Each function yields `ArtifactFacts`. A fault of one dataset hides no other's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.artifacts.store import Inspection, State
-from opentau_prep.errors import PrepError
+from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.report.facts import ArtifactFacts, Level
 from opentau_prep.speed.inspect import EPISODES, KEPT_ROWS, inspect_speed, speed_place
+from opentau_prep.speed.rows import decode_rows
 from opentau_prep.stats.inspect import distinct_roots, inspect_stats
 from opentau_prep.tokenizer.dataset_files import inspect_dataset_files
 from opentau_prep.validate.artifacts import why_torn
@@ -44,9 +46,11 @@ def judged(
     found: Inspection,
     *,
     root: str | None = None,
-    whole: bool = False,
+    decode: Callable[[bytes, str], object] | None = None,
 ) -> ArtifactFacts:
     """Return an artifact with what its state means.
+
+    One that is not as it was written is damaged when it cannot be read as what it should be.
 
     Args:
         step: The command that makes it.
@@ -54,14 +58,24 @@ def judged(
         datasets: The entries it belongs to.
         found: Its state.
         root: The dataset's folder.
-        whole: Whether it is a folder, of which only a manifest is known.
+        decode: Reads its bytes (called with them and their place), or raises `PrepError`; by
+            default, any JSON object will do.
     """
     state, level = _STATES[found.state]
     detail = "; ".join(found.changes)
     theirs = found.state in _THEIRS
-    if theirs and not whole and (torn := why_torn(found.path.name, found.content or b"")):
-        state, level, detail = "damaged", "do", torn
+    if theirs:
+        try:
+            (decode or _decode_object)(found.content or b"", str(found.path))
+        except PrepError as fault:
+            state, level, detail = "damaged", "do", fault.message
     return ArtifactFacts(step, kind, datasets, root, str(found.path), state, level, detail, theirs)
+
+
+def _decode_object(content: bytes, where: str) -> None:
+    torn = why_torn(where, content)
+    if torn or (where.endswith(".json") and not isinstance(load_own(content, where=where), dict)):
+        raise MetadataError(torn or "is not a JSON object", where=where)
 
 
 def damaged(
@@ -111,7 +125,7 @@ def speed_steps(resolved: ResolvedMixture, context: RunContext) -> Iterator[Arti
             path = speed_place(entry, context.artifact_root).path
             yield damaged("speed-percentiles", "speed", names, path, fault, root=root)
             continue
-        facts = judged("speed-percentiles", "speed", names, found, root=root)
+        facts = judged("speed-percentiles", "speed", names, found, root=root, decode=decode_rows)
         own = [each for each in resolved.entries if each.meta.root == root]
         subset = all(each.is_subset for each in own)
         yield replace(_trusted(facts, found), subset=subset)
@@ -141,7 +155,11 @@ def token_steps(
 ) -> Iterator[ArtifactFacts]:
     """Yield each dataset's token lengths under the tokenizer that is there."""
     roots = {entry.name: entry.meta.root for entry in resolved.entries}
-    found = inspect_dataset_files(resolved, document, options, context)
+    try:
+        found = inspect_dataset_files(resolved, document, options, context)
+    except PrepError as fault:
+        yield damaged("fit-tokenizer", "tokens", (), fault.where, fault)
+        return
     for names, state in found:
         facts = judged("fit-tokenizer", "tokens", names, state, root=roots[names[0]])
         if facts.state in ("missing", "other options"):

@@ -6,10 +6,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from opentau_prep.errors import ArtifactError
 from opentau_prep.report.details import TokenGroup, TokenizerFacts
 from opentau_prep.tokenizer.report import with_forecast
+from opentau_prep.validate.artifacts import why_torn
+from opentau_prep.validate.tokenizer_view import (
+    NORM,
+    PROCESSOR,
+    REPORT,
+    TOKENIZER,
+    read_folder,
+)
 
-__all__ = ["MAX_DATASETS", "tokenizer_facts"]
+__all__ = ["MAX_DATASETS", "check_folder", "tokenizer_facts"]
 
 MAX_DATASETS = 20
 _SETTINGS = (
@@ -21,6 +30,33 @@ _STOPPED = {
     "corpus": "no more chunks were asked for, or there are none",
     "memory": "more chunks do not fit into the memory budget",
 }
+
+
+def check_folder(folder: Path, *_: object, ours: bool) -> None:
+    """Make sure that the files of a tokenizer's folder can be read as what they should be.
+
+    Args:
+        folder: The folder.
+        ours: Whether it was written by this tool, and so holds a report, too.
+
+    Raises:
+        ArtifactError: They cannot.
+    """
+    needed = (PROCESSOR, TOKENIZER, *((NORM, REPORT) if ours else ()))
+    faults = {name: why for name, why in read_folder(folder).faults if name in needed}
+    for path in sorted(folder.glob("*.json")) if ours else ():
+        if path.name not in faults and path.is_file() and (torn := _torn(path)):
+            faults[path.name] = torn
+    if faults:
+        told = "; ".join(f"{name} {why}" for name, why in faults.items())
+        raise ArtifactError(told, where=str(folder))
+
+
+def _torn(path: Path) -> str:
+    try:
+        return why_torn(path.name, path.read_bytes())
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
 
 
 def tokenizer_facts(folder: Path, document: Mapping[str, Any], limit: int | None) -> TokenizerFacts:

@@ -205,7 +205,7 @@ def test_report_of_damaged_and_edited_artifacts_says_so_and_goes_on(demo):
     assert state_of(facts, "speed", "demo/arm6_pick")[0] == "damaged"
     assert state_of(facts, "tokenizer")[0] == "damaged"
     assert state_of(facts, "speed", "demo/old_push")[0] == "edited"
-    assert state_of(facts, "findings", "demo/arm6_pick")[0] == "edited"
+    assert state_of(facts, "findings", "demo/arm6_pick")[0] == "damaged"
     assert state_of(facts, "validation plan")[0] == "damaged"
     assert state_of(facts, "loss report")[0] == "damaged"
     assert "demo/arm6_pick" in facts.validation.unchecked
@@ -216,6 +216,32 @@ def test_report_of_damaged_and_edited_artifacts_says_so_and_goes_on(demo):
     result = run("report", "--mixture-json", "demo/mixture.json")
     assert result.exit_code == 1
     read_page(Path("report.html"))
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "state"),
+    [
+        ("norm_heads.json", "norm heads", "damaged"),
+        ("tokenizer/tokenizer.json", "tokenizer", "damaged"),
+        ("tokenizer/README.md", "tokenizer", "edited"),
+        ("tokenizer/tokenizer_config.json", "tokenizer", "edited"),
+        ("datasets/demo/old_push/meta/action_tokens", "tokens", "damaged"),
+        ("datasets/demo/old_push/meta/norm_heads", "norm head", "missing"),
+    ],
+)
+def test_report_of_json_that_is_something_else_is_damage_or_an_edit(demo, file, kind, state):
+    path = demo / file
+    if path.is_dir():
+        (found,) = path.iterdir()
+        found.unlink()
+        if state == "damaged":
+            found.mkdir()
+    else:
+        path.write_text("[]")
+    facts = facts_of()
+    assert state in {a.state for a in facts.artifacts if a.kind == kind}
+    assert facts.ready is (state == "edited")
+    assert len(facts.heads.heads) == 6
 
 
 def test_report_of_a_mixture_with_a_lost_dataset_begins_with_it(demo):
