@@ -23,6 +23,7 @@ from opentau_prep.validate.artifacts import why_torn
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
+    from opentau_prep.stats.dataset import FoundStats
     from opentau_prep.tokenizer.options import FitOptions
 
 __all__ = ["damaged", "judged", "speed_steps", "stats_steps", "token_steps"]
@@ -103,16 +104,23 @@ def stats_steps(resolved: ResolvedMixture, context: RunContext) -> Iterator[Arti
             yield damaged("stats", "stats", names, root, fault, root=root)
             continue
         sketches = next(each for each in found if _SKETCHES in each.name)
-        ran = sketches.inspection.state is not State.MISSING
         for each in found:
             kind = "sketches" if each is sketches else "stats"
             facts = judged("stats", kind, names, each.inspection, root=root)
-            if each.left_alone:
-                told = "its numbers are not those of the frames; it was left as it is"
-                facts = replace(facts, state="not ours", level="look", detail=told)
-            elif facts.state == "not ours" and not ran:
-                facts = replace(facts, state="published", level="ok", force=False)
-            yield facts
+            yield _compared(facts, each, sketches)
+
+
+def _compared(facts: ArtifactFacts, found: FoundStats, sketches: FoundStats) -> ArtifactFacts:
+    """Say what `stats` makes of files that others wrote: it compares them before anything else."""
+    if found.left_alone:
+        told = "its numbers are not those of the frames; it was left as it is"
+        return replace(facts, state="not ours", level="look", detail=told, force=False)
+    if facts.state not in ("edited", "not ours"):
+        return facts
+    if _STATES[sketches.inspection.state][1] == "do":
+        state = "published" if facts.state == "not ours" else facts.state
+        return replace(facts, state=state, level="ok", detail="not compared yet", force=False)
+    return replace(facts, force=False)
 
 
 def speed_steps(resolved: ResolvedMixture, context: RunContext) -> Iterator[ArtifactFacts]:
