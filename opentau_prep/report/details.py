@@ -59,6 +59,8 @@ class HeadFacts:
         members: Its datasets.
         frames: The sum of their weights in pooling.
         fallback: Whether it is a dataset's own, for lack of a tag.
+        selected: Whether members select among their episodes: sketches, which tell where pooled
+            quantiles lie, are of all episodes.
         state: Its dims that hold data.
         actions: The same.
     """
@@ -68,6 +70,7 @@ class HeadFacts:
     members: Sequence[str]
     frames: float
     fallback: bool
+    selected: bool
     state: Sequence[DimFacts]
     actions: Sequence[DimFacts]
 

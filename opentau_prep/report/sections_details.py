@@ -31,6 +31,9 @@ __all__ = [
 _OPEN = 6
 _BINS = 24
 _BUCKETS = [str(bucket) for bucket in range(0, 101, 10)]
+_SELECTED = (
+    "Members select among their episodes; where pooled quantiles lie is told of all their episodes."
+)
 _TESTED = {
     "all": "tested for every known fault",
     "units": "too few members to test for more than wrong units",
@@ -82,6 +85,7 @@ def _head(head: HeadFacts, *, opened: bool) -> Element:
         "details",
         el("summary", head.key, el("span", members, class_="dim"), more),
         el("p", f"Members: {', '.join(head.members)}", class_="dim small"),
+        el("p", _SELECTED, class_="dim small") if head.selected and off else None,
         _dims(f"{head.key}: state", head.state),
         _dims(f"{head.key}: actions", head.actions),
         open=opened,

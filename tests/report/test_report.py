@@ -313,3 +313,12 @@ def test_report_below_artifact_root_looks_there_and_says_so(tmp_path):
         assert "opentau-prep stats --mixture-json m.json --artifact-root 'else where'" in to_do(
             facts
         )
+
+
+def test_report_says_nothing_of_quantiles_of_frames_that_are_not_selected(prepared):
+    heads = {head.key: head for head in prepared[3].heads.heads}
+    selected = {key for key, head in heads.items() if head.selected}
+    assert selected == {"demo_arm6::joint", "demo_bimanual::joint"}
+    off = {key for key, head in heads.items() if any(dim.notes for dim in head.actions)}
+    (told,) = (each for each in prepared[3].to_do if each.what.startswith("Pooled"))
+    assert {line.rpartition(":")[0] for line in told.details} == off - selected == {"demo/old_push"}
