@@ -59,7 +59,10 @@ class StatsOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a worker needs of the run, without the parts that do not travel between processes."""
+    """What a worker needs of the run, without the parts that do not travel between processes.
+
+    `read_data` says whether data files may be read, if only to hash them.
+    """
 
     stats: StatsOptions
     rank: Rank
@@ -69,6 +72,7 @@ class RunOptions:
     artifact_root: Path | None
     threads: int
     progress: Progress | None = None
+    read_data: bool = True
 
     @classmethod
     def of(cls, context: RunContext, rank: Rank, options: StatsOptions, *, jobs: int) -> RunOptions:
