@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.errors import PrepError
 from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import resolve_mixture
@@ -128,8 +129,10 @@ def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
     a dry run nothing has been written, so a step that needs it is `Untold`.
 
     Raises:
-        PrepError: A step failed; those after it were not begun.
+        PrepError: A step failed; those after it were not begun. Or a dataset lies in a store and
+            there is no `context.artifact_root`.
     """
+    check_artifact_root(mixture.roots, context.artifact_root)
     options = LocateOptions(download=context.download, frames=True)
     outcomes: list[StepOutcome] = []
     for step in STEPS:

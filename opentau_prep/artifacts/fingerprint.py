@@ -22,7 +22,7 @@ from typing import Any
 from opentau_prep.artifacts.atomic import write_atomic
 from opentau_prep.errors import ArtifactError, DataError
 
-__all__ = ["MISSING", "cache_dir", "file_inputs", "hash_files"]
+__all__ = ["MISSING", "cache_dir", "file_inputs", "hash_files", "summary"]
 
 MISSING = "missing"
 
@@ -91,13 +91,23 @@ def file_inputs(
         if unknown:
             keys = (_stat_key(root / rel) for rel in rels)
             return {"files": len(rels), "bytes": sum(key[0] for key in keys if key is not None)}
+    keys = (_stat_key(root / rel) for rel in hashes)
+    return summary(hashes, sum(key[0] for key in keys if key is not None))
+
+
+def summary(hashes: Mapping[str, str], n_bytes: int) -> dict[str, Any]:
+    """Return what `file_inputs` does, of files whose hashes are known.
+
+    Args:
+        hashes: File -> SHA-256, or `MISSING`.
+        n_bytes: How large they are together.
+    """
     total = hashlib.sha256()
     for rel in sorted(hashes):
         total.update(f"{rel}\0{hashes[rel]}\n".encode("utf-8", "surrogateescape"))
-    sizes = (_stat_key(root / rel) for rel in hashes)
     inputs: dict[str, Any] = {
         "files": len(hashes),
-        "bytes": sum(key[0] for key in sizes if key is not None),
+        "bytes": n_bytes,
         "sha256": total.hexdigest(),
     }
     if len(hashes) <= _MAX_LISTED_FILES:

@@ -98,7 +98,7 @@ def publish_folder(
     found = inspect_folder(place, recipe)
     manifest = _manifest_of({name: sha256_of(content) for name, content in files.items()})
     theirs = found.state in (State.FOREIGN, State.EDITED)
-    _check_replaceable(found)
+    _check_replaceable(place, found)
     if theirs and not force:
         raise OverwriteRefusedError(found, manifest)
     if dry_run:
@@ -120,11 +120,11 @@ def publish_folder(
     return Outcome("written", place.path, found.state, backup, found.changes)
 
 
-def _check_replaceable(found: Inspection) -> None:
-    if found.state is State.FOREIGN and any(child.is_dir() for child in found.path.iterdir()):
+def _check_replaceable(place: FolderPlace, found: Inspection) -> None:
+    if found.state is State.FOREIGN and any(child.is_dir() for child in place.path.iterdir()):
         raise ArtifactError(
             "holds folders that were not written by this tool; it is left alone",
-            where=str(found.path),
+            where=str(place.path),
             hint="Name another folder.",
         )
 

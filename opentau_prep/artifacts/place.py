@@ -4,17 +4,74 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 from opentau_prep.artifacts.catalog import CATALOG
-from opentau_prep.errors import ConfigError
+from opentau_prep.errors import ArtifactError, ConfigError
+from opentau_prep.storage import LocalStorage, Storage, is_remote, safe_url
 
-__all__ = ["Place", "dataset_place", "file_place", "safe_folder_name"]
+__all__ = [
+    "Location",
+    "Place",
+    "StoredFile",
+    "check_artifact_root",
+    "dataset_place",
+    "file_place",
+    "files_beside",
+    "safe_folder_name",
+]
 
 _SAFE_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UNSAFE_RUN = re.compile(r"[^A-Za-z0-9._-]+")
 _MANGLED = re.compile(r".*-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a dataset in a store, which is only ever read.
+
+    Attributes:
+        storage: The dataset.
+        rel: The file, relative to its root.
+    """
+
+    storage: Storage
+    rel: str
+
+    def __str__(self) -> str:
+        return f"{self.storage.url}/{self.rel}"
+
+    @property
+    def name(self) -> str:
+        """The file's name, without its folder."""
+        return self.rel.rpartition("/")[2]
+
+    def with_name(self, name: str) -> StoredFile:
+        """Return another file of the same folder."""
+        folder, slash, _ = self.rel.rpartition("/")
+        return StoredFile(self.storage, f"{folder}{slash}{name}")
+
+    def read_bytes(self) -> bytes:
+        """Return the content; raise `FileNotFoundError` as a path does, or `PrepError`."""
+        if not self.storage.exists(self.rel):
+            raise FileNotFoundError(str(self))
+        return self.storage.read_bytes(self.rel)
+
+
+Location: TypeAlias = Path | StoredFile
+"""Where a file was found: on a file system, or in a store."""
+
+
+def files_beside(location: Location, prefix: str, suffix: str) -> Sequence[Location]:
+    """Return the files of a location's folder whose names begin and end so, sorted by name."""
+    if isinstance(location, Path):
+        return sorted(location.parent.glob(f"{prefix}*{suffix}"))
+    found = location.storage.list_files(location.rel.rpartition("/")[0], suffix)
+    there = [location.with_name(rel.rpartition("/")[2]) for rel in found]
+    return [file for file in there if file.rel in found and file.name.startswith(prefix)]
 
 
 @dataclass(frozen=True)
@@ -38,14 +95,14 @@ class Place:
     path: Path
     provenance_path: Path
     root: Path
-    fallback: tuple[Path, Path] | None = None
+    fallback: tuple[Location, Location] | None = None
     dataset: str | None = None
     chosen: bool = False
 
 
 def dataset_place(
     artifact: str,
-    root: Path,
+    root: Path | Storage,
     *,
     dataset: str | None = None,
     artifact_root: Path | None = None,
@@ -55,7 +112,7 @@ def dataset_place(
 
     Args:
         artifact: Its name in the catalog, such as `"speed_percentiles"`.
-        root: The dataset root.
+        root: The dataset root, or the way to its files.
         dataset: The dataset's name: for notices, and for its folder below `artifact_root`.
         artifact_root: Where artifacts go instead of the dataset; they are read from the dataset
             when they are not there.
@@ -63,24 +120,60 @@ def dataset_place(
 
     Raises:
         ConfigError: A field cannot be part of a path.
+        ArtifactError: The dataset lies in a store, and there is no `artifact_root`.
     """
     spec = CATALOG[artifact]
     rel, provenance_rel = spec.path(**fields), spec.provenance_path(**fields)
     name = str(provenance_rel.with_suffix("")).removeprefix("meta/prep/")
-    inside = (root / rel, root / provenance_rel)
+    storage: Storage = LocalStorage(root) if isinstance(root, Path) else root
     if artifact_root is None:
-        return Place(name, spec.schema_version, *inside, root=root, dataset=dataset)
-    home = artifact_root / safe_folder_name(dataset or root.resolve().name)
+        folder = storage.folder
+        if folder is None:
+            raise _not_here(storage.url)
+        inside = (folder / rel, folder / provenance_rel)
+        return Place(name, spec.schema_version, *inside, root=folder, dataset=dataset)
+    home = artifact_root / safe_folder_name(dataset or _folder_name(storage))
     return Place(
         name,
         spec.schema_version,
         home / rel,
         home / provenance_rel,
         root=home,
-        fallback=inside,
+        fallback=(_inside(storage, rel), _inside(storage, provenance_rel)),
         dataset=dataset,
         chosen=True,
     )
+
+
+def check_artifact_root(roots: Iterable[str], artifact_root: Path | None) -> None:
+    """Raise `ArtifactError` when artifacts would have to be written into a store.
+
+    Args:
+        roots: Dataset roots: folders or URLs.
+        artifact_root: Where artifacts go instead, if they do.
+    """
+    if artifact_root is None:
+        for root in roots:
+            if is_remote(root):
+                raise _not_here(safe_url(root))
+
+
+def _not_here(url: str) -> ArtifactError:
+    return ArtifactError(
+        "nothing is written into a store",
+        where=url,
+        hint="Say where artifacts go instead: --artifact-root DIR.",
+    )
+
+
+def _inside(storage: Storage, rel: PurePosixPath) -> Location:
+    folder = storage.folder
+    return StoredFile(storage, str(rel)) if folder is None else folder / rel
+
+
+def _folder_name(storage: Storage) -> str:
+    folder = storage.folder
+    return storage.url.rpartition("/")[2] if folder is None else folder.resolve().name
 
 
 def file_place(name: str, path: Path, *, schema_version: int = 1) -> Place:

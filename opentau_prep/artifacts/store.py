@@ -25,7 +25,7 @@ from opentau_prep.artifacts.atomic import (
     write_all_atomic,
     write_atomic,
 )
-from opentau_prep.artifacts.place import Place
+from opentau_prep.artifacts.place import Location, Place
 from opentau_prep.artifacts.provenance import (
     Provenance,
     Recipe,
@@ -77,7 +77,7 @@ class Inspection:
     """
 
     state: State
-    path: Path
+    path: Location
     content: bytes | None = None
     changes: tuple[str, ...] = ()
     provenance: Provenance | None = None
@@ -104,7 +104,7 @@ class Outcome:
     """
 
     status: Status
-    path: Path
+    path: Location
     before: State
     backup: Path | None = None
     changes: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ def inspect(place: Place, recipe: Recipe) -> Inspection:
 
 
 def judge(
-    path: Path,
+    path: Location,
     content: bytes,
     provenance: Provenance | None,
     recipe: Recipe,
@@ -260,18 +260,18 @@ def _publish_locked(place: Place, content: bytes, recipe: Recipe, options: _Opti
     if same:
         write_atomic(place.provenance_path, record)
         return Outcome("adopted", place.path, found.state, changes=found.changes)
-    backup = _keep_old(found, content, options) if theirs or options.force else None
+    backup = _keep_old(place, found, content, options) if theirs or options.force else None
     write_all_atomic([(place.path, content), (place.provenance_path, record)])
     return Outcome("written", place.path, found.state, backup, found.changes)
 
 
-def _keep_old(found: Inspection, content: bytes, options: _Options) -> Path | None:
+def _keep_old(place: Place, found: Inspection, content: bytes, options: _Options) -> Path | None:
     old = found.content
     if old is None or (options.extends and content.startswith(old)):
         return None
     digest = sha256_of(old)
     for length in (8, len(digest)):
-        backup = found.path.with_name(f"{found.path.name}.bak-{digest[:length]}")
+        backup = place.path.with_name(f"{place.path.name}.bak-{digest[:length]}")
         there = _read(backup)
         if there is None:
             write_atomic(backup, old)
@@ -282,8 +282,8 @@ def _keep_old(found: Inspection, content: bytes, options: _Options) -> Path | No
 
 def _inspect_at(
     place: Place,
-    path: Path,
-    provenance_path: Path,
+    path: Location,
+    provenance_path: Location,
     recipe: Recipe,
 ) -> Inspection:
     content = _read(path)
@@ -293,7 +293,7 @@ def _inspect_at(
     return judge(path, content, provenance, recipe, schema_version=place.schema_version)
 
 
-def _provenance_at(path: Path, artifact: str) -> Provenance | None:
+def _provenance_at(path: Location, artifact: str) -> Provenance | None:
     # An unreadable provenance is no provenance: its artifact counts as foreign.
     try:
         data = _read(path)
@@ -323,7 +323,7 @@ def _sha256_at(path: Path) -> str | None:
     return None if content is None else sha256_of(content)
 
 
-def _read(path: Path) -> bytes | None:
+def _read(path: Location) -> bytes | None:
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):

@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.cli.command import Result
+from opentau_prep.errors import ConfigError
+from opentau_prep.storage import is_remote, safe_url
 from opentau_prep.validate import CheckOptions, Subject, ValidateReport
 from opentau_prep.validate import validate as run_rules
 from opentau_prep.validate.baseline import read_baseline, write_baseline
@@ -45,6 +48,7 @@ class LintOptions:
 
 def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
     """Mend if asked to, check, and show."""
+    _check_roots(subject, context, options)
     settings = load_settings(Path.cwd())
     fixes = _fix(subject, context) if options.fix else []
     checks = CheckOptions(
@@ -70,6 +74,20 @@ def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
         payload["written"] = [{"path": str(o.path), "status": o.status} for o in written]
     exit_code = report.exit_code(strict=options.strict or settings.strict)
     return Result(payload, _Drawn(report, options.format, fixes, context.dry_run), exit_code)
+
+
+def _check_roots(subject: Subject, context: RunContext, options: LintOptions) -> None:
+    """Refuse at once what would write into a store."""
+    roots = () if subject.mixture is None else subject.mixture.roots
+    if options.write:
+        check_artifact_root(roots, context.artifact_root)
+    stored = next((root for root in roots if is_remote(root)), None)
+    if options.fix and stored is not None:
+        raise ConfigError(
+            "--fix mends files in place, and nothing is written into a store",
+            where=safe_url(stored),
+            hint="Mend a copy of the dataset, and upload that.",
+        )
 
 
 def _without_ignored(report: ValidateReport, settings: Settings) -> ValidateReport:

@@ -59,6 +59,7 @@ def report(
     opentau-prep report --mixture-json mixture.json
     opentau-prep report --mixture-json mixture.json --out report.html --json
     """
+    from opentau_prep.artifacts.place import check_artifact_root
     from opentau_prep.cli.report_tables import report_tables
     from opentau_prep.cli.targets import named_mixture
     from opentau_prep.metadata.locate import LocateOptions
@@ -66,9 +67,11 @@ def report(
     from opentau_prep.report import ReportOptions, make_report
 
     context = session.context
+    mixture = named_mixture(roots, mixture_json)
+    check_artifact_root(mixture.roots, context.artifact_root)
     options = ReportOptions(norm_heads, tokenizer, val_plan, val_report, discrete_action_max_length)
     locate = LocateOptions(download=context.download, frames=False)
     # A dataset that cannot be opened is the first thing that the page has to say.
-    resolved = resolve_mixture(named_mixture(roots, mixture_json), locate, keep_going=True)
+    resolved = resolve_mixture(mixture, locate, keep_going=True)
     made = make_report(resolved, context, options, out=out)
     return Result(made.as_json(), report_tables(made), exit_code=int(made.needs_attention))

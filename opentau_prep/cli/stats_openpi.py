@@ -86,13 +86,15 @@ def _jobs(
 ) -> list[OpenpiJob]:
     from opentau_prep.config.norm_stats import load_norm_stats_config
     from opentau_prep.stats.openpi_run import OpenpiJob
+    from opentau_prep.storage import is_remote
 
     if given["--config-name"] is not None:
         config = load_norm_stats_config(given["--config-name"])
         return [_config_job(session, config, given["--base-dir"])]
     if given["--base-dir"] is not None:
         return [_folder_job(given["--base-dir"])]
-    bare = [Path(root) for root in roots or () if not Path(root, "meta/info.json").is_file()]
+    given_folders = [Path(root) for root in roots or () if not is_remote(root)]
+    bare = [folder for folder in given_folders if not (folder / "meta/info.json").is_file()]
     if bare and len(bare) == len(roots or ()):
         return [_folder_job(folder) for folder in bare]
     from opentau_prep.cli.targets import load_targets

@@ -57,6 +57,7 @@ def load_targets(
     *,
     frames: bool,
     one_by_one: bool = False,
+    writes: bool = True,
 ) -> ResolvedMixture:
     """Return the datasets that were named, found and opened.
 
@@ -67,14 +68,20 @@ def load_targets(
         frames: Whether `data/` will be read.
         one_by_one: Whether each dataset is worked on by itself, so that `--keep-going` may leave
             out those that cannot be opened.
+        writes: Whether artifacts of each dataset are read or written.
 
     Raises:
         ConfigError: The arguments or the mixture are faulty.
         MetadataError: Datasets cannot be found or opened.
+        ArtifactError: A dataset lies in a store, and there is no `--artifact-root`.
     """
+    from opentau_prep.artifacts.place import check_artifact_root
     from opentau_prep.metadata.locate import LocateOptions
     from opentau_prep.metadata.resolve import resolve_mixture
 
     options = LocateOptions(download=context.download, frames=frames)
     keep_going = one_by_one and context.keep_going
-    return resolve_mixture(named_mixture(roots, mixture_json), options, keep_going=keep_going)
+    mixture = named_mixture(roots, mixture_json)
+    if writes:
+        check_artifact_root(mixture.roots, context.artifact_root)
+    return resolve_mixture(mixture, options, keep_going=keep_going)

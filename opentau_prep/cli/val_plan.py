@@ -52,7 +52,7 @@ def val_plan(
     from opentau_prep.cli.val_tables import plan_tables
     from opentau_prep.val_loss.prepare_plan import prepare_plan
 
-    resolved = load_targets(roots, mixture_json, session.context, frames=False)
+    resolved = load_targets(roots, mixture_json, session.context, frames=False, writes=False)
     report = prepare_plan(
         resolved,
         session.context,

@@ -65,6 +65,6 @@ def val_report(
     options = ReportOptions(loss_weight or (), earlier or (), fail_if_worse, out, csv)
     resolved = None
     if mixture_json is not None:
-        resolved = load_targets(None, mixture_json, session.context, frames=False)
+        resolved = load_targets(None, mixture_json, session.context, frames=False, writes=False)
     report = prepare_report(files, session.context, resolved=resolved, options=options)
     return Result(report.as_json(), report_tables(report), exit_code=1 if report.worse else 0)

@@ -55,7 +55,7 @@ class Fault:
         return place(self.file, self.path)
 
 
-def place(file: Path | None, path: Sequence[str | int] = ()) -> str:
+def place(file: Path | str | None, path: Sequence[str | int] = ()) -> str:
     """Return `file: path`, as far as both are known, on one line."""
     parts = [printable(str(file))] if file is not None else []
     return ": ".join([*parts, format_path(path)] if path else parts)

@@ -18,11 +18,13 @@ from opentau_prep.config.refs import Origin, load_document
 from opentau_prep.config.schema import DatasetEntry, Mixture, MixtureSource
 from opentau_prep.errors import ConfigError
 from opentau_prep.notices import warn
+from opentau_prep.storage.urls import check_url, is_remote
 
 __all__ = ["load_mixture", "mixture_from_roots", "mixture_sha256"]
 
 _KEY = "dataset_mixture"
 _ID_DIGITS = 12
+_HUB_URL = "hf://datasets/"
 _HUB_SNAPSHOT = re.compile(r"datasets--(?P<org>[^/]+?)--(?P<name>[^/]+)/snapshots/[^/]+$")
 _MAX_STEM = 100
 
@@ -134,12 +136,13 @@ def _distinct_roots(roots: list[str]) -> dict[str, str]:
     for root in roots:
         if "\0" in root or not root:
             raise ConfigError(f"found {shown(root)}, expected a dataset folder")
-        real = os.path.realpath(root)
+        url = check_url(root) if is_remote(root) else None
+        real = url or os.path.realpath(root)
         if real in seen:
             warn("duplicate_root", f"{printable(root)} was given more than once; it counts once")
             continue
         seen.add(real)
-        kept[os.path.abspath(root)] = root
+        kept[url or os.path.abspath(root)] = root
     return kept
 
 
@@ -165,6 +168,9 @@ def _root_names(paths: list[str]) -> list[str]:
 
 def _name_parts(path: str) -> tuple[list[str], int]:
     """Return the folders of a path, as an id may hold them, and how many the id needs at least."""
+    if path.startswith(_HUB_URL):
+        owner_and_name = path.removeprefix(_HUB_URL).split("/")[:2]
+        return owner_and_name, len(owner_and_name)
     text, n_snapshots = _HUB_SNAPSHOT.subn(r"\g<org>/\g<name>", Path(path).as_posix())
     parts = [
         "".join(char if char.isprintable() and char not in "\\:" else "_" for char in part)

@@ -12,6 +12,7 @@ from opentau_prep.config.explain import explain
 from opentau_prep.config.faults import fault_error, place, printable, shown
 from opentau_prep.config.refs import load_document
 from opentau_prep.errors import ConfigError
+from opentau_prep.storage.urls import is_remote
 
 __all__ = ["NormStatsColumns", "NormStatsConfig", "load_norm_stats_config"]
 
@@ -69,6 +70,12 @@ class NormStatsConfig(_Record):
         """Return `base_dir` as it is found: from the working directory, else from the file."""
         if self.base_dir is None:
             return None
+        if is_remote(self.base_dir):
+            raise ConfigError(
+                "the openpi format reads folders only",
+                where=f"{self._file}: base_dir",
+                hint="Copy the data, and name the folder.",
+            )
         given = Path(self.base_dir).expanduser()
         beside = self._file.parent / given
         return given if given.is_dir() or not beside.is_dir() else beside

@@ -37,6 +37,7 @@ from opentau_prep.config.explain import ENTRY_FAULT
 from opentau_prep.config.faults import JsonPath, place
 from opentau_prep.config.names import make_dataset_names
 from opentau_prep.config.refs import Origin
+from opentau_prep.storage.urls import safe_url
 
 __all__ = ["DatasetEntry", "Mixture", "MixtureSource", "ResampleStrategy"]
 
@@ -186,7 +187,7 @@ class DatasetEntry(_Record):
         origin, path = self._spot or _NOWHERE
         file = origin.at(keys).file
         if file is None and self.root is not None:  # made of a plain root: its index says nothing
-            return place(Path(self.root), keys)
+            return place(safe_url(self.root), keys)
         return place(file, (*path, *keys))
 
 
@@ -284,6 +285,11 @@ class Mixture(_Record):
     def mixture_id(self) -> str:
         """Return the file's stem and the first 12 digits of the hash: safe as a file name."""
         return self._source.mixture_id
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Return the roots that robot datasets are given, as they are written."""
+        return tuple(e.root for e in self.datasets if e.root is not None and not e.is_vqa)
 
     @property
     def dataset_names(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure
 from opentau_prep.artifacts.jsonio import dump_own
-from opentau_prep.artifacts.place import Place, file_place
+from opentau_prep.artifacts.place import Place, check_artifact_root, file_place
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.artifacts.store import Inspection, inspect
 from opentau_prep.engine import Failure
@@ -73,8 +73,10 @@ def prepare_heads(
 
     Raises:
         PrepError: Stats cannot be used (all such datasets are listed, and nothing is written);
-            or, when `context.keep_going` is off, a file could not be written.
+            or, when `context.keep_going` is off, a file could not be written; or a dataset lies
+            in a store and there is no `context.artifact_root`.
     """
+    check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
     rank = context.rank or Rank.detect()
     with main_rank_notices(rank):
         built = build_mixture_heads(resolved, options, artifact_root=context.artifact_root)
@@ -195,10 +197,10 @@ def _dataset_jobs(
         by_dataset.setdefault(dataset, []).append(member)
     encoder = _Encoder(resolved, built, options)
     jobs = []
-    for (root, artifact_name), members in by_dataset.items():
+    for (_, artifact_name), members in by_dataset.items():
         place = dataset_place(
             "norm_head",
-            Path(root),
+            members[0].entry.meta.storage,
             dataset=artifact_name,
             artifact_root=context.artifact_root,
             mixture_id=resolved.mixture.mixture_id,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from opentau_prep.artifacts.place import Location
     from opentau_prep.engine import Failure
     from opentau_prep.heads.audit import AuditReport
     from opentau_prep.heads.build import NormHeads
@@ -74,7 +75,7 @@ class HeadFile:
     """
 
     datasets: Sequence[str]
-    path: Path
+    path: Location
     status: str
     changes: Sequence[str] = ()
     backup: Path | None = None

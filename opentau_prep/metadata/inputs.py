@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts.fingerprint import file_inputs
+from opentau_prep.artifacts.stored import stored_inputs
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.dataset import DatasetMetadata
@@ -22,7 +21,8 @@ def describe_inputs(
     """Return the fingerprint of a dataset's content.
 
     The tables are taken by meaning, not by bytes: adding stats columns to the episodes table does
-    not change them. Data files are taken by their bytes, hashed once and remembered.
+    not change them. Data files are taken by their bytes, hashed once and remembered; in
+    a store, by what that tells of their content.
 
     Args:
         meta: The dataset.
@@ -46,12 +46,8 @@ def describe_inputs(
         "tasks": {"count": len(tasks), "sha256": _hash(tasks.items())},
     }
     if data:
-        found["data"] = file_inputs(
-            Path(meta.root),
-            list(dict.fromkeys(meta.data_paths)),
-            opened=meta.storage.count_open,
-            read=read,
-        )
+        files = list(dict.fromkeys(meta.data_paths))
+        found["data"] = stored_inputs(meta.storage, files, read=read)
     return found
 
 

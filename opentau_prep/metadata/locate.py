@@ -10,6 +10,7 @@ from pathlib import Path
 
 from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.metadata.info import INFO
+from opentau_prep.storage.urls import check_url, is_remote
 
 __all__ = ["LocateOptions", "check_repo_id", "locate_dataset"]
 
@@ -39,18 +40,21 @@ def locate_dataset(
     options: LocateOptions = LocateOptions(),
     environ: Mapping[str, str] | None = None,
 ) -> str:
-    """Return the folder of a dataset.
+    """Return the folder of a dataset, or the URL of one that lies in a store.
 
-    Tried in this order: `root` from the working directory, `root` from the folder of the JSON file
-    that names it; without a root `$HF_OPENTAU_HOME/<repo_id>`, `$HF_LEROBOT_HOME/<repo_id>`, the
-    Hugging Face hub cache, and with `options.download` the hub.
+    A `root` that is a URL is returned unless it cannot be one; nothing is asked of its store.
+    Otherwise tried in this order: `root` from the working directory, `root` from the folder of the
+    JSON file that names it; without a root `$HF_OPENTAU_HOME/<repo_id>`,
+    `$HF_LEROBOT_HOME/<repo_id>`, the Hugging Face hub cache, and with `options.download` the hub.
 
     Raises:
-        ConfigError: `repo_id` would leave a cache folder.
+        ConfigError: `repo_id` would leave a cache folder, or `root` is a URL that is not usable.
         MetadataError: Found nowhere; the message lists every place. Or the hub does not give it.
         EngineError: `options.download` needs a package that is not installed.
     """
     environ = os.environ if environ is None else environ
+    if root is not None and is_remote(root):
+        return check_url(root)
     if root is not None and "://" in root:
         return root
     if repo_id is not None and root is None:

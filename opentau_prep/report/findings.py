@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opentau_prep.artifacts import dataset_place
@@ -13,6 +12,7 @@ from opentau_prep.errors import PrepError
 from opentau_prep.report.details import FindingFacts, ValidationFacts
 from opentau_prep.report.facts import ArtifactFacts
 from opentau_prep.report.steps import damaged, judged
+from opentau_prep.storage import open_storage
 from opentau_prep.validate import Finding, Subject
 from opentau_prep.validate.findings import SEVERITIES
 from opentau_prep.validate.persist import inspect_findings
@@ -58,7 +58,7 @@ def validation_facts(
 def _path(target: Target, context: RunContext) -> object:
     root = context.artifact_root
     return dataset_place(
-        "validation", Path(target.root), dataset=target.repo_id, artifact_root=root
+        "validation", open_storage(target.root), dataset=target.repo_id, artifact_root=root
     ).path
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from opentau_prep.errors import PrepError
 from opentau_prep.report.facts import DatasetFacts, MixtureFacts
+from opentau_prep.storage import safe_url
 from opentau_prep.val_loss.sources import selected_frames
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def mixture_facts(resolved: ResolvedMixture) -> MixtureFacts:
         elif config.is_vqa:
             datasets.append(DatasetFacts(name, "vqa"))
         else:
-            datasets.append(DatasetFacts(name, "lost", config.root, fault=lost.get(name)))
+            root = None if config.root is None else safe_url(config.root)
+            datasets.append(DatasetFacts(name, "lost", root, fault=lost.get(name)))
     weighted = _weighted(mixture.weights, datasets)
     return MixtureFacts(
         path=None if mixture.path is None else str(mixture.path),

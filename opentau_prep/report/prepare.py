@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts import Rank, Recipe, publish
-from opentau_prep.artifacts.place import file_place
+from opentau_prep.artifacts.place import check_artifact_root, file_place
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.report.collect import ReportOptions, collect
 from opentau_prep.report.page import render_page
@@ -84,8 +84,10 @@ def make_report(
 
     Raises:
         ConfigError: `out` is a folder.
-        ArtifactError: The file cannot be written, or is somebody else's.
+        ArtifactError: The file cannot be written, or is somebody else's; or a dataset lies in a
+            store and there is no `context.artifact_root`, where its artifacts are.
     """
+    check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
     rank = context.rank or Rank.detect()
     place = file_place("report", out, schema_version=SCHEMA_VERSION)
     with main_rank_notices(rank):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts import Rank, Recipe, publish
 from opentau_prep.artifacts.atomic import is_writable
+from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import Inspection, Outcome, State, heal, inspect
 from opentau_prep.engine import Failure
@@ -45,8 +46,10 @@ def prepare_speed(
         The report; the same values on every rank.
 
     Raises:
-        PrepError: A dataset failed and `context.keep_going` is off.
+        PrepError: A dataset failed and `context.keep_going` is off, or one lies in a store and
+            there is no `context.artifact_root`.
     """
+    check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
     rank = context.rank or Rank.detect()
     jobs = _distinct(resolved.entries)
     if persist_subset:

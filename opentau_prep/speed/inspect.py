@@ -26,7 +26,7 @@ def speed_place(entry: ResolvedEntry, artifact_root: Path | None) -> Place:
     """Return where the file of an entry's dataset lies."""
     return dataset_place(
         "speed_percentiles",
-        Path(entry.meta.root),
+        entry.meta.storage,
         dataset=entry.artifact_name,
         artifact_root=artifact_root,
     )

@@ -9,11 +9,12 @@ from pathlib import Path
 from opentau_prep.artifacts.atomic import NotWritableError, is_writable, write_atomic
 from opentau_prep.artifacts.rank import Rank, main_rank_notices, wait_for
 from opentau_prep.artifacts.tempfiles import sweep
-from opentau_prep.errors import PrepError
+from opentau_prep.errors import ConfigError, PrepError
 from opentau_prep.metadata.dataset import load_dataset_metadata
 from opentau_prep.notices import warn
 from opentau_prep.speed.buckets import Percentiles
 from opentau_prep.speed.rows import SPEED_FILE, SpeedRow, append_rows, decode_rows, make_rows
+from opentau_prep.storage import is_remote, safe_url
 
 __all__ = ["load_or_compute_speed_percentiles", "missing_rows", "warn_if_short"]
 
@@ -44,8 +45,14 @@ def load_or_compute_speed_percentiles(
     Raises:
         MetadataError: The file holds a line that is not a row.
         ArtifactError: It could not be written, or the main rank did not write it in time.
-        ConfigError: A launcher's environment variables contradict each other.
+        ConfigError: `root` is a URL, or a launcher's environment variables contradict each other.
     """
+    if is_remote(root):
+        raise ConfigError(
+            "speed percentiles are kept in a folder, and nothing is written into a store",
+            where=safe_url(os.fspath(root)),
+            hint="Make them with `opentau-prep speed-percentiles --artifact-root DIR`.",
+        )
     path = Path(root) / SPEED_FILE
     tasks = {index: task for task, index in task_to_task_index.items()}
     computed = make_rows(episode_lengths, episode_to_task_index, tasks)

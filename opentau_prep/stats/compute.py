@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from opentau_prep.artifacts import Rank
 from opentau_prep.artifacts.atomic import is_writable
+from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import heal
 from opentau_prep.engine import Failure
@@ -40,9 +41,11 @@ def prepare_stats(
         The report; the same values on every rank.
 
     Raises:
-        PrepError: A dataset failed and `context.keep_going` is off.
+        PrepError: A dataset failed and `context.keep_going` is off, or one lies in a store and
+            there is no `context.artifact_root`.
     """
     options = options or StatsOptions()
+    check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
     rank = context.rank or Rank.detect()
     jobs = distinct_roots(resolved.entries)
     run = RunOptions.of(context, rank, options, jobs=len(jobs))

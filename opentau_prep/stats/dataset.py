@@ -6,15 +6,14 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from opentau_prep.artifacts import Recipe, dataset_place, publish
-from opentau_prep.artifacts.fingerprint import hash_files
 from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State, inspect
+from opentau_prep.artifacts.stored import stored_hashes
 from opentau_prep.errors import DataError
 from opentau_prep.frames.columns import to_matrix
 from opentau_prep.frames.rows import DataPart, data_parts
@@ -72,7 +71,7 @@ class DatasetWork:
         self.q = run.stats.q
         name, elsewhere = entry.artifact_name, run.artifact_root
         self.place = dataset_place(
-            "quantile_sketch", Path(self.meta.root), dataset=name, artifact_root=elsewhere
+            "quantile_sketch", self.meta.storage, dataset=name, artifact_root=elsewhere
         )
         self.targets = dataset_targets(self.meta, name, elsewhere, episodes=run.stats.episode_stats)
         if not len(self.meta.episodes):
@@ -149,7 +148,7 @@ class DatasetWork:
 
     @cached_property
     def _files(self) -> dict[str, str]:
-        hashes = hash_files(Path(self.meta.root), list(dict.fromkeys(self.meta.data_paths)))
+        hashes = stored_hashes(self.meta.storage, list(dict.fromkeys(self.meta.data_paths)))
         return {rel: digest[:12] for rel, digest in hashes.items()}
 
     def _inspected_state(self) -> tuple[Inspection, StatsState | None]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.artifacts.jsonio import dump_own, load_own
-from opentau_prep.artifacts.place import Place, dataset_place
+from opentau_prep.artifacts.place import Location, Place, dataset_place, files_beside
 from opentau_prep.artifacts.provenance import Provenance
 from opentau_prep.errors import ConfigError, DataError, MetadataError
 from opentau_prep.frames.chunks import ResampleStrategy
@@ -179,7 +179,7 @@ def delta_place(
     """Return where the artifact of a recipe and chunk size lies."""
     return dataset_place(
         "delta_stats",
-        Path(entry.meta.root),
+        entry.meta.storage,
         dataset=entry.artifact_name,
         artifact_root=artifact_root,
         recipe=f"{recipe.digest}{SEPARATOR}{chunk_size}",
@@ -236,15 +236,16 @@ def delta_sizes(entry: ResolvedEntry, recipe: DeltaRecipe, artifact_root: Path |
 
 def _sizes(
     entry: ResolvedEntry, recipe: DeltaRecipe, artifact_root: Path | None
-) -> dict[int, tuple[Path, Path]]:
+) -> dict[int, tuple[Location, Location]]:
     """Return chunk size -> (file, its provenance) of all that there is for a recipe."""
     place = delta_place(entry, recipe, 0, artifact_root)
-    places = [(place.path, place.provenance_path), *([place.fallback] if place.fallback else [])]
-    found: dict[int, tuple[Path, Path]] = {}
+    places: list[tuple[Location, Location]] = [(place.path, place.provenance_path)]
+    places += [place.fallback] if place.fallback else []
+    found: dict[int, tuple[Location, Location]] = {}
     for path, provenance in places:
         prefix = f"{recipe.digest}{SEPARATOR}"
-        for file in sorted(path.parent.glob(f"{prefix}*.json")):
-            size = file.stem.removeprefix(prefix)
+        for file in files_beside(path, prefix, ".json"):
+            size = file.name.removeprefix(prefix).removesuffix(".json")
             if size.isascii() and size.isdigit():
                 found.setdefault(int(size), (file, provenance.with_name(file.name)))
     return found
@@ -261,7 +262,7 @@ def _missing(entry: ResolvedEntry, mixture: Mixture, size: int | None) -> Metada
     )
 
 
-def _warn_if_stale(entry: ResolvedEntry, path: Path, provenance: Path) -> None:
+def _warn_if_stale(entry: ResolvedEntry, path: Location, provenance: Location) -> None:
     try:
         record = Provenance.from_bytes(provenance.read_bytes())
     except OSError:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opentau_prep.artifacts.catalog import CATALOG
 from opentau_prep.artifacts.jsonio import load_own
-from opentau_prep.artifacts.place import dataset_place
+from opentau_prep.artifacts.place import Location, StoredFile, dataset_place
 from opentau_prep.errors import DataError, MetadataError
 from opentau_prep.stats.sketch import QuantileSketch, decode_sketches
+from opentau_prep.storage import is_remote, open_storage
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.dataset import DatasetMetadata
@@ -36,14 +38,15 @@ def load_sketches(
     Raises:
         MetadataError: The file cannot be read, or is damaged.
     """
-    if isinstance(dataset, str | os.PathLike):
-        root, called = Path(dataset), name
+    candidates: list[Location]
+    if (
+        isinstance(dataset, str | os.PathLike)
+        and not is_remote(dataset)
+        and Path(dataset).is_file()
+    ):
+        candidates = [Path(dataset)]
     else:
-        root, called = Path(dataset.root), name or dataset.repo_id
-    place = dataset_place("quantile_sketch", root, dataset=called, artifact_root=artifact_root)
-    candidates = [place.path, *(place.fallback[:1] if place.fallback else ())]
-    if root.is_file():
-        candidates = [root]
+        candidates = _candidates(dataset, name, artifact_root)
     for path in candidates:
         try:
             return _decode(path.read_bytes(), str(path))
@@ -52,6 +55,19 @@ def load_sketches(
         except OSError as error:
             raise MetadataError(f"cannot be read ({error.strerror})", where=str(path)) from error
     return None
+
+
+def _candidates(
+    dataset: DatasetMetadata | str | os.PathLike[str], name: str | None, artifact_root: Path | None
+) -> list[Location]:
+    if isinstance(dataset, str | os.PathLike):
+        storage, called = open_storage(dataset), name
+    else:
+        storage, called = dataset.storage, name or dataset.repo_id
+    if artifact_root is None and storage.folder is None:
+        return [StoredFile(storage, str(CATALOG["quantile_sketch"].path()))]
+    place = dataset_place("quantile_sketch", storage, dataset=called, artifact_root=artifact_root)
+    return [place.path, *(place.fallback[:1] if place.fallback else ())]
 
 
 def _decode(data: bytes, where: str) -> dict[str, QuantileSketch]:

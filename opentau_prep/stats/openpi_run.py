@@ -26,7 +26,7 @@ from opentau_prep.metadata.features import default_columns
 from opentau_prep.stats.findings import Finding
 from opentau_prep.stats.openpi import OpenpiAccumulator, norm_stats_record, prepared_dtype
 from opentau_prep.stats.openpi_report import OpenpiReport, OpenpiResult, norm_stats_differences
-from opentau_prep.storage import Storage, open_storage
+from opentau_prep.storage import Storage, is_remote, open_storage, safe_url
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
@@ -108,6 +108,7 @@ def prepare_openpi(jobs: Sequence[OpenpiJob], context: RunContext) -> OpenpiRepo
         PrepError: A folder failed and `context.keep_going` is off; with it, files that cannot be
             used are findings.
     """
+    _check_folders(jobs)
     outs = [job.out for job in jobs if job.out is not None]
     if len(set(outs)) < len(outs):
         raise ConfigError("one --out for several datasets", hint="Run them one by one.")
@@ -123,6 +124,16 @@ def prepare_openpi(jobs: Sequence[OpenpiJob], context: RunContext) -> OpenpiRepo
         [r for r in results if isinstance(r, OpenpiResult)],
         [r for r in results if isinstance(r, Failure)],
     )
+
+
+def _check_folders(jobs: Sequence[OpenpiJob]) -> None:
+    stored = next((job.root for job in jobs if is_remote(job.root)), None)
+    if stored is not None:
+        raise ConfigError(
+            "the openpi format reads folders only",
+            where=safe_url(stored),
+            hint="Use --format lerobot, or copy the dataset's data/ folder.",
+        )
 
 
 def openpi_files(storage: Storage) -> list[str]:
@@ -210,7 +221,7 @@ def _place(job: OpenpiJob, run: _Run) -> Place:
     if job.out is not None:
         return file_place("norm_stats", job.out)
     return dataset_place(
-        "norm_stats", Path(job.root), dataset=job.name, artifact_root=run.artifact_root
+        "norm_stats", open_storage(job.root), dataset=job.name, artifact_root=run.artifact_root
     )
 
 

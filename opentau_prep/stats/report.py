@@ -15,6 +15,7 @@ from opentau_prep.stats.compare import Difference
 from opentau_prep.stats.findings import Finding
 
 if TYPE_CHECKING:
+    from opentau_prep.artifacts.place import Location
     from opentau_prep.engine import Failure
 
 __all__ = ["DeltaResult", "FileResult", "StatsReport", "StatsResult"]
@@ -53,7 +54,7 @@ class FileResult:
     """
 
     name: str
-    path: Path
+    path: Location
     status: str
     differences: tuple[Difference, ...] = ()
     added: tuple[str, ...] = ()
@@ -164,7 +165,7 @@ class DeltaResult:
     """
 
     name: str
-    path: Path
+    path: Location
     status: str
     column: str
     chunk_size: int

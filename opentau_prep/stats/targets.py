@@ -111,8 +111,9 @@ def dataset_targets(
     """
 
     def place(artifact: str, **fields: str) -> Place:
-        root = Path(meta.root)
-        return dataset_place(artifact, root, dataset=dataset, artifact_root=artifact_root, **fields)
+        return dataset_place(
+            artifact, meta.storage, dataset=dataset, artifact_root=artifact_root, **fields
+        )
 
     with_count = meta.version != "v2.0"
     targets = [Target("whole", "meta/stats.json", place("stats"), with_count)]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from opentau_prep.errors import DataError, MetadataError, PrepError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -38,6 +40,11 @@ class Storage(Protocol):
         """The root, as it is shown to people."""
         ...
 
+    @property
+    def folder(self) -> Path | None:
+        """The root as a folder of this machine, where files can be written; None elsewhere."""
+        ...
+
     def count_open(self, rel: str) -> None:
         """Count one opening of a file by someone who does not go through the storage."""
         ...
@@ -52,6 +59,18 @@ class Storage(Protocol):
 
     def size(self, rel: str) -> int | None:
         """Return a file's size in bytes, or None when it is not there."""
+        ...
+
+    def known_digest(self, rel: str) -> str | None:
+        """Return a hash that stands for a file's content and is known without reading it.
+
+        It is the SHA-256 of the content where the store tells that, else a hash of what it tells
+        instead. None when the file is not there, or would have to be read.
+        """
+        ...
+
+    def content_digest(self, rel: str) -> str:
+        """Return the SHA-256 of a file's content in hexadecimal, by reading it if need be."""
         ...
 
     def list_files(self, rel_dir: str, suffix: str = "") -> Sequence[str]:

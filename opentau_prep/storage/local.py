@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opentau_prep.errors import ConfigError, PrepError
-from opentau_prep.storage.base import Storage, check_relative, storage_error
+from opentau_prep.errors import PrepError
+from opentau_prep.storage.base import check_relative, storage_error
+from opentau_prep.storage.parquet import LFS_MAGIC, ParquetReads, parquet_fault
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["LocalStorage", "open_storage"]
+__all__ = ["LocalStorage"]
 
-_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # What a Path would tidy up, at several times the cost of looking: `a//b`, `./a`, `a/./b`, `a/`.
 _UNTIDY = re.compile(r"//|(?:^|/)\.(?:/|$)|./$|^$")
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-_LFS_MAGIC = b"version https://git-lfs"
 
 
-class LocalStorage:
+class LocalStorage(ParquetReads):
     """A dataset root on a local or mounted file system.
 
     Attributes:
@@ -49,6 +47,11 @@ class LocalStorage:
     def root(self) -> Path:
         """The root folder."""
         return Path(self.url)
+
+    @property
+    def folder(self) -> Path | None:
+        """See `Storage.folder`."""
+        return self.root
 
     def path(self, rel: str) -> Path:
         """Return the file system path of a dataset-relative path."""
@@ -120,66 +123,33 @@ class LocalStorage:
             _check_regular(path)
             return pq.ParquetFile(pa.memory_map(path, "r"))
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-            raise _parquet_error(rel, path, error) from error
+            raise self._parquet_error(rel, error) from error
 
-    def column_names(self, rel: str, file: pq.ParquetFile) -> list[str]:
-        """See `Storage.column_names`."""
-        import pyarrow as pa
+    def known_digest(self, rel: str) -> str | None:
+        """See `Storage.known_digest`."""
+        return None
 
+    def content_digest(self, rel: str) -> str:
+        """See `Storage.content_digest`."""
+        return hashlib.sha256(self.read_bytes(rel)).hexdigest()
+
+    def _parquet_error(self, rel: str, error: Exception) -> PrepError:
+        # Arrow raises OSError without an errno for damaged content, with one for the file
+        # system's own.
+        path = self._place(rel)
+        if isinstance(error, OSError) and error.errno is not None:
+            return _os_error(rel, path, error)
         try:
-            names: list[str] = file.schema_arrow.names
-        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-            raise _parquet_error(rel, self._place(rel), error) from error
-        return names
-
-    def read_table(
-        self,
-        rel: str,
-        columns: Sequence[str] | None = None,
-        *,
-        row_groups: Sequence[int] | None = None,
-        file: pq.ParquetFile | None = None,
-    ) -> pa.Table:
-        """See `Storage.read_table`."""
-        import pyarrow as pa
-
-        file = file or self.open_parquet(rel)
-        names = None if columns is None else list(columns)
-        try:
-            if row_groups is None:
-                return file.read(columns=names, use_threads=False)
-            return file.read_row_groups(list(row_groups), columns=names, use_threads=False)
-        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-            raise _parquet_error(rel, self._place(rel), error) from error
+            size = os.stat(path).st_size
+            with open(path, "rb") as file:
+                head = file.read(len(LFS_MAGIC))
+        except OSError as os_error:
+            return _os_error(rel, path, os_error)
+        return parquet_fault(rel, path, size, head, error)
 
     def count_open(self, rel: str) -> None:
         """Count one opening of a file."""
         self.opened[rel.split("/", 1)[0]] += 1
-
-
-def open_storage(root: str | os.PathLike[str]) -> Storage:
-    """Return the storage of a root: a folder's path, or `file://` in front of one.
-
-    Raises:
-        ConfigError: The root names an object store, which this version cannot read, or is no path.
-    """
-    text = os.fspath(root)
-    try:
-        usable = "\0" not in text and bool(os.fsencode(text))
-    except UnicodeEncodeError:
-        usable = False
-    if not usable:
-        raise ConfigError(f"{text!r} cannot be a folder's name", hint="Correct the root.")
-    match = _SCHEME.match(text) if "://" in text else None
-    if match is None:
-        return LocalStorage(root)
-    if match.group(1).lower() == "file":
-        return LocalStorage(text[len("file://") :])
-    raise ConfigError(
-        f"roots of the form {match.group(0)}... cannot be read by this version",
-        where=text,
-        hint="Mount the bucket or copy the dataset's meta/ and data/ folders, and pass that path.",
-    )
 
 
 def _read(path: str) -> bytes:
@@ -219,29 +189,3 @@ def _os_error(rel: str, path: str, error: OSError) -> PrepError:
     reason = (error.strerror or str(error)).lower()
     hint = "Ask its owner for access." if isinstance(error, PermissionError) else None
     return storage_error(rel, f"cannot be read ({reason})", where=path, hint=hint)
-
-
-def _parquet_error(rel: str, path: str, error: Exception) -> PrepError:
-    # Arrow raises OSError without an errno for damaged content, with one for the file system's own.
-    if isinstance(error, OSError) and error.errno is not None:
-        return _os_error(rel, path, error)
-    try:
-        size = os.stat(path).st_size
-        with open(path, "rb") as file:
-            head = file.read(len(_LFS_MAGIC))
-    except OSError as os_error:
-        return _os_error(rel, path, os_error)
-    if head == _LFS_MAGIC:
-        return storage_error(
-            rel,
-            f"is a Git LFS pointer ({size} bytes of text), not the parquet file",
-            where=path,
-            hint="Run `git lfs pull` in the dataset, or download it from the hub.",
-        )
-    what = "is empty" if size == 0 else f"is not a whole parquet file ({size:,} bytes)"
-    if head[:4] == b"PAR1":
-        what = f"is a truncated or damaged parquet file ({size:,} bytes)"
-        if "lists to be of size" in str(error):
-            # pyarrow before 26 cannot read a null among lists of a fixed size.
-            what = "has null rows in a list column"
-    return storage_error(rel, what, where=path, hint="Download or write it again.")

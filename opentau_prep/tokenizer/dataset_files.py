@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure
@@ -101,7 +100,7 @@ def _measured(
 def _place(entry: ResolvedEntry, mixture_id: str, context: RunContext) -> Place:
     return dataset_place(
         "action_tokens",
-        Path(entry.meta.root),
+        entry.meta.storage,
         dataset=entry.artifact_name,
         artifact_root=context.artifact_root,
         mixture_id=mixture_id,

@@ -13,6 +13,7 @@ from opentau_prep.artifacts import Rank, Recipe
 from opentau_prep.artifacts.atomic import is_writable, not_writable
 from opentau_prep.artifacts.folders import FolderPlace, inspect_folder, publish_folder
 from opentau_prep.artifacts.jsonio import dump_own
+from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.artifacts.provenance import same_json
 from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State
@@ -99,8 +100,10 @@ def prepare_tokenizer(
 
     Raises:
         PrepError: Stats of datasets cannot be used (all are named); a dataset failed and
-            `context.keep_going` is off; the folder cannot be written or holds something else.
+            `context.keep_going` is off; the folder cannot be written or holds something else; or
+            a dataset lies in a store and there is no `context.artifact_root`.
     """
+    check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
     rank = context.rank or Rank.detect()
     if out_dir.name in ("", ".."):
         out_dir = out_dir.resolve()  # a folder beside it can only be named after a name
@@ -196,7 +199,7 @@ def _main(run: _Run) -> TokenizerReport:
     )
     return TokenizerReport(
         outcome.status,
-        outcome.path,
+        run.place.path,
         document,
         failures,
         backup=outcome.backup,

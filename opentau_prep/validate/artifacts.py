@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts.catalog import CATALOG, PROVENANCE_DIR, ArtifactSpec
@@ -13,6 +12,7 @@ from opentau_prep.artifacts.place import safe_folder_name
 from opentau_prep.artifacts.provenance import Provenance, changes_in_common, sha256_of
 from opentau_prep.errors import PrepError
 from opentau_prep.metadata.inputs import describe_inputs
+from opentau_prep.storage import LocalStorage, Storage
 
 if TYPE_CHECKING:
     from opentau_prep.validate.view import DatasetView
@@ -32,7 +32,7 @@ class FoundArtifact:
     Attributes:
         spec: Its kind.
         rel: Its path, relative to the folder that artifacts are looked for in.
-        home: That folder: the dataset's own, or its folder below `--artifact-root`.
+        home: The way to that folder: the dataset's own, or its folder below `--artifact-root`.
         content: Its bytes; None when only its provenance is there.
         provenance: None when there is none that can be read.
         torn: Why it cannot be read as what it should be; empty when it can.
@@ -42,7 +42,7 @@ class FoundArtifact:
 
     spec: ArtifactSpec
     rel: str
-    home: Path
+    home: Storage
     content: bytes | None
     provenance: Provenance | None
     torn: str = ""
@@ -55,17 +55,18 @@ def find_artifacts(view: DatasetView) -> list[FoundArtifact]:
 
     Data files are compared by their number and size; by content too when frames are read anyway.
     """
-    root = Path(view.target.root)
-    base = view.target.artifact_root
-    home = root if base is None else base / safe_folder_name(view.target.repo_id)
+    home: Storage = view.storage
+    if view.target.artifact_root is not None:
+        folder = view.target.artifact_root / safe_folder_name(view.target.repo_id)
+        home = LocalStorage(folder)
     inputs: dict[str, Any] | None = None
     found = []
     for spec, rel, prep in _candidates(home):
-        record = _read(home / prep)
+        record = _read(home, prep)
         provenance = None if record is None else Provenance.from_bytes(record)
         if provenance is None and spec.name in _PUBLISHED:
             continue  # every dataset brings its own: their origin is no fault
-        content = _read(home / rel)
+        content = _read(home, rel)
         if content is None and provenance is None:
             continue
         if inputs is None:
@@ -74,7 +75,7 @@ def find_artifacts(view: DatasetView) -> list[FoundArtifact]:
     return found
 
 
-def _candidates(home: Path) -> Iterator[tuple[ArtifactSpec, str, str]]:
+def _candidates(home: Storage) -> Iterator[tuple[ArtifactSpec, str, str]]:
     for spec in CATALOG.values():
         if spec.name in _PASSED_OVER:
             continue
@@ -86,26 +87,33 @@ def _candidates(home: Path) -> Iterator[tuple[ArtifactSpec, str, str]]:
         below = folder.removeprefix("meta/")
         stems = set()
         if spec.readers == "own":
-            stems = {p.name.removesuffix(suffix) for p in (home / folder).glob(f"*{suffix}")}
-        prep = home / PROVENANCE_DIR / below
-        stems |= {
-            p.relative_to(prep).as_posix().removesuffix(".json") for p in prep.rglob("*.json")
-        }
+            names = _below(home, folder, suffix)
+            stems = {name.removesuffix(suffix) for name in names if "/" not in name}
+        prep = f"{PROVENANCE_DIR}/{below}"
+        stems |= {name.removesuffix(".json") for name in _below(home, prep, ".json")}
         for stem in sorted(stem for stem in stems if not stem.startswith(".")):
             yield spec, f"{folder}/{stem}{suffix}", f"{PROVENANCE_DIR}/{below}/{stem}.json"
 
 
-def _read(path: Path) -> bytes | None:
+def _below(home: Storage, folder: str, suffix: str) -> list[str]:
+    """Return the files below a folder, relative to it; none when it cannot be listed."""
     try:
-        return path.read_bytes()
-    except OSError:
+        return [rel[len(folder) + 1 :] for rel in home.list_files(folder, suffix)]
+    except PrepError:
+        return []
+
+
+def _read(home: Storage, rel: str) -> bytes | None:
+    try:
+        return home.read_bytes(rel) if home.exists(rel) else None
+    except PrepError:
         return None
 
 
 def _judge(
     spec: ArtifactSpec,
     rel: str,
-    home: Path,
+    home: Storage,
     content: bytes | None,
     provenance: Provenance | None,
     inputs: Mapping[str, Any],

@@ -110,7 +110,10 @@ def _fix_info(view: DatasetView) -> Fix | None:
         return None
     before = view.storage.read_bytes(INFO)
     after = _edited(before, view.info, wrong)
-    path = Path(view.target.root) / INFO
+    folder = view.storage.folder
+    if folder is None:
+        return None
+    path = folder / INFO
     return Fix(view.target.name, path, f"corrected {', '.join(wrong)}", before, after)
 
 

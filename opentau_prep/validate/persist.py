@@ -16,6 +16,7 @@ from opentau_prep.errors import PrepError
 from opentau_prep.metadata import load_dataset_metadata
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.notices import collect_notices
+from opentau_prep.storage import open_storage
 from opentau_prep.validate.catalogue import all_rules
 from opentau_prep.validate.findings import Finding
 
@@ -95,7 +96,7 @@ def _write_one(report: ValidateReport, target: Target, context: RunContext) -> O
 
 def _place(target: Target, artifact_root: Path | None) -> Place:
     return dataset_place(
-        "validation", Path(target.root), dataset=target.repo_id, artifact_root=artifact_root
+        "validation", open_storage(target.root), dataset=target.repo_id, artifact_root=artifact_root
     )
 
 

@@ -49,7 +49,8 @@ def plan_renewals(view: DatasetView, context: RunContext) -> list[Renewal]:
     no provenance, is left to its owner.
     """
     speed = next((f for f in view.artifacts if f.rel == SPEED_FILE), None)
-    if speed is None or speed.content is None or speed.edited:
+    home = None if speed is None else speed.home.folder
+    if speed is None or home is None or speed.content is None or speed.edited:
         return []
     foreign = speed.provenance is None
     if not foreign and not speed.changes:
@@ -66,9 +67,7 @@ def plan_renewals(view: DatasetView, context: RunContext) -> list[Renewal]:
     what = "adopt: write its provenance" if foreign else "computed again"
     wet = dataclasses.replace(context, force=not foreign, dry_run=False, keep_going=False)
     return [
-        Renewal(
-            speed.home / speed.rel, what, speed.content, after, partial(prepare_speed, whole, wet)
-        )
+        Renewal(home / speed.rel, what, speed.content, after, partial(prepare_speed, whole, wet))
     ]
 
 

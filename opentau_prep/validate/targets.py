@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opentau_prep.errors import PrepError
+from opentau_prep.errors import EngineError, PrepError
+from opentau_prep.metadata.info import INFO
 from opentau_prep.metadata.locate import LocateOptions, locate_dataset
+from opentau_prep.storage import is_remote, open_storage
 from opentau_prep.validate.view import EntrySpec, Target
 
 if TYPE_CHECKING:
@@ -51,6 +53,9 @@ def find_targets(
         download: Whether the hub may be asked.
         artifact_root: Where artifacts lie.
         deep: Whether frames will be read.
+
+    Raises:
+        EngineError: A root is a URL whose driver is not installed.
     """
     if subject.mixture is None:
         return [], []
@@ -63,7 +68,11 @@ def find_targets(
             continue
         try:
             root = _locate(config, options)
+            if is_remote(root):
+                open_storage(root).exists(INFO)  # told once if it cannot be asked, not by each rule
         except PrepError as fault:
+            if isinstance(fault, EngineError) and is_remote(config.root or ""):
+                raise  # a package to be installed is no fault of the dataset
             lost.append((name, fault))
             continue
         position = subject.positions[number] if subject.positions else number
@@ -102,7 +111,8 @@ def _locate(config: DatasetEntry, options: LocateOptions) -> str:
             )
         )
     except PrepError:
-        given = Path(config.root).expanduser() if config.root is not None else None
+        local = config.root is not None and not is_remote(config.root)
+        given = Path(config.root or "").expanduser() if local else None
         for folder in (given, json_dir / given if given and json_dir else None):
             if folder is not None and folder.is_dir():
                 return str(folder)

@@ -225,12 +225,6 @@ def test_open_storage_file_url_is_a_folder(tmp_path: Path) -> None:
     assert open_storage(tmp_path).url == str(tmp_path)
 
 
-@pytest.mark.parametrize("root", ["s3://bucket/x", "gs://b", "hf://datasets/x/y"])
-def test_open_storage_object_store_is_refused_with_advice(root: str) -> None:
-    with pytest.raises(ConfigError, match="copy the dataset"):
-        open_storage(root)
-
-
 @pytest.mark.parametrize("root", ["a\x00b", "\ud800"])
 def test_open_storage_impossible_name_is_a_config_error(root: str) -> None:
     with pytest.raises(ConfigError, match="folder's name"):

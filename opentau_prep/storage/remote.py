@@ -1,0 +1,227 @@
+"""Datasets in object stores, read through fsspec."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.errors import PrepError
+from opentau_prep.storage.base import check_relative, storage_error
+from opentau_prep.storage.driver import connect, told
+from opentau_prep.storage.identity import identity_of
+from opentau_prep.storage.parquet import LFS_MAGIC, ParquetReads, parquet_fault
+from opentau_prep.storage.urls import check_url
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+    from opentau_prep.storage.ranges import Range
+
+__all__ = ["RemoteStorage"]
+
+_BLOCK_BYTES = 8 << 20
+
+
+class RemoteStorage(ParquetReads):
+    """A dataset root in a store that fsspec has a driver for.
+
+    A top folder (`meta`, `data`) is listed once, when something in it is first asked for: a request
+    a thousand files rather than one a file. So a storage sees which files there were then. It
+    travels between processes without connection and listings.
+
+    Args:
+        root: The URL; it must not hold credentials.
+
+    Attributes:
+        url: The URL without a slash at its end.
+        opened: How many times a file was opened, by its top folder.
+
+    Raises:
+        ConfigError: The URL is not usable.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.url = check_url(root)
+        self.opened: Counter[str] = Counter()
+        self._listings: dict[str, Mapping[str, Mapping[str, Any]]] = {}
+        self._hashed: dict[str, str] = {}
+        self._unlisted: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"RemoteStorage({self.url!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        fresh: dict[str, Any] = {"_listings": {}, "_hashed": {}, "_unlisted": set()}
+        return {"url": self.url, "opened": self.opened, **fresh}
+
+    @property
+    def folder(self) -> Path | None:
+        """See `Storage.folder`."""
+        return None
+
+    @cached_property
+    def _store(self) -> tuple[Any, str]:
+        return connect(self.url)
+
+    def read_bytes(self, rel: str) -> bytes:
+        """See `Storage.read_bytes`."""
+        path = self._path(rel)
+        with told(rel, self._where(rel)):
+            content = bytes(self._store[0].cat_file(path))
+        self.count_open(rel)
+        return content
+
+    def exists(self, rel: str) -> bool:
+        """See `Storage.exists`; raises when the store does not say."""
+        return self._info(rel) is not None
+
+    def size(self, rel: str) -> int | None:
+        """See `Storage.size`; raises when the store does not say."""
+        info = self._info(rel)
+        return None if info is None else self._size(rel, info)
+
+    def known_digest(self, rel: str) -> str | None:
+        """See `Storage.known_digest`."""
+        if rel in self._hashed:
+            return self._hashed[rel]
+        info = self._info(rel)
+        return None if info is None else identity_of(info)
+
+    def content_digest(self, rel: str) -> str:
+        """See `Storage.content_digest`; the file is read in blocks."""
+        size = self.size(rel)
+        digest = hashlib.sha256()
+        self.count_open(rel)
+        for start in range(0, size or 0, _BLOCK_BYTES):
+            stop = min(start + _BLOCK_BYTES, size or 0)
+            digest.update(self._fetch(rel, [(start, stop)])[0])
+        self._hashed[rel] = digest.hexdigest()
+        return self._hashed[rel]
+
+    def list_files(self, rel_dir: str, suffix: str = "") -> list[str]:
+        """See `Storage.list_files`."""
+        folder = check_relative(rel_dir).rstrip("/")
+        prefix = "" if folder == "." else f"{folder}/"
+        found = self._listing(prefix.partition("/")[0])
+        return sorted(
+            rel
+            for rel in found
+            if rel.startswith(prefix)
+            and rel.endswith(suffix)
+            and not rel.rpartition("/")[2].startswith(".")
+        )
+
+    def open_parquet(self, rel: str) -> pq.ParquetFile:
+        """See `Storage.open_parquet`; reads the end of the file only."""
+        import pyarrow as pa
+
+        from opentau_prep.storage.ranges import RangedParquet, RangeFile
+
+        size = self.size(rel)
+        if size is None:
+            raise self._missing(rel)
+        self.count_open(rel)
+        source = RangeFile(lambda ranges: self._fetch(rel, ranges), size)
+        try:
+            return RangedParquet(source)
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            raise self._parquet_error(rel, error) from error
+
+    def count_open(self, rel: str) -> None:
+        """Count one opening of a file."""
+        self.opened[rel.split("/", 1)[0]] += 1
+
+    def _where(self, rel: str) -> str:
+        return f"{self.url}/{rel}"
+
+    def _path(self, rel: str) -> str:
+        return f"{self._store[1]}/{check_relative(rel)}"
+
+    def _missing(self, rel: str) -> PrepError:
+        hint = "Correct the root, or upload the file again."
+        return storage_error(rel, "file is missing", where=self._where(rel), hint=hint)
+
+    def _parquet_error(self, rel: str, error: Exception) -> PrepError:
+        size = self.size(rel)
+        if size is None:
+            return self._missing(rel)
+        head = self._fetch(rel, [(0, min(size, len(LFS_MAGIC)))])[0] if size else b""
+        return parquet_fault(rel, self._where(rel), size, head, error)
+
+    def _fetch(self, rel: str, ranges: Sequence[Range]) -> list[bytes]:
+        """Return the bytes of (start, stop) ranges; drivers that can fetch them all at once."""
+        fs, path = self._store[0], self._path(rel)
+        starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
+        with told(rel, self._where(rel)):
+            if getattr(fs, "async_impl", False):
+                parts = fs.cat_ranges([path] * len(ranges), starts, stops, on_error="raise")
+            else:
+                with fs.open(path, "rb", cache_type="none") as file:
+                    parts = [_read_at(file, start, stop) for start, stop in ranges]
+        for (start, stop), part in zip(ranges, parts, strict=True):
+            if len(part) != stop - start:
+                raise storage_error(
+                    rel,
+                    f"is shorter than its store said ({stop - start:,} bytes at {start:,},"
+                    f" found {len(part):,})",
+                    where=self._where(rel),
+                    hint="It was changed meanwhile: run it again.",
+                )
+        return [bytes(part) for part in parts]
+
+    def _info(self, rel: str) -> Mapping[str, Any] | None:
+        """Return what the store tells of a file; None when it is not there."""
+        path = self._path(rel)
+        top, _, below = rel.partition("/")
+        if below and top not in self._unlisted:
+            try:
+                if listing := self._listing(top):
+                    return listing.get(rel)
+            except PrepError:  # who may read need not be allowed to list
+                self._unlisted.add(top)
+        # An empty listing proves nothing: some drivers pass over what they may not list.
+        with told(rel, self._where(rel)):
+            try:
+                info: Mapping[str, Any] = self._store[0].info(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return info if info.get("type", "file") != "directory" else None
+
+    def _listing(self, top: str) -> Mapping[str, Mapping[str, Any]]:
+        """Return the files below a top folder, with what the store tells of each."""
+        if top not in self._listings:
+            fs, base = self._store
+            folder = f"{base}/{top}" if top else base
+            with told(f"{top}/", f"{self.url}/{top}"):
+                try:
+                    # Drivers keep listings as long as the process lives: this is a new look.
+                    fs.invalidate_cache()
+                    found = fs.find(folder, detail=True)
+                except (FileNotFoundError, NotADirectoryError):
+                    found = {}
+            self._listings[top] = {_relative(name, base, top): found[name] for name in found}
+        return self._listings[top]
+
+    def _size(self, rel: str, info: Mapping[str, Any]) -> int:
+        size = info.get("size")
+        if isinstance(size, int):
+            return size
+        raise storage_error(rel, "its store does not tell its size", where=self._where(rel))
+
+
+def _read_at(file: Any, start: int, stop: int) -> bytes:
+    file.seek(start)
+    content: bytes = file.read(stop - start)
+    return content
+
+
+def _relative(name: str, base: str, top: str) -> str:
+    """Return a listed name relative to the root; drivers may write the root in another way."""
+    if name.startswith(f"{base}/"):
+        return name[len(base) + 1 :]
+    _, mark, below = name.partition(f"/{top}/") if top else ("", "", name)
+    return f"{top}/{below}" if mark else name

@@ -1,0 +1,77 @@
+"""Roots that are URLs: told apart from folders, checked, and shown without secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from opentau_prep.errors import ConfigError
+
+__all__ = ["check_url", "is_remote", "safe_url", "scheme_of"]
+
+# `s3://`, or the first link of a chain such as `simplecache::s3://`. One letter is a drive.
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)(?:://|::)", re.IGNORECASE)
+_USER_INFO = re.compile(r"://([^/@\s]+)@")
+# What stands before the @ here is a container, or a repository.
+_NO_PASSWORD = frozenset({"abfs", "abfss", "adl", "az", "github", "wasb", "wasbs"})
+_TOKEN_SCHEMES = ("http", "https")
+
+
+def scheme_of(root: str | os.PathLike[str]) -> str | None:
+    """Return a URL's scheme in small letters; None for a folder's path."""
+    text = os.fspath(root)
+    match = _SCHEME.match(text) if "://" in text else None
+    return match.group(1).lower() if match is not None else None
+
+
+def is_remote(root: str | os.PathLike[str]) -> bool:
+    """Tell whether a root is read through a store's driver: a URL, but not `file://`."""
+    return scheme_of(root) not in (None, "file")
+
+
+def check_url(url: str) -> str:
+    """Return the URL of a remote root without a slash at its end.
+
+    Raises:
+        ConfigError: It holds credentials or a query, names no folder, or cannot be listed.
+    """
+    where = safe_url(url)
+    if scheme_of(url) in _TOKEN_SCHEMES:
+        raise ConfigError(
+            "a web server's folders cannot be listed",
+            where=where,
+            hint="Use the store's own URL, such as hf://datasets/OWNER/NAME or s3://BUCKET/NAME.",
+        )
+    if where != url:
+        raise ConfigError(
+            "a root must hold no credentials, query or fragment",
+            where=where,
+            hint="Put credentials where the store's driver looks for them: its environment"
+            " variables, its login, or fsspec's configuration files.",
+        )
+    if any(ord(char) < 32 or char == "\x7f" for char in url):
+        raise ConfigError("has characters that no URL should have", where=repr(where))
+    bare = url.rstrip("/")
+    if bare.endswith(":"):
+        raise ConfigError("names no folder", where=where, hint="Expected such as s3://BUCKET/NAME.")
+    if ".." in bare.split("/"):
+        raise ConfigError("must not hold `..`", where=where, hint="Correct the root.")
+    return bare
+
+
+def safe_url(text: str) -> str:
+    """Return a URL, or a text with one in it, as it may be shown: without credentials and query.
+
+    Texts without a URL are returned as they are.
+    """
+    if "://" not in text:
+        return text
+    scheme = scheme_of(text)
+    shown = _USER_INFO.sub(lambda match: _shown(match, scheme), text)
+    return re.sub(r"(://[^\s?#]*)[?#][^\s]*", r"\1", shown)
+
+
+def _shown(match: re.Match[str], scheme: str | None) -> str:
+    told = match.group(1)
+    secret = ":" in told or scheme in _TOKEN_SCHEMES
+    return "://***@" if secret and scheme not in _NO_PASSWORD else match.group(0)
