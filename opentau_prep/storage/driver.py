@@ -83,7 +83,7 @@ def told(rel: str, where: str) -> Iterator[None]:
 def _explained(rel: str, where: str, error: Exception) -> PrepError:
     reason = _reason(error)
     if isinstance(error, FileNotFoundError | NotADirectoryError) or _status(error) == 404:
-        bucket = re.search(r"\b(bucket|container|repository)\b", reason, re.IGNORECASE)
+        bucket = re.search(r"\b(bucket|container|repository)\s", reason, re.IGNORECASE)
         found = f"cannot be found ({reason})" if bucket else "file is missing"
         return storage_error(
             rel, found, where=where, hint="Correct the root, or upload the file again."

@@ -91,7 +91,7 @@ class RangedParquet(pq.ParquetFile):  # type: ignore[misc]
     """A parquet file that fetches what a read needs before Arrow asks for it piece by piece."""
 
     def __init__(self, source: RangeFile) -> None:
-        super().__init__(source)
+        super().__init__(source, pre_buffer=False)  # it is done here, all ranges at once
         self._ranges = source
 
     def read(self, columns: Sequence[str] | None = None, **options: Any) -> pa.Table:
