@@ -32,6 +32,7 @@ class FakeStore:
         fault: Called before each answer with (what, path); raises what the store would.
         asked: (path, start, stop) of every read, as bytes.
         listed: The folders that were listed.
+        rounds: How often a concurrent store was asked for ranges, all at once.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class FakeStore:
     fault: Callable[[str, str], None] = lambda what, path: None
     asked: list[tuple[str, int, int]] = field(default_factory=list)
     listed: list[str] = field(default_factory=list)
+    rounds: int = 0
 
     def read(self, path: str, start: int | None, stop: int | None) -> bytes:
         self.fault("read", path)
@@ -107,9 +109,14 @@ def _concurrent(protocol: str, store: FakeStore) -> type[AsyncFileSystem]:
     ) -> bytes:
         return store.read(path, start, end)
 
+    async def cat_ranges(self: Any, *args: Any, **options: Any) -> Any:
+        store.rounds += 1
+        return await AsyncFileSystem._cat_ranges(self, *args, **options)
+
     methods = {
         "protocol": protocol,
         "cachable": False,
+        "_cat_ranges": cat_ranges,
         "_find": find,
         "_info": info,
         "_cat_file": cat_file,

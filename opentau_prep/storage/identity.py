@@ -5,14 +5,32 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["identity_of"]
+__all__ = ["FileFacts", "facts_of", "identity_of"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Told by content, the first that is there: GCS, the hub's Git, zip archives, S3, Azure.
 _BY_CONTENT = ("md5Hash", "blob_id", "sha", "CRC", "ETag", "etag", "e_tag")
 _BY_TIME = ("LastModified", "last_modified", "updated", "mtime", "modified", "modify", "created")
+
+
+class FileFacts(NamedTuple):
+    """What is kept of a listed file: there can be very many.
+
+    Attributes:
+        size: In bytes; None when the store does not tell.
+        digest: See `identity_of`.
+    """
+
+    size: int | None
+    digest: str | None
+
+
+def facts_of(info: Mapping[str, Any]) -> FileFacts:
+    """Return what is kept of a file's entry in an fsspec listing."""
+    size = info.get("size")
+    return FileFacts(size if isinstance(size, int) else None, identity_of(info))
 
 
 def identity_of(info: Mapping[str, Any]) -> str | None:

@@ -1,8 +1,8 @@
 """Parquet over a store that gives ranges of bytes: only the chosen column chunks travel.
 
 Reading some columns takes two round trips: one for the end of the file, where the footer is, and
-one for all byte ranges of those columns at once. In memory are the end of the file (64 KiB) and,
-while a table is decoded, its compressed bytes.
+one for all byte ranges of those columns at once; a small file takes one. In memory are the end of
+the file (64 KiB, or 128 KiB of a small one) and, while a table is decoded, its compressed bytes.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["RangeFile", "RangedParquet", "chunk_ranges", "merge_ranges"]
+__all__ = ["RangeFile", "RangedParquet", "chunk_ranges", "merge_ranges", "tail_range"]
 
 Range = tuple[int, int]
 Fetch = Callable[[Sequence[Range]], Sequence[bytes]]
 
 # What Arrow asks for first; a footer larger than this costs one request more.
 TAIL_BYTES = 64 << 10
+# A file up to this size is fetched whole: asking twice would take longer.
+SMALL_BYTES = 128 << 10
 # Ranges closer than this are one request: as long as such a gap takes, so does asking twice.
 MAX_GAP_BYTES = 64 << 10
 
@@ -32,13 +34,15 @@ class RangeFile(io.RawIOBase):
     Args:
         fetch: Returns the bytes of (start, stop) ranges, in order; raises `PrepError`.
         size: The file's size in bytes.
+        tail: Its end, if that has been fetched already; see `tail_range`.
     """
 
-    def __init__(self, fetch: Fetch, size: int) -> None:
+    def __init__(self, fetch: Fetch, size: int, tail: bytes | None = None) -> None:
         super().__init__()
         self._fetch, self._size, self._position = fetch, size, 0
-        start = max(0, size - TAIL_BYTES)
-        self._tail = (start, fetch([(start, size)])[0] if size else b"")
+        if tail is None:
+            tail = fetch([tail_range(size)])[0] if size else b""
+        self._tail = (size - len(tail), tail)
         self._held: list[tuple[int, bytes]] = []
 
     @contextlib.contextmanager
@@ -106,6 +110,11 @@ class RangedParquet(pq.ParquetFile):  # type: ignore[misc]
         """See `pyarrow.parquet.ParquetFile.read_row_groups`."""
         with self._ranges.holding(chunk_ranges(self.metadata, row_groups, columns)):
             return super().read_row_groups(row_groups, columns=columns, **options)
+
+
+def tail_range(size: int) -> Range:
+    """Return the (start, stop) that is fetched of a file of `size` bytes when it is opened."""
+    return (0 if size <= SMALL_BYTES else size - TAIL_BYTES), size
 
 
 def chunk_ranges(

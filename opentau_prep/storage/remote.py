@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.errors import PrepError
+from opentau_prep.storage.ahead import ReadAhead
 from opentau_prep.storage.base import check_relative, storage_error
 from opentau_prep.storage.driver import connect, told
-from opentau_prep.storage.identity import identity_of
+from opentau_prep.storage.identity import FileFacts, facts_of
 from opentau_prep.storage.parquet import LFS_MAGIC, ParquetReads, parquet_fault
 from opentau_prep.storage.urls import check_url
 
@@ -47,7 +48,8 @@ class RemoteStorage(ParquetReads):
     def __init__(self, root: str) -> None:
         self.url = check_url(root)
         self.opened: Counter[str] = Counter()
-        self._listings: dict[str, Mapping[str, Mapping[str, Any]]] = {}
+        self._listings: dict[str, Mapping[str, FileFacts]] = {}
+        self._ahead: dict[str, ReadAhead] = {}
         self._hashed: dict[str, str] = {}
         self._unlisted: set[str] = set()
 
@@ -55,7 +57,7 @@ class RemoteStorage(ParquetReads):
         return f"RemoteStorage({self.url!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        fresh: dict[str, Any] = {"_listings": {}, "_hashed": {}, "_unlisted": set()}
+        fresh: dict[str, Any] = {"_listings": {}, "_ahead": {}, "_hashed": {}, "_unlisted": set()}
         return {"url": self.url, "opened": self.opened, **fresh}
 
     @property
@@ -82,14 +84,19 @@ class RemoteStorage(ParquetReads):
     def size(self, rel: str) -> int | None:
         """See `Storage.size`; raises when the store does not say."""
         info = self._info(rel)
-        return None if info is None else self._size(rel, info)
+        if info is None:
+            return None
+        if info.size is None:
+            where = self._where(rel)
+            raise storage_error(rel, "its store does not tell its size", where=where)
+        return info.size
 
     def known_digest(self, rel: str) -> str | None:
         """See `Storage.known_digest`."""
         if rel in self._hashed:
             return self._hashed[rel]
         info = self._info(rel)
-        return None if info is None else identity_of(info)
+        return None if info is None else info.digest
 
     def content_digest(self, rel: str) -> str:
         """See `Storage.content_digest`; the file is read in blocks."""
@@ -125,9 +132,9 @@ class RemoteStorage(ParquetReads):
         if size is None:
             raise self._missing(rel)
         self.count_open(rel)
-        source = RangeFile(lambda ranges: self._fetch(rel, ranges), size)
+        tail = self._read_ahead(rel).take(rel)
         try:
-            return RangedParquet(source)
+            return RangedParquet(RangeFile(lambda ranges: self._fetch(rel, ranges), size, tail))
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise self._parquet_error(rel, error) from error
 
@@ -173,7 +180,32 @@ class RemoteStorage(ParquetReads):
                 )
         return [bytes(part) for part in parts]
 
-    def _info(self, rel: str) -> Mapping[str, Any] | None:
+    def _read_ahead(self, rel: str) -> ReadAhead:
+        top = rel.partition("/")[0]
+        if top not in self._ahead:
+            listing = self._listings.get(top, {})
+            many = getattr(self._store[0], "async_impl", False)
+            names = sorted(n for n in listing if n.endswith(".parquet")) if many else []
+            self._ahead[top] = ReadAhead(names, self._fetch_tails)
+        return self._ahead[top]
+
+    def _fetch_tails(self, rels: Sequence[str]) -> dict[str, bytes]:
+        """Return the ends of listed files, without those that cannot be read just now."""
+        from opentau_prep.storage.ranges import tail_range
+
+        sizes = [self.size(rel) or 0 for rel in rels]
+        starts, stops = zip(*map(tail_range, sizes), strict=True)
+        paths = [self._path(rel) for rel in rels]
+        with told(rels[0], self._where(rels[0])):
+            parts = self._store[0].cat_ranges(paths, list(starts), list(stops), on_error="return")
+        found = zip(rels, parts, starts, stops, strict=True)
+        return {
+            rel: bytes(part)
+            for rel, part, start, stop in found
+            if not isinstance(part, BaseException) and len(part) == stop - start
+        }
+
+    def _info(self, rel: str) -> FileFacts | None:
         """Return what the store tells of a file; None when it is not there."""
         path = self._path(rel)
         top, _, below = rel.partition("/")
@@ -189,9 +221,9 @@ class RemoteStorage(ParquetReads):
                 info: Mapping[str, Any] = self._store[0].info(path)
             except (FileNotFoundError, NotADirectoryError):
                 return None
-        return info if info.get("type", "file") != "directory" else None
+        return facts_of(info) if info.get("type", "file") != "directory" else None
 
-    def _listing(self, top: str) -> Mapping[str, Mapping[str, Any]]:
+    def _listing(self, top: str) -> Mapping[str, FileFacts]:
         """Return the files below a top folder, with what the store tells of each."""
         if top not in self._listings:
             fs, base = self._store
@@ -203,14 +235,9 @@ class RemoteStorage(ParquetReads):
                     found = fs.find(folder, detail=True)
                 except (FileNotFoundError, NotADirectoryError):
                     found = {}
-            self._listings[top] = {_relative(name, base, top): found[name] for name in found}
+            named = {_relative(name, base, top): name for name in found}
+            self._listings[top] = {rel: facts_of(found[name]) for rel, name in named.items()}
         return self._listings[top]
-
-    def _size(self, rel: str, info: Mapping[str, Any]) -> int:
-        size = info.get("size")
-        if isinstance(size, int):
-            return size
-        raise storage_error(rel, "its store does not tell its size", where=self._where(rel))
 
 
 def _read_at(file: Any, start: int, stop: int) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from builders import VERSIONS, tiny_dataset
 from cli_runner import run_cli
 
-# Provenance names what the inputs were told by; a fit also says how long it took, and of which file.
+# Provenance names what told of the inputs; a fit also says how long it took.
 _OWN = re.compile(r"/prep/|prep\.json$|\.html$")
 _VOLATILE = {"timings_seconds", "seconds", "mixture_json", "mixture_hash_sha256", "files"}
 

@@ -302,3 +302,32 @@ def test_mixture_from_roots_unusable_roots_are_refused(roots: list[str]) -> None
     with pytest.raises(ConfigError) as caught:
         mixture_from_roots(roots)
     assert_well_told(str(caught.value))
+
+
+def test_mixture_from_roots_urls_are_named_by_their_end() -> None:
+    roots = ["s3://b/pick/", "gs://b/fold", "hf://datasets/org/name", "/data/plain"]
+    mixture = mixture_from_roots(roots)
+    assert [entry.repo_id for entry in mixture.datasets] == ["pick", "fold", "org/name", "plain"]
+    assert mixture.roots == tuple(roots)
+
+
+def test_mixture_from_roots_urls_of_one_name_are_told_apart() -> None:
+    mixture = mixture_from_roots(["s3://a/ds", "s3://b/ds"])
+    assert [entry.repo_id for entry in mixture.datasets] == ["a/ds", "b/ds"]
+
+
+def test_mixture_from_roots_url_given_twice_counts_once() -> None:
+    with collect_notices() as said:
+        mixture = mixture_from_roots(["s3://b/ds", "s3://b/ds/"])
+    assert len(mixture.datasets) == 1
+    assert [notice.kind for notice in said] == ["duplicate_root"]
+
+
+def test_mixture_from_roots_url_with_credentials_is_refused_unshown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        mixture_from_roots(["s3://KEY:S3CRET@b/ds"])
+    assert "S3CRET" not in str(caught.value)
+
+
+def test_entry_where_shows_a_url_root_whole() -> None:
+    assert mixture_from_roots(["s3://b/ds"]).datasets[0].where() == "s3://b/ds"

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -111,6 +113,61 @@ def test_open_parquet_reads_the_footer_only(store, remote, wide) -> None:
     rel, _ = wide
     assert remote.open_parquet(rel).metadata.num_rows == ROWS
     assert store.bytes_read(f"bucket/ds/{rel}") == 64 << 10
+
+
+def episodes(n: int, size: int = 0) -> dict[str, bytes]:
+    """Return `n` parquet files of one column, as v2.1 keeps episodes."""
+    found = {}
+    for i in range(n):
+        sink = io.BytesIO()
+        pq.write_table(pa.table({"x": np.full(100, i), "pad": ["y" * size] * 100}), sink)
+        found[f"bucket/ds/data/chunk-000/episode_{i:06d}.parquet"] = sink.getvalue()
+    return found
+
+
+def test_small_files_opened_in_order_take_few_round_trips() -> None:
+    with fake_store("fake", episodes(100), concurrent=True) as store:
+        remote = RemoteStorage("fake://bucket/ds")
+        for i, rel in enumerate(remote.list_files("data")):
+            assert remote.read_table(rel, ["x"]).column(0)[0].as_py() == i
+        assert store.rounds <= 12
+        assert sum(b - a for _, a, b in store.asked) == sum(map(len, store.files.values()))
+
+
+def test_small_files_opened_here_and_there_fetch_nothing_in_vain() -> None:
+    with fake_store("fake", episodes(40), concurrent=True) as store:
+        remote = RemoteStorage("fake://bucket/ds")
+        rels = remote.list_files("data")
+        for i in (30, 3, 17, 9, 2, 39, 0):
+            assert remote.read_table(rels[i], ["x"]).column(0)[0].as_py() == i
+        assert len(store.asked) == 7
+
+
+def test_read_ahead_fault_of_the_next_file_is_told_when_it_is_opened() -> None:
+    with fake_store("fake", episodes(8), concurrent=True) as store:
+        remote = RemoteStorage("fake://bucket/ds")
+        rels = remote.list_files("data")
+
+        def fault(what: str, path: str) -> None:
+            if path.endswith("000005.parquet"):
+                raise PermissionError("denied")
+
+        store.fault = fault
+        for rel in rels[:5]:
+            remote.open_parquet(rel)
+        with pytest.raises(DataError, match="no access") as caught:
+            remote.open_parquet(rels[5])
+        assert str(caught.value.where).endswith("000005.parquet")
+        assert remote.read_table(rels[6]).num_rows == 100
+
+
+def test_read_ahead_by_threads_gives_each_its_file() -> None:
+    with fake_store("fake", episodes(60), concurrent=True):
+        remote = RemoteStorage("fake://bucket/ds")
+        rels = remote.list_files("data")
+        with ThreadPoolExecutor(6) as pool:
+            tables = list(pool.map(lambda rel: remote.read_table(rel, ["x"]), rels))
+        assert [table.column(0)[0].as_py() for table in tables] == list(range(60))
 
 
 @pytest.mark.parametrize(
