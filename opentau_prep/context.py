@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from opentau_prep.storage.urls import check_written
+
 if TYPE_CHECKING:
     from opentau_prep.artifacts.rank import Rank
     from opentau_prep.engine import Failure
@@ -40,6 +42,9 @@ class RunContext:
         download: Whether datasets may be fetched from the hub.
         rank: This process among the launcher's; None asks the environment.
         progress: Called as work gets done.
+
+    Raises:
+        ConfigError: `artifact_root` is a URL: nothing is written into a store.
     """
 
     workers: int | None = None
@@ -52,6 +57,10 @@ class RunContext:
     download: bool = False
     rank: Rank | None = None
     progress: Progress = _silent
+
+    def __post_init__(self) -> None:
+        if self.artifact_root is not None:
+            check_written(self.artifact_root, "--artifact-root")
 
     def map(
         self,

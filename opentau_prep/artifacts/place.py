@@ -12,6 +12,7 @@ from typing import TypeAlias
 from opentau_prep.artifacts.catalog import CATALOG
 from opentau_prep.errors import ArtifactError, ConfigError
 from opentau_prep.storage import LocalStorage, Storage, is_remote, safe_url
+from opentau_prep.storage.urls import check_written
 
 __all__ = [
     "Location",
@@ -180,8 +181,9 @@ def file_place(name: str, path: Path, *, schema_version: int = 1) -> Place:
     """Return the place of an output outside any dataset, with `<stem>.prep.json` beside it.
 
     Raises:
-        ConfigError: The path is a folder.
+        ConfigError: The path is a folder, or was given as a URL.
     """
+    check_written(path, "--out")
     if path.name in ("", "..") or path.is_dir():
         raise ConfigError("is a folder", where=str(path), hint="Name a file to write.")
     provenance_path = path.with_name(f"{path.stem}.prep.json")

@@ -14,7 +14,9 @@ _RUN = "Options of every command"
 
 Roots = Annotated[
     list[str] | None,
-    typer.Argument(metavar="ROOT", help="Dataset folders (each holds meta/ and data/)."),
+    typer.Argument(
+        metavar="ROOT", help="Dataset folders, or URLs of some (each holds meta/ and data/)."
+    ),
 ]
 MixtureJson = Annotated[
     Path | None,

@@ -165,7 +165,11 @@ class RemoteStorage(ParquetReads):
         starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
         with told(rel, self._where(rel)):
             if getattr(fs, "async_impl", False):
-                parts = fs.cat_ranges([path] * len(ranges), starts, stops, on_error="raise")
+                # Not "raise": fsspec before 2025 gives back errors among the parts all the same.
+                parts = fs.cat_ranges([path] * len(ranges), starts, stops, on_error="return")
+                for part in parts:
+                    if isinstance(part, BaseException):
+                        raise part
             else:
                 with fs.open(path, "rb", cache_type="none") as file:
                     parts = [_read_at(file, start, stop) for start, stop in ranges]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from opentau_prep.errors import ConfigError
 
-__all__ = ["check_url", "is_remote", "safe_url", "scheme_of"]
+__all__ = ["check_url", "check_written", "is_remote", "safe_url", "scheme_of"]
 
 # `s3://`, or the first link of a chain such as `simplecache::s3://`. One letter is a drive.
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)(?:://|::)", re.IGNORECASE)
+_WAS_URL = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
 _USER_INFO = re.compile(r"://([^/@\s]+)@")
 # What stands before the @ here is a container, or a repository.
 _NO_PASSWORD = frozenset({"abfs", "abfss", "adl", "az", "github", "wasb", "wasbs"})
@@ -57,6 +59,22 @@ def check_url(url: str) -> str:
     if ".." in bare.split("/"):
         raise ConfigError("must not hold `..`", where=where, hint="Correct the root.")
     return bare
+
+
+def check_written(path: Path, what: str) -> Path:
+    """Return a place that something is to be written to.
+
+    Raises:
+        ConfigError: It was given as a URL: as a path, `s3://b/x` has become `s3:/b/x`.
+    """
+    match = _WAS_URL.match(str(path))
+    if match is None:
+        return path
+    if match.group(1).lower() == "file":
+        hint = "Give the path without file://."
+    else:
+        hint = "Name a folder or file of this machine, and upload it afterwards."
+    raise ConfigError(f"{what} is a URL, but only paths are written to", hint=hint)
 
 
 def safe_url(text: str) -> str:

@@ -12,6 +12,7 @@ from opentau_prep.artifacts.folders import FolderPlace, inspect_folder
 from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.artifacts.store import Inspection, State
 from opentau_prep.errors import ArtifactError, ConfigError, MetadataError
+from opentau_prep.storage.urls import check_written
 from opentau_prep.tokenizer.inputs import mixture_inputs
 from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
 from opentau_prep.tokenizer.recipes import action_heads
@@ -40,8 +41,8 @@ class FoundTokenizer:
 
 
 def tokenizer_place(folder: Path) -> FolderPlace:
-    """Return the place of a tokenizer folder."""
-    return FolderPlace("tokenizer", folder)
+    """Return the place of a tokenizer folder; raise `ConfigError` for what was given as a URL."""
+    return FolderPlace("tokenizer", check_written(folder, "--out-dir"))
 
 
 def inspect_tokenizer(

@@ -63,7 +63,7 @@ def test_version_is_the_package_version():
         (["speed-percentiles", "/nonexistent"], 3, "/nonexistent"),
         (["speed-percentiles", "{root}", "--mixture-json", "m.json"], 2, "exclude each other"),
         (["run", "--mixture-json", "/nonexistent.json"], 2, "/nonexistent.json"),
-        (["speed-percentiles", "s3://bucket/x"], 2, "s3://"),
+        (["speed-percentiles", "s3://bucket/x"], 4, "--artifact-root DIR"),
     ],
 )
 def test_expected_error_one_message_and_its_exit_code(args, code, says, tmp_path):

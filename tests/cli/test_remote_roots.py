@@ -13,6 +13,7 @@ from cli_runner import run_cli
 
 # Provenance names what told of the inputs; a fit also says how long it took.
 _OWN = re.compile(r"/prep/|prep\.json$|\.html$")
+PLAN = ("--world-size", 2, "--batch-size", 2)
 _VOLATILE = {"timings_seconds", "seconds", "mixture_json", "mixture_hash_sha256", "files"}
 
 
@@ -139,6 +140,8 @@ def test_changed_dataset_is_stale(sides, tmp_path: Path) -> None:
         (("stats", "URL", "--format", "openpi", "--artifact-root", "A"), 2, "folders only"),
         (("stats", "nope://b/x", "--artifact-root", "A"), 2, "no driver is known"),
         (("stats", "s3://K:S3CRET@b/x", "--artifact-root", "A"), 2, "no credentials"),
+        (("stats", "URL", "--artifact-root", "s3://b/made"), 2, "only paths are written to"),
+        (("val-plan", "URL", *PLAN, "--out", "s3://b/p.json"), 2, "only paths are written to"),
         (("stats", "local:///none/x", "--artifact-root", "A"), 3, "info.json: file is missing"),
     ],
 )
@@ -155,5 +158,5 @@ def test_refusals_come_at_once_and_clear(tmp_path: Path, sides, args, code: int,
 def test_validate_and_val_plan_need_no_artifact_root(sides, tmp_path: Path) -> None:
     url = f"local://{sides['local'].parent}/data/v2.1"
     assert run_cli("validate", url, cwd=tmp_path).code in (0, 1)
-    ran = run_cli("val-plan", url, "--world-size", 2, "--batch-size", 2, cwd=tmp_path)
+    ran = run_cli("val-plan", url, *PLAN, cwd=tmp_path)
     assert ran.code == 0, ran.err
