@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -67,7 +67,7 @@ class DatasetWork:
         found, state = self._inspected_state()
         if state is None or not found.fresh:
             return None
-        recipe = self._recipe(state.method)
+        recipe = self._recipe(state.method, state.left_out)
         files = []
         for target in self.targets:
             here = inspect(target.place, recipe)
@@ -87,7 +87,7 @@ class DatasetWork:
         """Read what has to be read, and write what may be written."""
         growth = None if self.run_options.force else self._growth()
         pass_ = self._all() if growth is None else self._grown(growth)
-        recipe = self._recipe(pass_.state.method, pass_.left_out)
+        recipe = self._recipe(pass_.state.method, pass_.state.left_out)
         settled = [self._settle(target, pass_, recipe) for target in self.targets]
         verdicts = {t.name: v for t, (_, v) in zip(self.targets, settled, strict=True) if v}
         state = pass_.with_outcome(self._lines(verdicts), verdicts)
@@ -106,14 +106,14 @@ class DatasetWork:
             return "differs"
         return "up to date" if outcome.status == "adopted" else outcome.status
 
-    def _recipe(self, method: str, left_out: tuple[int, ...] = ()) -> Recipe:
+    def _recipe(self, method: str, left_out: Sequence[int] = ()) -> Recipe:
         parameters: dict[str, Any] = {
             "quantiles": list(self.q),
             "quantile_method": method,
             "episode_quantiles": self.run_options.stats.episode_quantiles,
         }
         if left_out:
-            parameters["left_out_episodes"] = list(left_out)
+            parameters["left_out_episodes"] = left_out
         return Recipe(COMMAND, inputs=self._inputs, parameters=parameters)
 
     @cached_property
@@ -127,10 +127,13 @@ class DatasetWork:
 
     def _inspected_state(self) -> tuple[Inspection, StatsState | None]:
         found = inspect(self.place, self._recipe("exact"))
-        provenance = found.provenance
-        method = None if provenance is None else provenance.parameters.get("quantile_method")
-        if method is not None and method != "exact":
-            found = inspect(self.place, self._recipe(str(method)))
+        if found.provenance is not None:
+            # What the data decides is as it was while the data is; unusable files, where they may
+            # be left out.
+            recorded = found.provenance.parameters
+            left_out = recorded.get("left_out_episodes") if self.run_options.keep_going else None
+            method = str(recorded.get("quantile_method"))
+            found = inspect(self.place, self._recipe(method, left_out or ()))
         if found.content is None or found.state not in (State.FRESH, State.STALE):
             return found, None
         return found, StatsState.from_bytes(found.content, str(found.path))
@@ -317,10 +320,6 @@ class _Pass:
     state: StatsState
     scan: Scan
     files_read: int
-
-    @property
-    def left_out(self) -> tuple[int, ...]:
-        return tuple(e for fault in self.scan.faults for e in fault.episodes)
 
     def with_outcome(self, lines: Mapping[int, str], verdicts: Mapping[str, Verdict]) -> StatsState:
         return replace(self.state, lines=lines, verdicts=verdicts)

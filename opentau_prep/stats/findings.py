@@ -12,7 +12,9 @@ from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.moments import Moments
 from opentau_prep.stats.scan import PartFault
 
-__all__ = ["Finding", "frame_findings"]
+__all__ = ["UNREADABLE", "Finding", "frame_findings"]
+
+UNREADABLE = "unreadable_file"
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,7 @@ def frame_findings(
 ) -> tuple[Finding, ...]:
     """Return what is wrong with the frames, file by file and feature by feature."""
     found = [
-        Finding("unreadable_file", str(f.error), f"{root}/{f.rel}", episodes=f.episodes)
-        for f in faults
+        Finding(UNREADABLE, str(f.error), f"{root}/{f.rel}", episodes=f.episodes) for f in faults
     ]
     if empty:
         named = ", ".join(map(str, empty[:10])) + (" ..." if len(empty) > 10 else "")

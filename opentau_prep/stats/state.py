@@ -17,7 +17,7 @@ from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.errors import DataError, MetadataError
 from opentau_prep.stats.columns import Column, Layout
 from opentau_prep.stats.compare import Difference
-from opentau_prep.stats.findings import Finding
+from opentau_prep.stats.findings import UNREADABLE, Finding
 from opentau_prep.stats.moments import Moments
 from opentau_prep.stats.sketch import QuantileSketch, decode_sketches, encode_sketches
 
@@ -68,6 +68,11 @@ class StatsState:
     lines: Mapping[int, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """The episodes of files that could not be used."""
+        return tuple(e for f in self.findings if f.code == UNREADABLE for e in f.episodes)
 
     def to_bytes(self) -> bytes:
         """Return the file."""

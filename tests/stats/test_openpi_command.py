@@ -87,19 +87,21 @@ def test_openpi_files_of_mixed_dtype_are_run_in_float64(tmp_path):
     assert ran.json["datasets"][0]["norm_stats"]["state"] == _reference(wide, 0)
 
 
-def test_openpi_unusable_files_are_named_and_never_fresh(tmp_path):
+def test_openpi_unusable_files_are_named_each_time_and_read_once(tmp_path):
     folder, frames = _folder(tmp_path)
     (folder / "part-0/ep_9.parquet").write_bytes(b"PAR1 but not really")
     pq.write_table(pa.table({"other": [1]}), folder / "part-1/ep_9.parquet")
     ran = run_cli("stats", "--format", "openpi", "--base-dir", folder)
     assert ran.code == 3
     assert "ep_9.parquet" in ran.err
-    for _ in range(2):
+    for processed in (3, 0):
         ran = run_cli("stats", "--format", "openpi", "--base-dir", folder, "--keep-going", "--json")
         assert ran.code == 1
         (result,) = ran.json["datasets"]
+        assert result["files_processed"] == processed
         assert [Path(f["where"]).name for f in result["findings"]] == ["ep_9.parquet"] * 2
         assert result["norm_stats"]["state"] == _reference(frames, 0)
+    assert run_cli("stats", "--format", "openpi", "--base-dir", folder).code == 3
 
 
 def test_openpi_a_foreign_file_that_differs_is_left_alone(tmp_path):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from builders import tiny_dataset
 from cli_runner import run_cli
-from stats_runs import assert_plain, frames_of, read_lines, run_one
+from stats_runs import assert_plain, bytes_below, frames_of, read_lines, run_one
 
 FILE = "data/chunk-000/episode_000001.parquet"
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
@@ -77,9 +77,26 @@ def test_stats_keep_going_leaves_out_an_unusable_file_and_says_so(tmp_path, kind
     assert sorted(rows) == [0, 2]
     for e, stats in rows.items():
         assert_plain(stats["action"], columns["action"][episode == e])
+
+
+@pytest.mark.parametrize("kind", ["truncated", "missing", "column"])
+def test_stats_keep_going_again_reads_nothing_and_says_what_is_still_unusable(tmp_path, kind):
+    root = tiny_dataset(tmp_path, "v2.1", lengths=[30, 20, 40])
+    whole = (root / FILE).read_bytes()
+    BREAKS[kind](root)
+    first = run_one(root, keep_going=True)
+    before = bytes_below(root)
     again = run_cli("stats", root, "--json", "--keep-going", "--workers", 1)
-    assert again.code == 1  # what leaves something out never counts as fresh
-    assert again.json["datasets"][0]["findings"] == [finding]
+    assert again.code == 1
+    (result,) = again.json["datasets"]
+    assert (result["files_read"], result["status"]) == (0, "up to date")
+    assert [f["message"] for f in result["findings"]] == [f.message for f in first.findings]
+    assert bytes_below(root) == before
+    # Where nothing may be left out it is no result.
+    assert run_cli("stats", root, "--workers", 1).code == 3
+    (root / FILE).write_bytes(whole)
+    mended = run_one(root, keep_going=True)
+    assert (mended.files_read, mended.findings, mended.episodes) == (3, (), 3)
 
 
 def test_stats_keep_going_does_the_other_datasets(tmp_path):
