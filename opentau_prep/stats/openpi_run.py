@@ -89,12 +89,15 @@ class _WiderDtypeError(Exception):
     """A file is float64 after float32 ones: everything has to be run in float64."""
 
 
-def prepare_openpi(jobs: Sequence[OpenpiJob], context: RunContext) -> OpenpiReport:
+def prepare_openpi(
+    jobs: Sequence[OpenpiJob], context: RunContext, *, lost: Sequence[Failure] = ()
+) -> OpenpiReport:
     """Compute openpi's norm stats of each folder, or say that they are up to date.
 
     Args:
         jobs: What to compute; jobs with an `out` must have different ones.
         context: How to run.
+        lost: Datasets that could not be opened, for the report.
 
     Returns:
         The report; the same values on every rank.
@@ -116,7 +119,7 @@ def prepare_openpi(jobs: Sequence[OpenpiJob], context: RunContext) -> OpenpiRepo
         results = context.map("openpi stats", partial(_prepare_one, run=run), jobs, names)
     return OpenpiReport(
         [r for r in results if isinstance(r, OpenpiResult)],
-        [r for r in results if isinstance(r, Failure)],
+        [*lost, *(r for r in results if isinstance(r, Failure))],
     )
 
 

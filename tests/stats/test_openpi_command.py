@@ -145,6 +145,47 @@ def test_openpi_options_without_the_format_are_refused(tmp_path):
     assert "--format openpi" in ran.err
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--quantile", 0.5],
+        ["--no-episode-stats"],
+        ["--episode-stats"],
+        ["--episode-quantiles", "episode"],
+        ["--memory-budget", 128],
+        ["--chunk-size", 50],
+    ],
+)
+def test_openpi_options_of_the_lerobot_format_are_refused(tmp_path, option):
+    root = tiny_dataset(tmp_path)
+    for openpi in (["--format", "openpi", root], ["--base-dir", root]):
+        ran = run_cli("stats", *openpi, *option)
+        assert ran.code == 2
+        assert "no effect" in ran.err
+    assert not (root / "meta/norm_stats.json").exists()
+
+
+def test_openpi_source_with_the_lerobot_format_is_refused(tmp_path):
+    ran = run_cli("stats", "--format", "lerobot", "--base-dir", tiny_dataset(tmp_path))
+    assert ran.code == 2
+    assert "--base-dir" in ran.err
+
+
+def test_openpi_keep_going_does_the_roots_that_can_be_opened(tmp_path):
+    good, bad = tiny_dataset(tmp_path, name="good"), tiny_dataset(tmp_path, name="bad")
+    (bad / "meta/info.json").write_text("{")
+    folder, _ = _folder(tmp_path)
+    roots = [bad, good, folder, tmp_path / "nowhere"]
+    assert run_cli("stats", "--format", "openpi", *roots).code == 3
+    ran = run_cli("stats", "--format", "openpi", "--keep-going", "--json", *roots)
+    assert ran.code == 1, ran.err
+    assert {d["dataset"] for d in ran.json["datasets"]} == {"good", "raw"}
+    assert [f["dataset"] for f in ran.json["failures"]] == ["bad", "nowhere"]
+    alone = run_cli("stats", "--format", "openpi", "--keep-going", "--json", *roots[2:])
+    assert alone.code == 1
+    assert [f["dataset"] for f in alone.json["failures"]] == [str(tmp_path / "nowhere")]
+
+
 def _config(tmp_path, **fields):
     (tmp_path / "configs").mkdir(exist_ok=True)
     (tmp_path / "configs/mine.json").write_text(json.dumps(fields))
