@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from opentau_prep.artifacts import Recipe, dataset_place, publish
 from opentau_prep.artifacts.fingerprint import hash_files
 from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State, inspect
-from opentau_prep.errors import DataError
+from opentau_prep.errors import DataError, MetadataError
 from opentau_prep.frames.columns import to_matrix
 from opentau_prep.frames.rows import DataPart, data_parts
 from opentau_prep.metadata.inputs import describe_inputs
@@ -288,8 +289,9 @@ class DatasetWork:
         for target in self.targets:
             if target.kind == "lines" and target.name not in verdicts:
                 path = target.place.path
-                if path.is_file():
-                    return line_hashes(path.read_bytes(), str(path))
+                # In a dry run the damaged file is there still that would be replaced.
+                with contextlib.suppress(MetadataError):
+                    return line_hashes(path.read_bytes(), str(path)) if path.is_file() else {}
         return {}
 
     def _sketch_file(self, status: str) -> FileResult:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -203,3 +204,26 @@ def test_stats_a_fault_deep_in_a_shared_file_leaves_all_of_it_out(tmp_path, monk
     (finding,) = result.findings
     assert (finding.code, finding.episodes) == ("unreadable_file", (0, 1))
     assert (result.episodes, result.frames) == (2, 75)
+
+
+@pytest.mark.parametrize("rel", ["meta/stats.json", "meta/episodes_stats.jsonl"])
+@pytest.mark.parametrize("damage", [b'{"action": {"mean": [0.1', b"[]\n", b"\xff\xfe"])
+def test_stats_a_damaged_file_is_replaced_with_force_only_and_kept(tmp_path, rel, damage):
+    root = tiny_dataset(tmp_path, "v2.1", lengths=[30, 20, 40])
+    run_one(root)
+    (root / rel).write_bytes(damage)
+    ran = run_cli("stats", root, "--workers", 1)
+    assert ran.code == 3
+    assert rel in ran.err
+    assert "--force" in ran.err
+    before = bytes_below(root)
+    assert run_cli("stats", root, "--workers", 1, "--force", "--dry-run").code == 0
+    assert bytes_below(root) == before
+    forced = run_cli("stats", root, "--workers", 1, "--force", "--json")
+    assert forced.code == 0, forced.err
+    (backup,) = (f["backup"] for f in forced.json["datasets"][0]["files"] if f["file"] == rel)
+    assert Path(backup).read_bytes() == damage
+    rows = frames_of(root)[0]["action"]
+    assert_plain(json.loads((root / "meta/stats.json").read_text())["action"], rows)
+    assert [r["episode_index"] for r in read_lines(root / "meta/episodes_stats.jsonl")] == [0, 1, 2]
+    assert run_one(root).files_read == 0
