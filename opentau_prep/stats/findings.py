@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from opentau_prep.notices import some_names
 from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.moments import Moments
 from opentau_prep.stats.scan import PartFault
@@ -62,8 +63,7 @@ def frame_findings(
         Finding(UNREADABLE, str(f.error), f"{root}/{f.rel}", episodes=f.episodes) for f in faults
     ]
     if empty:
-        named = ", ".join(map(str, empty[:10])) + (" ..." if len(empty) > 10 else "")
-        message = f"{len(empty):,} episodes have no frames: {named}"
+        message = f"{len(empty):,} episodes have no frames: {some_names(empty)}"
         found.append(Finding("empty_episode", message, root, episodes=tuple(empty)))
     found += [
         Finding("missing_column", f"info.json declares {name!r}, the data lacks it", root, name)
