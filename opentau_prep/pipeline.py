@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from opentau_prep.errors import PrepError
+from opentau_prep.errors import DataError, MetadataError, PrepError
 from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import resolve_mixture
+from opentau_prep.notices import some_names
 
 if TYPE_CHECKING:
     from opentau_prep.config.schema import Mixture
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from opentau_prep.engine import Failure
     from opentau_prep.metadata.resolve import ResolvedMixture
 
-__all__ = ["STEPS", "Report", "Step", "StepOutcome", "Untold", "run_pipeline"]
+__all__ = ["STEPS", "NotDone", "Report", "Step", "StepOutcome", "Untold", "run_pipeline"]
 
 
 class Report(Protocol):
@@ -44,10 +45,13 @@ class Step:
     Attributes:
         name: The command that does it alone.
         run: Does it.
+        whole: Whether what it writes is made of all datasets together, so that one fewer gives
+            something else than training has.
     """
 
     name: str
     run: Callable[[ResolvedMixture, RunContext], Report]
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,25 @@ class Untold:
     def as_json(self) -> dict[str, Any]:
         """Return the report JSON-ready."""
         return {"status": "untold", "reason": str(self.error)}
+
+
+@dataclass(frozen=True)
+class NotDone:
+    """With `keep_going`: a step that some datasets stand in the way of.
+
+    Attributes:
+        error: What it needs and does not have.
+        failures: The datasets that could not be opened.
+    """
+
+    error: PrepError
+    failures: Sequence[Failure] = ()
+    needs_attention: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report JSON-ready."""
+        failures = [failure.as_json() for failure in self.failures]
+        return {"status": "not done", "reason": str(self.error), "failures": failures}
 
 
 @dataclass(frozen=True)
@@ -113,9 +136,9 @@ def _validate(resolved: ResolvedMixture, context: RunContext) -> Report:
 
 STEPS: tuple[Step, ...] = (
     Step("stats", _stats),
-    Step("heads", _heads),
+    Step("heads", _heads, whole=True),
     Step("speed-percentiles", _speed),
-    Step("fit-tokenizer", _tokenizer),
+    Step("fit-tokenizer", _tokenizer, whole=True),
     # Last: it sees what the others have written.
     Step("validate", _validate),
 )
@@ -125,7 +148,10 @@ def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
     """Carry out every step on a mixture.
 
     The datasets are opened again for each step, which may read what the one before has written. In
-    a dry run nothing has been written, so a step that needs it is `Untold`.
+    a dry run nothing has been written, so a step that needs it is `Untold`. With
+    `context.keep_going`, datasets that cannot be used are left out of the steps that do one after
+    the other; a step that puts them all together is `NotDone`, since heads or a tokenizer without
+    a member would not be what training has.
 
     Raises:
         PrepError: A step failed; those after it were not begun.
@@ -133,13 +159,33 @@ def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
     options = LocateOptions(download=context.download, frames=True)
     outcomes: list[StepOutcome] = []
     for step in STEPS:
-        resolved = resolve_mixture(mixture, options)
-        try:
-            report = step.run(resolved, context)
-        except PrepError as error:
-            # The first step needs nothing of the others: what is wrong there is wrong.
-            if not (context.dry_run and outcomes):
-                raise
-            report = Untold(error)
+        resolved = resolve_mixture(mixture, options, keep_going=context.keep_going)
+        report = _carried_out(step, resolved, context, is_first=not outcomes)
         outcomes.append(StepOutcome(step.name, report))
     return outcomes
+
+
+def _carried_out(
+    step: Step, resolved: ResolvedMixture, context: RunContext, *, is_first: bool
+) -> Report:
+    if step.whole and resolved.lost:
+        return NotDone(_incomplete(step, resolved), resolved.lost)
+    try:
+        return step.run(resolved, context)
+    except PrepError as error:
+        # The first step needs nothing of the others: what is wrong there is wrong.
+        if context.dry_run and not is_first:
+            return Untold(error)
+        if context.keep_going and step.whole and isinstance(error, MetadataError | DataError):
+            return NotDone(error)
+        raise
+
+
+def _incomplete(step: Step, resolved: ResolvedMixture) -> PrepError:
+    names = some_names(failure.label for failure in resolved.lost)
+    return MetadataError(
+        f"{step.name} puts all datasets of the mixture together, and without {names} the result"
+        " would not be what training has: nothing was written",
+        where=None if resolved.mixture.path is None else str(resolved.mixture.path),
+        hint="Mend these datasets, or take them out of the mixture.",
+    )
