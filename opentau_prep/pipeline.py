@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from opentau_prep.artifacts.fingerprint import cache_left_alone
 from opentau_prep.errors import DataError, MetadataError, PrepError
 from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import resolve_mixture
@@ -158,10 +159,11 @@ def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
     """
     options = LocateOptions(download=context.download, frames=True)
     outcomes: list[StepOutcome] = []
-    for step in STEPS:
-        resolved = resolve_mixture(mixture, options, keep_going=context.keep_going)
-        report = _carried_out(step, resolved, context, is_first=not outcomes)
-        outcomes.append(StepOutcome(step.name, report))
+    with cache_left_alone(context.dry_run):
+        for step in STEPS:
+            resolved = resolve_mixture(mixture, options, keep_going=context.keep_going)
+            report = _carried_out(step, resolved, context, is_first=not outcomes)
+            outcomes.append(StepOutcome(step.name, report))
     return outcomes
 
 

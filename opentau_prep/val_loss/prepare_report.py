@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts import Rank, Recipe, ensure
-from opentau_prep.artifacts.fingerprint import hash_files
+from opentau_prep.artifacts.fingerprint import cache_left_alone, hash_files
 from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.artifacts.place import Place, file_place
 from opentau_prep.artifacts.rank import main_rank_notices
@@ -130,7 +130,7 @@ def prepare_report(
     """
     chosen = options or ReportOptions()
     rank = context.rank or Rank.detect()
-    with main_rank_notices(rank):
+    with main_rank_notices(rank), cache_left_alone(context.dry_run):
         work = _Work(patterns, None if resolved is None else mixture_sources(resolved), chosen)
         report, written = _write(work, rank, context)
         worse = None
