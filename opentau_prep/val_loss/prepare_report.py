@@ -6,7 +6,7 @@ import glob
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,9 +243,7 @@ def _write(work: _Work, rank: Rank, context: RunContext) -> tuple[ValidationRepo
         report = ValidationReport.from_json(load_own(content, where=where), where)
     if options.csv is not None:
         place = file_place("validation_table", options.csv, schema_version=REPORT_SCHEMA_VERSION)
-        # `report.csv` and `report.json` must not share a provenance.
-        own = options.csv.with_name(f"{options.csv.name}.prep.json")
-        write(replace(place, provenance_path=own), lambda: report.as_csv().encode())
+        write(place, lambda: report.as_csv().encode())
     return report, written
 
 
