@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from opentau_prep.artifacts.fingerprint import cache_left_alone
+from opentau_prep.artifacts.rank import Rank, main_rank_notices
 from opentau_prep.errors import DataError, MetadataError, PrepError
 from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import resolve_mixture
@@ -102,14 +103,18 @@ class StepOutcome:
 def _stats(resolved: ResolvedMixture, context: RunContext) -> Report:
     from opentau_prep.stats.compute import prepare_stats
 
-    return prepare_stats(resolved, context)
+    return prepare_stats(resolved, context, keep_options=True)
 
 
 def _heads(resolved: ResolvedMixture, context: RunContext) -> Report:
     from opentau_prep.heads.compute import default_out, prepare_heads
     from opentau_prep.heads.options import HeadOptions
+    from opentau_prep.heads.recorded import recorded_head_options
 
-    return prepare_heads(resolved, context, HeadOptions(), out=default_out(resolved, context))
+    out = default_out(resolved, context)
+    with main_rank_notices(context.rank or Rank.detect()):
+        options = HeadOptions() if context.force else recorded_head_options(out)
+    return prepare_heads(resolved, context, options, out=out)
 
 
 def _speed(resolved: ResolvedMixture, context: RunContext) -> Report:

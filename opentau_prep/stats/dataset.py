@@ -25,6 +25,7 @@ from opentau_prep.stats.compare import sketch_bracket
 from opentau_prep.stats.findings import frame_findings
 from opentau_prep.stats.growth import Growth, grown, line_hashes
 from opentau_prep.stats.quantiles import quantile_name
+from opentau_prep.stats.recorded import recorded_stats_options
 from opentau_prep.stats.report import FileResult, StatsResult
 from opentau_prep.stats.scan import Scan, scan_parts
 from opentau_prep.stats.stack import Stacked, stack_episodes, stack_whole, unstack
@@ -52,13 +53,15 @@ class DatasetWork:
     """
 
     def __init__(self, entry: ResolvedEntry, run: RunOptions) -> None:
-        self.entry, self.run_options = entry, run
+        self.entry = entry
         self.meta = entry.meta
-        self.q = run.stats.q
         name, elsewhere = entry.artifact_name, run.artifact_root
         self.place = dataset_place(
             "quantile_sketch", Path(self.meta.root), dataset=name, artifact_root=elsewhere
         )
+        if run.keep_options:
+            run = replace(run, stats=recorded_stats_options(self.place, run.stats))
+        self.run_options, self.q = run, run.stats.q
         self.targets = dataset_targets(self.meta, name, elsewhere, episodes=run.stats.episode_stats)
         if not len(self.meta.episodes):
             raise DataError("the dataset has no episodes", where=self.meta.root)
