@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from opentau_prep.engine import Failure
     from opentau_prep.metadata.resolve import ResolvedMixture
 
-__all__ = ["STEPS", "NotDone", "Report", "Step", "StepOutcome", "Untold", "run_pipeline"]
+__all__ = [
+    "STEPS",
+    "NotDone",
+    "Report",
+    "Step",
+    "StepOutcome",
+    "Untold",
+    "carry_out",
+    "run_pipeline",
+]
 
 
 class Report(Protocol):
@@ -167,14 +176,25 @@ def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
     with cache_left_alone(context.dry_run):
         for step in STEPS:
             resolved = resolve_mixture(mixture, options, keep_going=context.keep_going)
-            report = _carried_out(step, resolved, context, is_first=not outcomes)
+            report = carry_out(step, resolved, context, is_first=not outcomes)
             outcomes.append(StepOutcome(step.name, report))
     return outcomes
 
 
-def _carried_out(
-    step: Step, resolved: ResolvedMixture, context: RunContext, *, is_first: bool
+def carry_out(
+    step: Step, resolved: ResolvedMixture, context: RunContext, *, is_first: bool = True
 ) -> Report:
+    """Do one step; see `run_pipeline` for what becomes of its errors.
+
+    Args:
+        step: The step.
+        resolved: The mixture.
+        context: How to run.
+        is_first: Whether no step before it would have written what it needs.
+
+    Raises:
+        PrepError: It failed.
+    """
     if step.whole and resolved.lost:
         return NotDone(_incomplete(step, resolved), resolved.lost)
     try:

@@ -16,7 +16,7 @@ ORDER = [
     "errors", "notices", "storage", "artifacts", "engine", "context", "config", "pooling_columns",
     "pooling",
     "metadata", "normalization", "frames", "stats", "heads", "speed", "tokenizer", "val_loss",
-    "validate", "demo", "pipeline", "cli",
+    "validate", "demo", "pipeline", "remake", "cli",
 ]  # fmt: skip
 LONGEST = 400
 
