@@ -81,8 +81,8 @@ class DatasetWork:
             if here.fresh:
                 files.append(FileResult(target.name, here.path, "up to date"))
             elif verdict is not None and verdict.sha256 == sha256_of(here.content or b""):
-                differences = verdict.differences
-                files.append(FileResult(target.name, here.path, "differs", differences))
+                known = FileResult(target.name, here.path, verdict.status, verdict.differences)
+                files.append(known)
             else:
                 return None
         return self._result(state, [*files, self._sketch_file("up to date")], files_read=0)

@@ -147,11 +147,10 @@ def settle(
     ours = found.content is None or found.state in OURS
     told = _Told(target, found, comparison)
     blocked = any(np.isnan(stats["min"]).any() for stats in stacked.values() if len(episodes))
-    if blocked and not force:
-        return told.result("no finite value"), None
-    if comparison.differences and not (ours or force):
-        verdict = Verdict(sha256_of(found.content or b""), comparison.differences)
-        return told.result("differs"), verdict
+    left = "no finite value" if blocked else "differs"
+    if (blocked or (comparison.differences and not ours)) and not force:
+        verdict = Verdict(sha256_of(found.content or b""), comparison.differences, left)
+        return told.result(left), verdict
     if ours or force:
         content = document.merged(stacked, episodes, keep=False) if episodes else found.content
         outcome = publish(target.place, content or b"", recipe, force=force, dry_run=dry_run)

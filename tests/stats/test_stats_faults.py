@@ -144,6 +144,10 @@ def test_stats_a_dim_without_a_finite_value_stops_the_write_unless_forced(tmp_pa
     status = {f.name: f.status for f in result.files}
     assert status["meta/episodes_stats.jsonl"] == "no finite value"
     assert not (root / "meta/episodes_stats.jsonl").exists()
+    before = bytes_below(root)
+    again = run_one(root)
+    assert (again.files_read, again.status) == (0, "no finite value")
+    assert bytes_below(root) == before
     run_one(root, force=True)
     stats = read_lines(root / "meta/episodes_stats.jsonl")[1]["stats"]["action"]
     assert math.isnan(stats["mean"][0])
