@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentau_prep.cli.command import Result
 from opentau_prep.cli.tables import Render, failures_text, table
+from opentau_prep.config.names import make_dataset_names
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ConfigError, PrepError
 from opentau_prep.notices import some_names
@@ -83,8 +84,11 @@ def _jobs(
         return [_config_job(session, config, given["--base-dir"])], []
     if given["--base-dir"] is not None:
         return [_folder_job(given["--base-dir"])], []
-    bare = [root for root in roots or () if _is_bare(Path(root))]
+    bare = list(dict.fromkeys(root for root in roots or () if _is_bare(Path(root))))
     jobs = [_folder_job(Path(root)) for root in bare]
+    # As for datasets: folders called alike must not share a place below --artifact-root.
+    names = make_dataset_names([job.name for job in jobs])
+    jobs = [replace(job, name=name) for job, name in zip(jobs, names, strict=True)]
     others = [root for root in roots or () if root not in bare]
     if bare and not others:
         return jobs, []

@@ -79,6 +79,15 @@ def test_openpi_bare_folder_is_read_in_sorted_order(tmp_path, limit):
     assert found["actions"] == _reference(frames, 1, limit)
 
 
+def test_openpi_folders_of_one_name_have_places_of_their_own(tmp_path):
+    folders = [_folder(tmp_path / parent)[0] for parent in "ab"]
+    args = ("--format", "openpi", *folders, "--artifact-root", tmp_path / "out", "--json")
+    for status in ("written", "up to date"):
+        ran = run_cli("stats", *args)
+        assert [d["status"] for d in ran.json["datasets"]] == [status] * 2
+    assert len({d["path"] for d in ran.json["datasets"]}) == 2
+
+
 def test_openpi_files_of_mixed_dtype_are_run_in_float64(tmp_path):
     folder, frames = _folder(tmp_path, (np.float32, np.float64, np.float32))
     ran = run_cli("stats", "--format", "openpi", "--base-dir", folder, "--json")
