@@ -11,11 +11,11 @@ DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint type check docs clean check-transformers \
-	run stats heads speed-percentiles fit-tokenizer validate
+	run stats heads speed-percentiles fit-tokenizer validate report
 
 help: ## Show this text
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
-	@echo "  Pipeline targets: make run|stats|heads|speed-percentiles|validate MIXTURE=path [ARGS='--workers 8']"
+	@echo "  Pipeline targets: make run|stats|heads|speed-percentiles|validate|report MIXTURE=path [ARGS='--workers 8']"
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,9 +26,12 @@ $(DEV): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## Set up, write the demo mixture to demo/, and run every step on it
+demo: $(STAMP) ## Set up, write the demo mixture to demo/, prepare it, and report on it
 	$(BIN)/opentau-prep demo --out demo
 	$(BIN)/opentau-prep run --mixture-json demo/mixture.json
+	$(BIN)/opentau-prep speed-percentiles demo/datasets/demo/arm6_stack demo/datasets/demo/bimanual_fold
+	$(BIN)/opentau-prep validate --mixture-json demo/mixture.json --write
+	$(BIN)/opentau-prep report --mixture-json demo/mixture.json --out demo/report.html
 
 test: $(DEV) ## Set up and run the tests
 	$(BIN)/python -m pytest -q $(ARGS)
@@ -50,7 +53,7 @@ fit-tokenizer: $(STAMP) ## Fit the action tokenizer on MIXTURE=path, CHUNK_SIZE=
 check-transformers: $(DEV) ## Load a tokenizer folder under transformers 4.57 and 5, offline
 	$(BIN)/python scripts/check_transformers.py $(ARGS)
 
-run stats heads speed-percentiles validate: $(STAMP) ## A command on MIXTURE=path
+run stats heads speed-percentiles validate report: $(STAMP) ## A command on MIXTURE=path
 	$(BIN)/opentau-prep $@ --mixture-json $(MIXTURE) $(ARGS)
 
 bench-%: $(DEV) ## A benchmark: bench-frames, bench-heads, bench-help, bench-stats, bench-tokenizer, ...

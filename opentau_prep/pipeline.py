@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from opentau_prep.artifacts.fingerprint import cache_left_alone
+from opentau_prep.artifacts.provenance import describe_changes
 from opentau_prep.artifacts.rank import Rank, main_rank_notices
 from opentau_prep.errors import DataError, MetadataError, PrepError
 from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import resolve_mixture
-from opentau_prep.notices import some_names
+from opentau_prep.notices import some_names, warn
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from opentau_prep.config.schema import Mixture
     from opentau_prep.context import RunContext
     from opentau_prep.engine import Failure
+    from opentau_prep.heads.options import HeadOptions
     from opentau_prep.metadata.resolve import ResolvedMixture
 
 __all__ = [
@@ -118,12 +122,27 @@ def _stats(resolved: ResolvedMixture, context: RunContext) -> Report:
 def _heads(resolved: ResolvedMixture, context: RunContext) -> Report:
     from opentau_prep.heads.compute import default_out, prepare_heads
     from opentau_prep.heads.options import HeadOptions
-    from opentau_prep.heads.recorded import recorded_head_options
 
     out = default_out(resolved, context)
     with main_rank_notices(context.rank or Rank.detect()):
-        options = HeadOptions() if context.force else recorded_head_options(out)
+        options = HeadOptions() if context.force else _kept_options(out)
     return prepare_heads(resolved, context, options, out=out)
+
+
+def _kept_options(out: Path) -> HeadOptions:
+    from opentau_prep.heads.compute import recorded_options
+    from opentau_prep.heads.options import HeadOptions
+
+    kept = recorded_options(out) or HeadOptions()
+    changes = describe_changes(HeadOptions().as_json(), kept.as_json())
+    if changes:
+        warn(
+            "kept_options",
+            f"{out} was made with options of its own ({', '.join(changes)}): they are kept;"
+            " --force takes the defaults",
+            changes=changes,
+        )
+    return kept
 
 
 def _speed(resolved: ResolvedMixture, context: RunContext) -> Report:

@@ -13,10 +13,9 @@ PACKAGE = Path(opentau_prep.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room may import those to its left, and itself.
 ORDER = [
-    "errors", "notices", "storage", "artifacts", "engine", "context", "config", "pooling_columns",
-    "pooling",
+    "errors", "notices", "storage", "artifacts", "engine", "context", "config", "pooling",
     "metadata", "normalization", "frames", "stats", "heads", "speed", "tokenizer", "val_loss",
-    "validate", "demo", "pipeline", "remake", "cli",
+    "validate", "report", "demo", "pipeline", "remake", "cli",
 ]  # fmt: skip
 LONGEST = 400
 

@@ -60,16 +60,7 @@ def hash_files(
     """
     cache_file = _cache_file(root)
     cached = _load_cache(cache_file)
-    known: dict[str, str] = {}
-    keys: dict[str, _Key] = {}
-    for rel in rels:
-        key = _stat_key(root / rel)
-        if key is None:
-            known[rel] = MISSING
-        elif _cached_key(cached.get(rel)) == key:
-            known[rel] = cached[rel][4]
-        else:
-            keys[rel] = key
+    known, keys = _remembered(root, rels, cached)
     fresh = _hash_all(root, keys, opened)
     if fresh:
         trusted = {rel: [*key, digest] for rel, (digest, key) in fresh.items() if key is not None}
@@ -78,9 +69,20 @@ def hash_files(
 
 
 def file_inputs(
-    root: Path, rels: Sequence[str], *, opened: Callable[[str], None] | None = None
+    root: Path,
+    rels: Sequence[str],
+    *,
+    opened: Callable[[str], None] | None = None,
+    read: bool = True,
 ) -> dict[str, Any]:
     """Return the fingerprint of some files, ready to stand among an artifact's inputs.
+
+    Args:
+        root: The folder the paths are relative to.
+        rels: The files, as posix paths.
+        opened: See `hash_files`.
+        read: Whether files whose hash is not remembered are read. If not, and there are some, only
+            `files` and `bytes` are told; nothing is written to the cache either.
 
     Returns:
         `{"files", "bytes", "sha256"}` over the names and contents, whatever their order, and up to
@@ -89,7 +91,13 @@ def file_inputs(
     Raises:
         DataError: A file is there but cannot be read.
     """
-    hashes = hash_files(root, rels, opened=opened)
+    if read:
+        hashes = hash_files(root, rels, opened=opened)
+    else:
+        hashes, unknown = _remembered(root, rels, _load_cache(_cache_file(root)))
+        if unknown:
+            keys = (_stat_key(root / rel) for rel in rels)
+            return {"files": len(rels), "bytes": sum(key[0] for key in keys if key is not None)}
     total = hashlib.sha256()
     for rel in sorted(hashes):
         total.update(f"{rel}\0{hashes[rel]}\n".encode("utf-8", "surrogateescape"))
@@ -132,6 +140,23 @@ def cache_dir(environ: Mapping[str, str] | None = None) -> Path | None:
         return Path.home() / ".cache" / "opentau-prep"
     except RuntimeError:
         return None
+
+
+def _remembered(
+    root: Path, rels: Sequence[str], cached: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, _Key]]:
+    """Return the hashes that are known without reading, and the keys of all other files."""
+    known: dict[str, str] = {}
+    keys: dict[str, _Key] = {}
+    for rel in rels:
+        key = _stat_key(root / rel)
+        if key is None:
+            known[rel] = MISSING
+        elif _cached_key(cached.get(rel)) == key:
+            known[rel] = cached[rel][4]
+        else:
+            keys[rel] = key
+    return known, keys
 
 
 def _stat_key(path: Path) -> _Key | None:

@@ -17,7 +17,15 @@ import opentau_prep
 from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.errors import MetadataError
 
-__all__ = ["Provenance", "Recipe", "describe_changes", "record_of", "same_json", "sha256_of"]
+__all__ = [
+    "Provenance",
+    "Recipe",
+    "changes_in_common",
+    "describe_changes",
+    "record_of",
+    "same_json",
+    "sha256_of",
+]
 
 
 @dataclass(frozen=True)
@@ -29,11 +37,19 @@ class Recipe:
         inputs: A fingerprint of what is read, JSON-ready, such as
             `{"episodes": {"count": 19, "frames": 4958, "sha256": ...}}`.
         parameters: Everything the caller chose that changes the content, JSON-ready.
+        partial: Whether `inputs` may lack hashes of what was not read. Such a recipe is for looking
+            only: an artifact is compared with what both know, and none is written from it.
     """
 
     command: str
     inputs: Mapping[str, Any]
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    partial: bool = False
+
+    def changes_since(self, provenance: Provenance) -> list[str]:
+        """Return in words how the inputs differ from those that an artifact was made of."""
+        compare = changes_in_common if self.partial else describe_changes
+        return compare(provenance.inputs, self.inputs)
 
 
 @dataclass(frozen=True)
@@ -134,6 +150,25 @@ def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
         elif not same_json(old[name], new[name]):
             words.extend(_describe_one(name, old[name], new[name]))
     return words
+
+
+def changes_in_common(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return in words what differs, of what both name and of that only what both know.
+
+    For fingerprints that were made without reading everything: sizes are compared where there are
+    no hashes.
+    """
+    before: dict[str, Any] = {}
+    now: dict[str, Any] = {}
+    for name in new:
+        if name not in old:
+            continue
+        a, b = old[name], new[name]
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            shared = sorted(a.keys() & b.keys())
+            a, b = {k: a[k] for k in shared}, {k: b[k] for k in shared}
+        before[name], now[name] = a, b
+    return describe_changes(before, now)
 
 
 def _describe_one(name: str, old: Any, new: Any) -> list[str]:

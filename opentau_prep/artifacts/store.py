@@ -169,7 +169,7 @@ def judge(
         return Inspection(State.FOREIGN, path, content)
     if provenance.sha256 != sha256_of(content):
         return Inspection(State.EDITED, path, content, provenance=provenance)
-    changes = describe_changes(provenance.inputs, recipe.inputs)
+    changes = recipe.changes_since(provenance)
     if provenance.schema_version != schema_version:
         changes.append(f"file layout {provenance.schema_version} -> {schema_version}")
     state = State.STALE if changes else State.FRESH

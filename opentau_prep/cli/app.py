@@ -11,6 +11,7 @@ from opentau_prep.cli import (
     demo,
     fit_tokenizer,
     heads,
+    report,
     run,
     speed,
     stats,
@@ -61,6 +62,7 @@ validate.register(app)
 val_plan.register(app)
 val_report.register(app)
 run.register(app)
+report.register(app)
 demo.register(app)
 
 

@@ -16,6 +16,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ class _Resolver:
 
     def __init__(self, only: str | None) -> None:
         self._only = only
-        self._content: dict[str, object] = {}
+        self._content: dict[str, _Content] = {}
         self._files: dict[Path, None] = {}
         self._n_values = 0
 
@@ -138,17 +139,25 @@ class _Resolver:
             raise holder.error(_unreadable(file, error, via)) from error
         self._files[file] = None
         spot = _Spot(file, (), holder.depth, (*holder.chain, (identity, file)), holder.is_top)
-        return self._visit(self._content[identity], spot)
+        content = self._content[identity]
+        if content.is_plain and not holder.chain:
+            return self._part(content.value, spot), Origin(file)
+        return self._visit(content.value, spot)
 
-    def _visit(self, value: object, spot: _Spot) -> tuple[Any, Origin]:
+    def _part(self, value: Any, spot: _Spot) -> Any:
+        """Return what is looked at of the object that a document is."""
+        if spot.is_top and self._only in value:
+            return {key: value[key] for key in value if key in (self._only, "$ref")}
+        return value
+
+    def _visit(self, value: Any, spot: _Spot) -> tuple[Any, Origin]:
         self._n_values += 1
         if self._n_values > _MAX_VALUES:
             raise spot.error(f'"$ref" expands to more than {_MAX_VALUES:,} values')
         if isinstance(value, dict | list) and spot.depth >= _MAX_DEPTH:
             raise spot.error(f"nested more than {_MAX_DEPTH} levels deep")
         if isinstance(value, dict):
-            if spot.is_top and self._only in value:
-                value = {key: value[key] for key in value if key in (self._only, "$ref")}
+            value = self._part(value, spot)
             return self._follow(value, spot) if "$ref" in value else self._mapping(value, spot)
         if isinstance(value, list):
             return self._sequence(value, spot)
@@ -231,25 +240,59 @@ def _unreadable(file: Path, error: OSError | ValueError, via: str) -> str:
     return f"{name}cannot be read: {reason or error}"
 
 
-def _parse(data: bytes, file: Path, via: str) -> object:
+@dataclass(frozen=True)
+class _Content:
+    """What a JSON file holds.
+
+    Attributes:
+        value: The JSON value.
+        is_plain: Whether it is an object in which there is nothing to replace and nothing that a
+            look at each value could find wrong.
+    """
+
+    value: object
+    is_plain: bool
+
+
+def _parse(data: bytes, file: Path, via: str) -> _Content:
     """Return the content of a JSON file, every fault of it an error that names the file."""
     repeated: dict[str, None] = {}
+    has_reference = False
 
     def collect(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        nonlocal has_reference
         content = dict(pairs)
+        has_reference = has_reference or "$ref" in content
         if len(content) < len(pairs):
             times = Counter(key for key, _ in pairs)
             repeated.update((key, None) for key, count in times.items() if count > 1)
         return content
 
     try:
-        value: object = json.loads(_decode(data), object_pairs_hook=collect)
+        text = _decode(data)
+        value: object = json.loads(text, object_pairs_hook=collect)
     except (RecursionError, ValueError) as error:
         reason = _not_json(error) if data.strip() else "the file is empty"
         suffix = f" ({via})" if via else ""
         raise ConfigError(f"{reason}{suffix}", where=place(file)) from error
     _warn_repeated(list(repeated), file)
-    return value
+    is_plain = isinstance(value, dict) and not has_reference and _is_ascii(text)
+    return _Content(value, is_plain and _is_shallow(value))
+
+
+def _is_ascii(text: str) -> bool:
+    return text.isascii() and "\\u" not in text
+
+
+def _is_shallow(value: Any) -> bool:
+    """Return whether a value is nested no deeper than may be."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        below = (v.values() if type(v) is dict else v for v in level)
+        level = [v for v in chain.from_iterable(below) if type(v) in (dict, list)]
+        if not level:
+            return True
+    return False
 
 
 def _not_json(error: RecursionError | ValueError) -> str:

@@ -56,6 +56,9 @@ _Fraction = Annotated[float, Field(ge=0, lt=1)]
 _NonNegative = Annotated[float, Field(ge=0)]
 
 
+_NOWHERE: tuple[Origin, JsonPath] = (Origin(None), ())
+
+
 class _NoEffect:
     """Marks a field that is accepted with any value: it changes nothing that is made here."""
 
@@ -123,8 +126,8 @@ class DatasetEntry(_Record):
     video_backend: _Ignored = None
     prompt_substitutions: _Ignored = None
 
-    _origin: Origin = PrivateAttr(default_factory=lambda: Origin(None))
-    _path: JsonPath = PrivateAttr(default=())
+    # None is free where a default made for each of thousands of entries would not be.
+    _spot: tuple[Origin, JsonPath] | None = PrivateAttr(default=None)
 
     @field_validator("vqa")
     @classmethod
@@ -161,17 +164,18 @@ class DatasetEntry(_Record):
     @property
     def json_path(self) -> str:
         """Return the entry's JSON path, such as `dataset_mixture.datasets[3]`."""
-        return place(None, self._path)
+        return place(None, (self._spot or _NOWHERE)[1])
 
     @property
     def file(self) -> Path | None:
         """Return the file that holds the entry, or None when it came from no file."""
-        return self._origin.file
+        return (self._spot or _NOWHERE)[0].file
 
     @property
     def root_file(self) -> Path | None:
         """Return the file that holds `root`: the second place a relative root is looked up from."""
-        return self._origin.child("root").file
+        origin, _ = self._spot or _NOWHERE
+        return origin.child("root").file if origin.children else origin.file
 
     def where(self, *keys: str | int) -> str:
         """Return the place of a value of this entry for an error: `file: JSON path`.
@@ -179,10 +183,11 @@ class DatasetEntry(_Record):
         Args:
             *keys: Keys and indices below the entry, such as `"state_index", 1`; none for the entry.
         """
-        file = self._origin.at(keys).file
+        origin, path = self._spot or _NOWHERE
+        file = origin.at(keys).file
         if file is None and self.root is not None:  # made of a plain root: its index says nothing
             return place(Path(self.root), keys)
-        return place(file, (*self._path, *keys))
+        return place(file, (*path, *keys))
 
 
 @dataclass(frozen=True)
@@ -308,6 +313,5 @@ class Mixture(_Record):
         """Remember where this mixture and its entries came from; the loader's last step."""
         self._origin, self._path, self._source = origin, path, source
         for index, entry in enumerate(self.datasets):
-            entry._origin = origin.at(("datasets", index))
-            entry._path = (*path, "datasets", index)
+            entry._spot = origin.at(("datasets", index)), (*path, "datasets", index)
         return self

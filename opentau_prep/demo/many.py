@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,6 +89,7 @@ def write_many(
     dim: int = 7,
     n_robots: int = 10,
     data: bool = False,
+    **of_spec: Any,
 ) -> Path:
     """Write a mixture of many small datasets; return its JSON file.
 
@@ -100,6 +102,7 @@ def write_many(
         dim: Width of state and of actions.
         n_robots: Over how many robot types (so heads) they are spread.
         data: Whether frames are written; without, they serve whatever reads metadata only.
+        **of_spec: More of their `DatasetSpec`, such as `cameras`.
 
     Raises:
         ConfigError: The folder is not empty.
@@ -109,7 +112,7 @@ def write_many(
     patterns = out / ".patterns"
     for number in range(min(_N_PATTERNS, n_datasets)):
         lengths = [episode_frames + number + i for i in range(n_episodes)]
-        spec = DatasetSpec(version, "bench_00", "joint", 30, episodes_per_file=2)
+        spec = DatasetSpec(version, "bench_00", "joint", 30, episodes_per_file=2, **of_spec)
         episodes = noise_episodes(lengths, dim=dim, seed=number)
         write_dataset(patterns / str(number), spec, episodes, data=data)
     entries = []

@@ -4,6 +4,7 @@ Each member is tested against a robust model of all others (`audit_model`) for t
 happen (`audit_faults`): the one that explains it best is undone, and the rest is tested again. What
 no usual fault explains must also be an outlier by scikit-learn's local outlier factor, taken over
 all members in the same scale-aware space. A head of few members is only tested for wrong units.
+Where info.json declares the order of the dims, that is compared first (`audit_names`).
 """
 
 from __future__ import annotations
@@ -18,18 +19,19 @@ from numpy.typing import NDArray
 
 from opentau_prep.heads.audit_faults import KINDS, Suspicion, suspicions
 from opentau_prep.heads.audit_model import DimStats, HeadModel, fit_model
+from opentau_prep.heads.audit_names import Reordered, dim_names, reordered_names
 from opentau_prep.heads.members import VECTOR_FEATURES, HeadMember
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedEntry
 
-__all__ = ["AuditFinding", "AuditReport", "AuditedHead", "audit_heads", "explain_members"]
+__all__ = ["AuditFinding", "AuditReport", "AuditedHead", "audit_heads"]
 
 MIN_MEMBERS = 5
 MANY_MEMBERS = 64
-# Log odds that a finding needs. Among the clean datasets of scripts/bench_audit.py nothing comes
-# within three of these; what is tested against fewer others needs more.
-_LEAST_GAIN = {"inverted": 2.0, "flipped_sign": 6.0, "pose": 6.0, "unlike": 10.0}
+# Log odds that a finding needs: measured, with scripts/measure_audit.py, so that right members and
+# honest but unusual ones stay below. What is tested against fewer others needs more.
+_LEAST_GAIN = {"inverted": 2.0, "dim_order": 4.5, "flipped_sign": 6.0, "pose": 6.0, "unlike": 10.0}
 _LEAST_GAIN_OTHERWISE = 8.0
 _LEAST_GAIN_FEW = 20.0
 _LEAST_LOF = 1.5
@@ -48,8 +50,9 @@ class AuditFinding:
         kind: What it looks like; see `opentau_prep.heads.audit_faults.KINDS`.
         dims: Feature -> the dims in question.
         message: All of it in words, with numbers.
-        confidence: 0 to 1: how sure, if one member in a few hundred is faulty.
-        gain: The log odds behind that.
+        confidence: 0 to 1: how sure, if one member in a few hundred is faulty; 1 for what
+            info.json says itself.
+        gain: The log odds behind that; 0 where there was nothing to weigh.
     """
 
     dataset: str
@@ -114,10 +117,10 @@ class AuditReport:
 
 
 def audit_heads(members: Sequence[HeadMember]) -> AuditReport:
-    """Return the members that do not belong to their head, from their stats alone.
+    """Return the members that do not belong to their head, from their metadata alone.
 
-    With fewer than five members only wrong units are looked for; more than half of a head must be
-    right for the rest to be recognized as wrong.
+    With fewer than five members only wrong units and declared orders are looked at; more than half
+    of a head must be right for the rest to be recognized as wrong.
 
     Args:
         members: All members of a mixture, in order.
@@ -147,6 +150,7 @@ class _Found:
 
 def _audit_head(key: str, group: Sequence[HeadMember], *, few: bool) -> list[AuditFinding]:
     found: dict[str, list[_Found]] = {member.name: [] for member in group}
+    declared = reordered_names(group)
     deviations: list[NDArray[np.float64]] = []
     for feature in VECTOR_FEATURES:
         stats = [DimStats.of(m.stats[feature], m.kept_dims(feature)) for m in group]
@@ -160,28 +164,17 @@ def _audit_head(key: str, group: Sequence[HeadMember], *, few: bool) -> list[Aud
     outlying = _outlier_factors(np.concatenate(deviations, axis=1), few=few)
     findings = []
     for member, factor in zip(group, outlying, strict=True):
-        kept = [
-            f for f in found[member.name] if f.suspicion.kind != "unlike" or factor >= _LEAST_LOF
-        ]
+        if member.name in declared:
+            findings.append(_declared(member, key, declared[member.name]))
+        # What info.json says itself need not be guessed.
+        beside = {"dim_order"} if member.name in declared else set()
+        beside |= {"unlike"} if factor < _LEAST_LOF else set()
+        kept = [f for f in found[member.name] if f.suspicion.kind not in beside]
         findings += _merged(member, key, kept, len(group), few=few)
     if few and any(finding.kind in _BIG_UNITS for finding in findings):
         # Of two units in a pair either may be the wrong one; the odd one is named once.
         return [finding for finding in findings if finding.kind not in _SMALL_UNITS]
     return findings
-
-
-def explain_members(members: list[DimStats], grippers: Sequence[int] = ()) -> list[list[Suspicion]]:
-    """Return the faults that explain each member of one head, by one feature alone.
-
-    Args:
-        members: Their stats, at least five.
-        grippers: The dims that are called grippers.
-    """
-    models = _models(members)
-    return [
-        _explain(model, own, grippers, few=False)
-        for model, own in zip(models, members, strict=True)
-    ]
 
 
 def _models(stats: list[DimStats]) -> list[HeadModel]:
@@ -227,6 +220,19 @@ def _outlier_factors(deviations: NDArray[np.float64], *, few: bool) -> NDArray[n
     neighbours = max(2, min(20, (len(points) - 1) // 2))
     model = LocalOutlierFactor(n_neighbors=neighbours).fit(points)
     return np.asarray(-model.negative_outlier_factor_)
+
+
+def _declared(member: HeadMember, key: str, found: Sequence[Reordered]) -> AuditFinding:
+    """Return the finding for dims that are declared in another order."""
+    dims = {each.feature: each.dims for each in found}
+    told = "; ".join(
+        f"{each.feature} {_ranges(each.dims)}: info.json names them"
+        f" {', '.join(each.own[d] for d in each.dims)}, and most members"
+        f" {', '.join(each.others[d] for d in each.dims)}"
+        for each in found
+    )
+    message = f"{member.name}: declares its dims in another order: {told}"
+    return AuditFinding(member.name, key, "dim_names", dims, message, 1.0, 0.0)
 
 
 def _merged(
@@ -282,9 +288,5 @@ def _ranges(dims: Sequence[int]) -> str:
 
 def _grippers(entry: ResolvedEntry, feature: str, width: int) -> tuple[int, ...]:
     """Return the dims whose names in info.json are those of grippers or fingers."""
-    declared = entry.meta.features.get(entry.name_map.columns[feature])
-    names = declared.names if declared is not None else ()
-    index = entry.config.state_index if feature == "state" else entry.config.action_index
-    order = range(len(names)) if index is None else index
-    chosen = [names[i].lower() if i < len(names) else "" for i in order][:width]
-    return tuple(i for i, name in enumerate(chosen) if any(w in name for w in _GRIPPER_WORDS))
+    names = [name.lower() for name in dim_names(entry, feature, width)]
+    return tuple(i for i, name in enumerate(names) if any(w in name for w in _GRIPPER_WORDS))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.heads.audit_model import DimStats, HeadModel, student_t
+from opentau_prep.heads.audit_signature import reordered, swapped
 
 __all__ = ["KINDS", "Suspicion", "suspicions"]
 
@@ -29,6 +30,7 @@ KINDS = {
     "percent": "0 to 100 where the others have 0 to 1",
     "fraction": "0 to 1 where the others have 0 to 100",
     "dim_order": "dims in another order",
+    "dim_names": "dims declared in another order",
     "inverted": "a gripper inverted",
     "flipped_sign": "the sign flipped",
     "pose": "an end-effector pose (position, then angles) among joint angles",
@@ -39,6 +41,8 @@ _TURN = 2 * math.pi
 _TICKS_PER_TURN = 4096
 _MIN_DIM_GAIN = 3.0
 _MIN_SHARE = 0.4
+# Of few members, one that is wrong itself moves what is expected of all others.
+_FEW_MEMBERS = 50.0
 
 
 @dataclass(frozen=True)
@@ -137,24 +141,23 @@ def _another_unit(
 def _another_order(
     model: HeadModel, stats: DimStats, judged: NDArray[np.bool_]
 ) -> Iterator[Suspicion]:
-    from scipy.optimize import linear_sum_assignment
-
-    where = np.flatnonzero(judged)
-    if len(where) < 2:
+    signatures = model.signatures
+    kept, table = signatures.table(stats.stacked(), judged)
+    if len(kept) < 2:
         return
-    table = model.cross_logpdf(stats)[np.ix_(where, where)]
-    _, best = linear_sum_assignment(table, maximize=True)
-    tried = math.log(len(where) * (len(where) - 1) / 2)
-    # Joints that are alike (left and right arms) make long cycles as good as the swap itself.
-    for cycle in (*_cycles(best), *_best_swap(table)):
-        after = [*cycle[1:], cycle[0]]
-        gain = float(sum(table[i, j] - table[i, i] for i, j in zip(cycle, after, strict=True)))
-        gain -= (len(cycle) - 1) * tried
+    tried = math.log(len(kept) * (len(kept) - 1) / 2)
+    where = signatures.dims[kept]
+    for places in _orders(table, signatures.lost_by_swaps(kept)):
+        sources = np.roll(places, -1)
+        # A member in another order gains about what each right one would lose by it: where that
+        # is little, the dims are alike, and what this one gains is chance.
+        lost = signatures.lost_by_others(kept[places], kept[sources])
+        gain = min(float(reordered(table, places, sources)), lost)
+        gain -= (len(places) - 1) * tried + _FEW_MEMBERS / signatures.n_members
         new = np.arange(len(judged))
-        new[where[cycle]] = where[after]
-        dims = tuple(sorted(where[cycle].tolist()))
-        source = tuple(int(new[dim]) for dim in dims)
-        yield Suspicion("dim_order", dims, gain, stats.taken(new), source)
+        new[where[places]] = where[sources]
+        dims = tuple(sorted(where[places].tolist()))
+        yield Suspicion("dim_order", dims, gain, stats.taken(new), tuple(new[list(dims)].tolist()))
 
 
 def _mirrored(
@@ -207,15 +210,19 @@ def _unlike(model: HeadModel, stats: DimStats, judged: NDArray[np.bool_]) -> Ite
         yield Suspicion("unlike", dims, float(gains.sum()) - math.log(100), None)
 
 
-def _best_swap(table: Floats) -> Iterator[list[int]]:
-    own = np.diag(table)
-    gains = table + table.T - own[:, None] - own[None, :]
+def _orders(table: Floats, lost: Floats) -> Iterator[NDArray[np.intp]]:
+    """Yield cycles of places, each to take the next one's dim: of the best order, and a swap."""
+    from scipy.optimize import linear_sum_assignment
+
+    yield from _cycles(linear_sum_assignment(table, maximize=True)[1])
+    # Joints that are alike (left and right arms) make long cycles as good as the swap itself.
+    gains = np.minimum(swapped(table), lost)
     first, second = np.unravel_index(np.argmax(gains), gains.shape)
     if first != second:
-        yield [int(first), int(second)]
+        yield np.array([first, second])
 
 
-def _cycles(order: NDArray[np.intp]) -> Iterator[list[int]]:
+def _cycles(order: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
     seen: set[int] = set()
     for start in range(len(order)):
         cycle = []
@@ -225,7 +232,7 @@ def _cycles(order: NDArray[np.intp]) -> Iterator[list[int]]:
             cycle.append(at)
             at = int(order[at])
         if len(cycle) > 1:
-            yield cycle
+            yield np.array(cycle)
 
 
 def _dims(mask: NDArray[np.bool_]) -> tuple[int, ...]:

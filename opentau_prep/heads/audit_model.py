@@ -8,11 +8,14 @@ tails are heavy: one odd number is no evidence to speak of.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from opentau_prep.heads.audit_signature import Signatures, fit_signatures
 
 __all__ = ["DimStats", "HeadModel", "fit_model", "student_t"]
 
@@ -45,10 +48,10 @@ class DimStats:
     high: Floats
 
     @classmethod
-    def of(cls, stats: dict[str, NDArray[Any]], width: int) -> DimStats:
-        """Return the first `width` dims of a feature's stats."""
-        names = ("mean", "std", "min", "max")
-        return cls(*(np.asarray(stats[name], dtype=np.float64)[:width] for name in names))
+    def of(cls, stats: Mapping[str, NDArray[Any]], width: int) -> DimStats:
+        """Return the first `width` dims of a feature's stats; NaN where they are not finite."""
+        arrays = (np.asarray(stats[x], dtype=np.float64) for x in ("mean", "std", "min", "max"))
+        return cls(*(np.where(np.isfinite(x), x, np.nan)[:width] for x in arrays))
 
     @property
     def usable(self) -> NDArray[np.bool_]:
@@ -80,6 +83,10 @@ class DimStats:
             )
         )
 
+    def stacked(self) -> Floats:
+        """Return (4, D) mean, std, minima and maxima."""
+        return np.stack(self._arrays())
+
     def _arrays(self) -> tuple[Floats, ...]:
         return self.mean, self.std, self.low, self.high
 
@@ -96,6 +103,7 @@ class HeadModel:
         low: (D,) median minimum.
         high: (D,) median maximum.
         judged: (D,) whether the dim moves in most members, so that anything is to be expected.
+        signatures: What tells the judged dims from each other.
     """
 
     center: Floats
@@ -105,17 +113,15 @@ class HeadModel:
     low: Floats
     high: Floats
     judged: NDArray[np.bool_]
+    signatures: Signatures
 
     def logpdf(self, stats: DimStats) -> Floats:
         """Return (D,) log density of (mean, log std); 0 for dims that are not judged."""
-        return self._logpdf(stats, self.center, self.scale, self.mean_width, self.spread_width)
-
-    def cross_logpdf(self, stats: DimStats) -> Floats:
-        """Return (D, D): the log density of dim j of the stats if it stood in the place of i."""
-        columns = (
-            x[:, None] for x in (self.center, self.scale, self.mean_width, self.spread_width)
-        )
-        return self._logpdf(stats, *columns)
+        ratio = _log_ratio(stats.std, self.scale)
+        spread = np.where(ratio < 0, np.maximum(self.spread_width, CALM_SPREAD), self.spread_width)
+        logp = student_t((stats.mean - self.center) / self.scale / self.mean_width)
+        logp = logp - np.log(self.mean_width * self.scale)
+        return np.asarray(logp + student_t(ratio / spread) - np.log(spread))
 
     def widened(self, mean: float, spread: float) -> HeadModel:
         """Return the model with widths of at least `mean` (in dataset units) and `spread`."""
@@ -134,23 +140,15 @@ class HeadModel:
         )
         return np.where(self.judged & stats.usable, found, 0.0)
 
-    def _logpdf(
-        self, stats: DimStats, center: Floats, scale: Floats, mean_width: Floats, spread: Floats
-    ) -> Floats:
-        ratio = _log_ratio(stats.std, scale)
-        spread = np.where(ratio < 0, np.maximum(spread, CALM_SPREAD), spread)
-        logp = student_t((stats.mean - center) / scale / mean_width)
-        logp = logp - np.log(mean_width * scale) + student_t(ratio / spread) - np.log(spread)
-        return np.asarray(logp)
-
 
 def fit_model(members: list[DimStats]) -> HeadModel:
     """Return the model of some members: medians, and widths from median absolute deviations."""
     mean, std, low, high = (
         np.stack([getattr(m, name) for m in members]) for name in ("mean", "std", "low", "high")
     )
-    finite = np.isfinite(mean) & np.isfinite(std)
-    mean, std = np.where(finite, mean, np.nan), np.where(finite & (std > 0), std, np.nan)
+    finite = np.isfinite(mean) & np.isfinite(std) & np.isfinite(low) & np.isfinite(high)
+    mean, low, high = (np.where(finite, x, np.nan) for x in (mean, low, high))
+    std = np.where(finite & (std > 0), std, np.nan)
     moving = np.isfinite(std).mean(axis=0) > 0.5
     center = _nanmedian(mean, moving, 0.0)
     scale = _nanmedian(std, moving, 1.0)
@@ -159,14 +157,10 @@ def fit_model(members: list[DimStats]) -> HeadModel:
     )
     mean_width = _width((mean - center) / scale, judged, PRIOR_MEAN, finite)
     spread_width = _width(np.log(std / scale), judged, PRIOR_SPREAD, finite)
+    ends = _nanmedian(low, moving, 0.0), _nanmedian(high, moving, 0.0)
+    signatures = fit_signatures(np.stack([mean, std, low, high], axis=1), np.flatnonzero(judged))
     return HeadModel(
-        center,
-        scale,
-        mean_width,
-        spread_width,
-        _nanmedian(low, moving, 0.0),
-        _nanmedian(high, moving, 0.0),
-        judged,
+        center, scale, mean_width, spread_width, *ends, judged=judged, signatures=signatures
     )
 
 

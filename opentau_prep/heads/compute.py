@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,9 @@ from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure
 from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import Place, file_place
 from opentau_prep.artifacts.rank import main_rank_notices
+from opentau_prep.artifacts.store import Inspection, inspect
 from opentau_prep.engine import Failure
+from opentau_prep.errors import ConfigError
 from opentau_prep.heads.audit import audit_heads
 from opentau_prep.heads.explain import explain, parse_target
 from opentau_prep.heads.files import encode_heads, head_document
@@ -24,11 +26,11 @@ from opentau_prep.heads.stale import stale_said_once
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
-    from opentau_prep.heads.build import Stats
     from opentau_prep.heads.members import HeadMember
+    from opentau_prep.metadata.records import StatsView
     from opentau_prep.metadata.resolve import ResolvedMixture
 
-__all__ = ["default_out", "prepare_heads"]
+__all__ = ["default_out", "inspect_heads", "prepare_heads", "recorded_options", "summarize_heads"]
 
 COMMAND = "heads"
 OUT_NAME = "norm_heads.json"
@@ -86,7 +88,7 @@ def prepare_heads(
             done = context.map(COMMAND, write, jobs, labels, items_per_worker=len(jobs))
         return HeadsReport(
             heads=built.heads,
-            summaries=_summaries(built),
+            summaries=summarize_heads(built),
             out=mixture_file,
             files=[each for each in done if isinstance(each, HeadFile)],
             failures=[each for each in done if isinstance(each, Failure)],
@@ -95,6 +97,54 @@ def prepare_heads(
                 () if target is None else explain(built, target, quantiles=options.quantiles)
             ),
         )
+
+
+def inspect_heads(
+    resolved: ResolvedMixture,
+    built: MixtureHeads,
+    options: HeadOptions,
+    context: RunContext,
+    *,
+    out: Path,
+) -> list[tuple[tuple[str, ...], Inspection]]:
+    """Return the state of the mixture's file, and of each dataset's; nothing is changed.
+
+    Args:
+        resolved: The mixture.
+        built: Its heads as they are now.
+        options: What they were built with.
+        context: Where artifacts are.
+        out: The mixture's file.
+
+    Returns:
+        Pairs of the entries a file is for (none for the mixture's own) and its state.
+
+    Raises:
+        ConfigError: `out` is a folder.
+        ArtifactError: A file cannot be read.
+    """
+    jobs = [
+        _mixture_job(resolved, built, options, out),
+        *_dataset_jobs(resolved, built, options, context),
+    ]
+    return [(job.datasets, inspect(job.place, job.recipe)) for job in jobs]
+
+
+def recorded_options(out: Path) -> HeadOptions | None:
+    """Return the options that a mixture's file was made with, as its provenance has them.
+
+    Raises:
+        ConfigError: `out` is a folder.
+        ArtifactError: The file cannot be read.
+    """
+    record = inspect(file_place("norm_heads", out), Recipe(COMMAND, {})).provenance
+    if record is None:
+        return None
+    names = [each.name for each in fields(HeadOptions)]
+    try:
+        return HeadOptions(**{name: record.parameters[name] for name in names})
+    except (KeyError, ConfigError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -212,7 +262,8 @@ class _Encoder:
         return len(names), _hash_texts([str(row), *(self._hashes[name] for name in names)])
 
 
-def _summaries(built: MixtureHeads) -> list[HeadSummary]:
+def summarize_heads(built: MixtureHeads) -> list[HeadSummary]:
+    """Return each head in short, by row."""
     members = {member.name: member for member in built.members}
     found = []
     for row, key in enumerate(built.heads.norm_keys):
@@ -236,7 +287,7 @@ def _hash_member(member: HeadMember) -> str:
     return _hash_texts([member.name, repr(member.weight), _hash_stats(member.stats)])
 
 
-def _hash_stats(stats: Stats) -> str:
+def _hash_stats(stats: StatsView) -> str:
     digest = hashlib.sha256()
     for feature, entry in stats.items():
         for stat, values in entry.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -218,7 +218,7 @@ def _source(member: HeadMember, feature: str, dim: int) -> str | None:
     return f"{columns[feature]}[{dim if index is None else index[dim]}]{delta}"
 
 
-def _at(stats: dict[str, NDArray[Any]], dim: int) -> dict[str, float]:
+def _at(stats: Mapping[str, NDArray[Any]], dim: int) -> dict[str, float]:
     ordered = sorted(stats, key=lambda stat: (is_quantile(stat), stat == "count"))
     return {
         stat: float(np.reshape(stats[stat], -1)[0 if stat == "count" else dim]) for stat in ordered

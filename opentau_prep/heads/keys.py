@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,11 +57,16 @@ def compute_norm_key(
         >>> compute_norm_key("franka", "Unknown", "org/pick")
         ('org/pick', True)
     """
-    robot = _tag_text("robot_type", robot_type, fallback_name)
-    mode = _tag_text("control_mode", control_mode, fallback_name)
-    if is_missing_tag(robot) or is_missing_tag(mode):
-        return fallback_name, True
-    return f"{robot}::{mode}", False
+    key = _key_of(
+        _tag_text("robot_type", robot_type, fallback_name),
+        _tag_text("control_mode", control_mode, fallback_name),
+    )
+    return (fallback_name, True) if key is None else (key, False)
+
+
+@functools.lru_cache(maxsize=1024)  # a few pairs of tags for all the datasets there are
+def _key_of(robot: str, mode: str) -> str | None:
+    return None if is_missing_tag(robot) or is_missing_tag(mode) else f"{robot}::{mode}"
 
 
 def group_by_key(
@@ -122,6 +128,8 @@ def check_required_tags(
         zip(_TAGS, (require_non_empty_robot_type, require_non_empty_control_mode), strict=True)
     )
     offenders = []
+    if not any(required.values()):
+        return
     for name, info in zip(dataset_names, infos, strict=True):
         tags = dict(zip(_TAGS, _tags(info), strict=True))
         empty = [t for t in _TAGS if required[t] and not _tag_text(t, tags[t], name)]

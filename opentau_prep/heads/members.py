@@ -7,30 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from opentau_prep.errors import ConfigError, PrepError, join_errors
 from opentau_prep.heads.build import head_weight
 from opentau_prep.heads.keys import check_required_tags, compute_norm_key
-from opentau_prep.heads.standardize import native_stats, standardize_native
+from opentau_prep.heads.standardize import native_stats, native_width, standardize_native
 from opentau_prep.metadata.features import warn_inferred
+from opentau_prep.metadata.jsonread import paused_collection
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import shorten_names, warn
 
 if TYPE_CHECKING:
     from opentau_prep.config.schema import Mixture
-    from opentau_prep.heads.build import Stats
     from opentau_prep.heads.options import HeadOptions
+    from opentau_prep.metadata.records import StatsView
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
     from opentau_prep.stats.delta import DeltaStats
 
 __all__ = ["VECTOR_FEATURES", "HeadMember", "read_members"]
 
-_INFO_FIELDS = ("total_frames", "total_episodes")
 VECTOR_FEATURES = ("state", "actions")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HeadMember:
     """One dataset of a mixture, as its head sees it.
 
@@ -50,7 +48,7 @@ class HeadMember:
     norm_key: str
     is_fallback: bool
     weight: float
-    stats: Stats
+    stats: StatsView
     raw_dims: tuple[int, int]
     delta: DeltaStats | None = None
 
@@ -98,12 +96,13 @@ def read_members(
     warn_vqa(resolved.vqa)
     members: list[HeadMember] = []
     faults: list[tuple[str, PrepError]] = []
-    for entry, info in zip(resolved.entries, infos, strict=True):
-        try:
-            delta = _delta_stats(entry, mixture, options, artifact_root)
-            members.append(_member(entry, info, options, delta))
-        except PrepError as fault:
-            faults.append((entry.name, fault))
+    with paused_collection():
+        for entry, info in zip(resolved.entries, infos, strict=True):
+            try:
+                delta = _delta_stats(entry, mixture, options, artifact_root)
+                members.append(_member(entry, info, options, delta))
+            except PrepError as fault:
+                faults.append((entry.name, fault))
     if faults:
         raise join_errors(faults, "datasets have no usable stats")
     warn_inferred((member.name, member.entry.name_map) for member in members)
@@ -113,15 +112,21 @@ def read_members(
 
 
 def _infos(resolved: ResolvedMixture) -> list[dict[str, Any]]:
-    infos = []
+    infos: list[dict[str, Any]] = []
     faults = []
     for entry in resolved.entries:
+        info = entry.meta.info
         try:
-            tags = {"robot_type": entry.robot_type, "control_mode": entry.control_mode}
+            infos.append(
+                {
+                    "robot_type": entry.robot_type,
+                    "control_mode": entry.control_mode,
+                    "total_frames": info.get("total_frames"),
+                    "total_episodes": info.get("total_episodes"),
+                }
+            )
         except PrepError as fault:
             faults.append((entry.name, fault))
-            continue
-        infos.append({**tags, **{f: entry.meta.info.get(f) for f in _INFO_FIELDS}})
     if faults:
         raise join_errors(faults, "datasets have unusable tags")
     return infos
@@ -135,7 +140,7 @@ def _member(
 ) -> HeadMember:
     config = entry.config
     columns = entry.name_map.columns
-    source: Mapping[str, Mapping[str, NDArray[Any]]] = _column_stats(entry, options)
+    source = _column_stats(entry, options)
     if delta is not None:
         source = {**source, delta.column: delta.stats}
     native = native_stats(
@@ -156,7 +161,7 @@ def _member(
     )
     key, is_fallback = compute_norm_key(info["robot_type"], info["control_mode"], entry.name)
     weight = head_weight(info, entry.name)
-    dims = (len(native["state"]["mean"]), len(native["actions"]["mean"]))
+    dims = (native_width(native["state"]), native_width(native["actions"]))
     return HeadMember(entry, info, key, is_fallback, weight, stats, dims, delta)
 
 
@@ -172,13 +177,13 @@ def _delta_stats(
     )
 
 
-def _column_stats(entry: ResolvedEntry, options: HeadOptions) -> Stats:
+def _column_stats(entry: ResolvedEntry, options: HeadOptions) -> StatsView:
     columns = entry.name_map.columns
     names = (*VECTOR_FEATURES, *(f"camera{i}" for i in range(options.num_cams)))
-    wanted = list(dict.fromkeys(columns[name] for name in names if name in columns))
-    found = entry.stats_of(wanted)
+    wanted = {columns[name]: None for name in names if name in columns}
+    found = entry.stats_of(list(wanted))
     # What is missing is told with all that there is.
-    return found if set(wanted) <= set(found) else entry.stats
+    return found if wanted.keys() <= found.keys() else entry.stats
 
 
 def _say_truncated(members: Sequence[HeadMember]) -> None:

@@ -92,23 +92,30 @@ def head_sketches(
         MetadataError: A sketch is damaged; or one is missing and `required`: all datasets that lack
             one are listed.
     """
-    own = {member.name: _member_sketches(member, artifact_root) for member in members}
-    lacking = [member for member in members if own[member.name] is None]
-    if lacking and required:
-        raise _lacking(lacking)
     by_key: dict[str, list[HeadMember]] = {}
     for member in members:
         by_key.setdefault(member.norm_key, []).append(member)
     merged: dict[str, dict[str, QuantileSketch]] = {}
+    lacking: list[HeadMember] = []
     used: list[HeadMember] = []
     for key, group in by_key.items():
-        parts = [sketches for m in group if (sketches := own[m.name]) is not None]
+        parts = []
+        for member in group:
+            sketches = _member_sketches(member, artifact_root)
+            if sketches is not None:
+                parts.append(sketches)
+            else:
+                lacking.append(member)
+                if not required:  # one that lacks them is enough: the others need no look
+                    break
         if len(parts) == len(group):
             used += group
             merged[key] = {
                 feature: parts[0][feature].merge(*(part[feature] for part in parts[1:]))
                 for feature in VECTOR_FEATURES
             }
+    if lacking and required:
+        raise _lacking(sorted(lacking, key=lambda member: member.entry.index))
     _say_subsets([member for member in used if member.entry.is_subset])
     return merged
 

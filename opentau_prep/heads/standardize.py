@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.notices import warn
+from opentau_prep.pooling.matrix import StatMatrix, as_arrays
 
 __all__ = [
     "is_camera_placeholder",
     "native_stats",
+    "native_width",
     "raw_dims",
     "standardize_native",
     "standardize_stats",
@@ -72,13 +74,14 @@ def standardize_stats(
         action_index=action_index,
         repo_id=repo_id,
     )
-    return standardize_native(
+    standardized = standardize_native(
         native,
         max_state_dim=max_state_dim,
         max_action_dim=max_action_dim,
         num_cams=num_cams,
         repo_id=repo_id,
     )
+    return {feature: as_arrays(entry) for feature, entry in standardized.items()}
 
 
 def native_stats(
@@ -89,7 +92,7 @@ def native_stats(
     state_index: Sequence[int] | None = None,
     action_index: Sequence[int] | None = None,
     repo_id: str = "",
-) -> dict[str, dict[str, Array]]:
+) -> dict[str, FeatureStats]:
     """Return what `standardize_stats` works on: standard names, selected columns, not padded.
 
     Cameras that the dataset does not have are left out. Args and errors are those of
@@ -104,14 +107,14 @@ def native_stats(
 
 
 def standardize_native(
-    native: Mapping[str, Mapping[str, Array]],
+    native: Mapping[str, FeatureStats],
     *,
     max_state_dim: int,
     max_action_dim: int,
     num_cams: int = 0,
     truncate_dims: bool = False,
     repo_id: str = "",
-) -> dict[str, dict[str, Array]]:
+) -> dict[str, FeatureStats]:
     """Return `native_stats` padded to the policy's widths, with stand-ins for missing cameras.
 
     Args:
@@ -125,7 +128,7 @@ def standardize_native(
     Raises:
         ConfigError: State or actions are wider than the maximum and are not to be cut.
     """
-    standardized: dict[str, dict[str, Array]] = {}
+    standardized: dict[str, FeatureStats] = {}
     for feature, width in (("state", max_state_dim), ("actions", max_action_dim)):
         entry = native[feature]
         if not truncate_dims:
@@ -152,7 +155,12 @@ def raw_dims(
     """
     indices = {"state": state_index, "actions": action_index}
     native = _select_vectors(stats, name_map, indices, repo_id)
-    return len(native["state"]["mean"]), len(native["actions"]["mean"])
+    return native_width(native["state"]), native_width(native["actions"])
+
+
+def native_width(entry: FeatureStats) -> int:
+    """Return how many dims the stats of state or actions have."""
+    return entry.width if isinstance(entry, StatMatrix) else len(entry["mean"])
 
 
 def is_camera_placeholder(entry: FeatureStats) -> bool:
@@ -168,7 +176,7 @@ def _select_vectors(
     name_map: Mapping[str, str],
     indices: Mapping[str, Sequence[int] | None],
     repo_id: str,
-) -> dict[str, dict[str, Array]]:
+) -> dict[str, FeatureStats]:
     """Return the state's and the actions' stats with the selected columns, not padded."""
     selected = {}
     for feature, option in _VECTORS.items():
@@ -184,31 +192,38 @@ def _select_vectors(
         index = indices[feature]
         if index is not None:
             columns = _checked_index(index, width, f"{option} (column {column!r})", repo_id)
-            entry = {s: v if s == "count" else v[columns] for s, v in entry.items()}
+            entry = _selected(entry, columns)
         selected[feature] = entry
     return selected
 
 
 def _feature_stats(
     stats: Mapping[str, FeatureStats], feature: str, column: str, repo_id: str
-) -> dict[str, Array]:
-    if column not in stats:
+) -> FeatureStats:
+    entry = stats.get(column)
+    if isinstance(entry, StatMatrix):
+        return entry
+    if entry is None:
         raise MetadataError(
             f"there are no stats of column {column!r}, which is mapped to {feature!r}; "
             f"there are stats of {', '.join(map(repr, stats)) or 'nothing'}",
             where=repo_id or None,
             hint="Mend data_features_name_mapping, or run `opentau-prep stats` on this dataset.",
         )
-    lacking = [stat for stat in _REQUIRED if stat not in stats[column]]
+    lacking = [stat for stat in _REQUIRED if stat not in entry]
     if lacking:
         raise MetadataError(
             f"the stats of column {column!r} lack {', '.join(lacking)}",
             where=repo_id or None,
             hint="Run `opentau-prep stats` on this dataset.",
         )
-    return {
-        stat: _as_numbers(value, stat, column, repo_id) for stat, value in stats[column].items()
-    }
+    return {stat: _as_numbers(value, stat, column, repo_id) for stat, value in entry.items()}
+
+
+def _selected(entry: FeatureStats, columns: Sequence[int]) -> FeatureStats:
+    if isinstance(entry, StatMatrix):
+        return entry.select(columns)
+    return {stat: v if stat == "count" else v[columns] for stat, v in entry.items()}
 
 
 def _as_numbers(value: Any, stat: str, column: str, repo_id: str) -> Array:
@@ -227,7 +242,9 @@ def _as_numbers(value: Any, stat: str, column: str, repo_id: str) -> Array:
     return array
 
 
-def _common_width(entry: Mapping[str, Array], column: str, repo_id: str) -> int:
+def _common_width(entry: FeatureStats, column: str, repo_id: str) -> int:
+    if isinstance(entry, StatMatrix):
+        return entry.width
     shapes = {stat: value.shape for stat, value in entry.items() if stat != "count"}
     if len(shapes["mean"]) != 1 or len(set(shapes.values())) > 1:
         told = ", ".join(f"{stat} {shape}" for stat, shape in shapes.items())
@@ -262,8 +279,8 @@ def _is_int(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _check_width(feature: str, entry: Mapping[str, Array], limit: int, repo_id: str) -> None:
-    width = len(entry["mean"])
+def _check_width(feature: str, entry: FeatureStats, limit: int, repo_id: str) -> None:
+    width = native_width(entry)
     if width > limit:
         flag = "--max-state-dim" if feature == "state" else "--max-action-dim"
         raise ConfigError(
@@ -274,8 +291,10 @@ def _check_width(feature: str, entry: Mapping[str, Array], limit: int, repo_id: 
         )
 
 
-def _padded(entry: Mapping[str, Array], width: int) -> dict[str, Array]:
+def _padded(entry: FeatureStats, width: int) -> FeatureStats:
     """Return the stats of one feature cut or padded with zeros to a width, but for `count`."""
+    if isinstance(entry, StatMatrix):
+        return entry.resized(width)
     vectors = [values[:width] for stat, values in entry.items() if stat != "count"]
     if len({values.dtype for values in vectors}) == 1:
         # One block for all of them costs a fraction of an array each.
@@ -292,18 +311,12 @@ def _placeholder(count: Array | None) -> dict[str, Array]:
     return entry if count is None else {**entry, "count": count.copy()}
 
 
-def _warn_non_finite(standardized: Mapping[str, Mapping[str, Array]], repo_id: str) -> None:
-    # One look at all of them is enough nearly always.
-    entries = [standardized[feature] for feature in _VECTORS]
-    everything = [
-        values if values.ndim == 1 else values.reshape(-1)
-        for entry in entries
-        for values in entry.values()
-    ]
-    if np.isfinite(np.concatenate(everything, dtype=np.float64)).all():
-        return
+def _warn_non_finite(standardized: Mapping[str, FeatureStats], repo_id: str) -> None:
     for feature in _VECTORS:
-        for stat, values in standardized[feature].items():
+        entry = standardized[feature]
+        if _is_finite(entry):
+            continue
+        for stat, values in entry.items():
             dims = np.flatnonzero(~np.isfinite(values)).tolist()
             if dims:
                 warn(
@@ -316,3 +329,11 @@ def _warn_non_finite(standardized: Mapping[str, Mapping[str, Array]], repo_id: s
                     stat=stat,
                     shape=list(values.shape),
                 )
+
+
+def _is_finite(entry: FeatureStats) -> bool:
+    """Return whether everything is, with one look at all of it."""
+    if isinstance(entry, StatMatrix):
+        return bool(np.isfinite(entry.matrix).all())  # a count is whole
+    everything = np.concatenate([np.ravel(v) for v in entry.values()], dtype=np.float64)
+    return bool(np.isfinite(everything).all())

@@ -11,12 +11,12 @@ from opentau_prep.errors import MetadataError
 from opentau_prep.metadata import v2
 from opentau_prep.metadata.info import INFO, parse_features, parse_fps, parse_version
 from opentau_prep.metadata.jsonread import read_json_object
-from opentau_prep.metadata.statsread import STATS, pool_stats, read_stats
+from opentau_prep.metadata.statsread import STATS, pool_stats, read_stats, read_stats_of
 from opentau_prep.notices import warn
 from opentau_prep.storage import Storage, open_storage
 
 if TYPE_CHECKING:
-    from opentau_prep.metadata.records import EpisodesStats, EpisodeTable, Feature, Stats
+    from opentau_prep.metadata.records import EpisodesStats, EpisodeTable, Feature, Stats, StatsView
 
 __all__ = ["DatasetMetadata", "load_dataset_metadata"]
 
@@ -37,6 +37,8 @@ class DatasetMetadata:
         info: `meta/info.json` as it stands.
         version: `"v2.0"`, `"v2.1"` or `"v3.0"`: what the files are, which is not always what
             info.json says.
+        derived: What was made of `info["features"]` alone, by name: datasets that declare the same
+            features can share it.
     """
 
     def __init__(self, storage: Storage, *, repo_id: str | None = None) -> None:
@@ -45,6 +47,7 @@ class DatasetMetadata:
         self.repo_id = repo_id or os.path.basename(os.path.abspath(storage.url)) or storage.url
         self.info: dict[str, Any] = read_json_object(storage, INFO)
         self.version = _version(storage, self.info)
+        self.derived: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"DatasetMetadata({self.repo_id!r}, {self.version}, root={self.root!r})"
@@ -115,34 +118,46 @@ class DatasetMetadata:
         Raises:
             MetadataError: The dataset has neither, or it is malformed.
         """
-        return self._read_stats(None)
+        return self._read_stats()
 
-    def stats_of(self, columns: Collection[str]) -> Stats:
+    def stats_of(self, columns: Collection[str]) -> StatsView:
         """Return `stats` of some columns only, without the cost of the others and without keeping.
 
         Raises:
             MetadataError: See `stats`.
         """
         known: Stats | None = self.__dict__.get("stats")
-        found = self._read_stats(columns) if known is None else known
+        found = self._read_some(columns) if known is None else known
         return {column: found[column] for column in columns if column in found}
 
-    def _read_stats(self, columns: Collection[str] | None) -> Stats:
-        unread = "stacked_stats" not in self.__dict__ and self.version == "v2.1"
-        if columns and unread and self.storage.exists(v2.EPISODES_STATS):
+    def _read_some(self, columns: Collection[str]) -> StatsView:
+        """Return stats in the cheapest way that has those of all columns, if they are there."""
+        if self.version != "v2.1":
+            try:  # without asking first whether it is there
+                return read_stats_of(self.storage, columns)
+            except MetadataError:
+                if self.storage.exists(STATS):
+                    raise
+        elif "stacked_stats" not in self.__dict__ and self.storage.exists(v2.EPISODES_STATS):
+            pooled = v2.pool_episodes_stats(self.storage, columns)
+            if pooled is not None:
+                return pooled
             some = v2.read_episodes_stats(self.storage, columns)
             if set(some.blocks) == set(columns):
                 return pool_stats(some, self.repo_id)
+        return self._read_stats()
+
+    def _read_stats(self) -> Stats:
         whole = self.storage.exists(STATS)
         if self.version != "v2.1" and whole:
-            return read_stats(self.storage, columns)
+            return read_stats(self.storage)
         if self.stacked_stats is not None:
             if self.version != "v2.1":
                 self._stand_in(STATS, "the aggregate of the episodes' stats")
             return pool_stats(self.stacked_stats, self.repo_id)
         if whole:
             self._stand_in(v2.EPISODES_STATS, STATS)
-            return read_stats(self.storage, columns)
+            return read_stats(self.storage)
         missing = v2.EPISODES_STATS if self.version == "v2.1" else STATS
         raise MetadataError(
             "the dataset has no stats",
@@ -189,8 +204,13 @@ def load_dataset_metadata(
 def _version(storage: Storage, info: dict[str, Any]) -> str:
     """Tell the version from the files, which are right when info.json is missing it or wrong."""
     declared = parse_version(info)
+    # What is declared is looked for first: nearly always that is the only look.
+    if declared == (3, 0) and _has_v3_table(storage):
+        return "v3.0"
     v2_table = storage.exists(v2.EPISODES)
-    v3_table = (not v2_table or declared == (3, 0)) and _has_v3_table(storage)
+    if v2_table and declared in ((2, 0), (2, 1)):
+        return f"v2.{declared[1]}"
+    v3_table = not v2_table and declared != (3, 0) and _has_v3_table(storage)
     major = declared[0] if declared else None
     if major not in (2, 3) or (major == 2 and not v2_table) or (major == 3 and not v3_table):
         major = 3 if v3_table else 2 if v2_table else major if major in (2, 3) else 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,10 @@ __all__ = ["NameMap", "default_columns", "name_map_of", "warn_inferred"]
 
 _STATE = ("observation.state", "state", "observation.robot_state")
 _ACTIONS = ("action", "actions")
+_INFERRED = "name_map"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NameMap:
     """Standard feature name (`state`, `actions`, `camera0`, ...) -> column.
 
@@ -42,23 +43,27 @@ def name_map_of(meta: DatasetMetadata, given: Mapping[str, str] | None) -> NameM
     known = known_name_map(meta.repo_id)
     if known is not None:
         return NameMap(known, "registry")
-    return NameMap(_infer(meta), "inferred")
+    inferred = meta.derived.get(_INFERRED)
+    if inferred is None:
+        inferred = meta.derived[_INFERRED] = NameMap(_infer(meta), "inferred")
+    return inferred
 
 
 def _infer(meta: DatasetMetadata) -> dict[str, str]:
     dtypes = parse_dtypes(meta.info, meta.info_path)
     cameras = [name for name, dtype in dtypes.items() if dtype in CAMERA_DTYPES]
     columns = {f"camera{i}": name for i, name in enumerate(cameras)}
-    return {**columns, **default_columns(list(dtypes))}
+    return {**columns, **default_columns(dtypes)}
 
 
-def default_columns(present: Sequence[str]) -> dict[str, str]:
+def default_columns(present: Collection[str]) -> dict[str, str]:
     """Return `state` and `actions` -> column, of those that usual names are there for."""
     columns = {}
     for standard, candidates in (("state", _STATE), ("actions", _ACTIONS)):
-        found = next((c for c in candidates if c in present), None)
-        if found is not None:
-            columns[standard] = found
+        for column in candidates:
+            if column in present:
+                columns[standard] = column
+                break
     return columns
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -73,7 +74,11 @@ def parse_fps(info: Mapping[str, Any], where: str) -> int | float:
 def parse_version(info: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return (major, minor) of `codebase_version`, or None when it is missing or not a version."""
     said = info.get("codebase_version")
-    text = str(said) if isinstance(said, str | float) else ""
+    return _version_of(str(said)) if isinstance(said, str | float) else None
+
+
+@functools.lru_cache(maxsize=64)  # a few versions for all the datasets there are
+def _version_of(text: str) -> tuple[int, int] | None:
     match = re.fullmatch(r"v?(\d{1,3})(?:\.(\d{1,3}))?(?:\.\d+)*", text.strip(), re.ASCII)
     return (int(match.group(1)), int(match.group(2) or 0)) if match else None
 
@@ -100,14 +105,17 @@ def parse_dtypes(info: Mapping[str, Any], where: str) -> dict[str, str]:
     Raises:
         MetadataError: `features` is there but not an object.
     """
-    return {name: _text(entry.get("dtype")) for name, entry in _entries(info, where)}
+    return {
+        name: dtype if type(dtype := entry.get("dtype")) is str else ""
+        for name, entry in _entries(info, where)
+    }
 
 
 def _entries(info: Mapping[str, Any], where: str) -> list[tuple[str, Mapping[str, Any]]]:
     raw = info.get("features")
     if raw is None:
         return []
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, dict):
         raise MetadataError(
             f"field `features` is {shown(raw)}; expected an object: column -> dtype, shape, names",
             where=where,

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["describe_inputs"]
 
 
-def describe_inputs(meta: DatasetMetadata, *, data: bool = True) -> dict[str, Any]:
+def describe_inputs(
+    meta: DatasetMetadata, *, data: bool = True, read: bool = True
+) -> dict[str, Any]:
     """Return the fingerprint of a dataset's content.
 
     The tables are taken by meaning, not by bytes: adding stats columns to the episodes table does
@@ -25,6 +27,8 @@ def describe_inputs(meta: DatasetMetadata, *, data: bool = True) -> dict[str, An
     Args:
         meta: The dataset.
         data: Whether the frames belong to it, or the tables alone.
+        read: Whether data files may be read to hash them; if not, and their hashes are not
+            remembered, `data` has only `files` and `bytes`: compare it with a partial `Recipe`.
 
     Returns:
         JSON-ready: `episodes` (count, frames, sha256), `tasks` (count, sha256), and `data` (files,
@@ -43,7 +47,10 @@ def describe_inputs(meta: DatasetMetadata, *, data: bool = True) -> dict[str, An
     }
     if data:
         found["data"] = file_inputs(
-            Path(meta.root), list(dict.fromkeys(meta.data_paths)), opened=meta.storage.count_open
+            Path(meta.root),
+            list(dict.fromkeys(meta.data_paths)),
+            opened=meta.storage.count_open,
+            read=read,
         )
     return found
 

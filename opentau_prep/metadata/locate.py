@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +35,10 @@ def locate_dataset(
     repo_id: str | None,
     root: str | None,
     revision: str | None = None,
-    json_dir: Path | None = None,
+    json_dir: str | os.PathLike[str] | None = None,
     options: LocateOptions = LocateOptions(),
     environ: Mapping[str, str] | None = None,
-) -> Path | str:
+) -> str:
     """Return the folder of a dataset.
 
     Tried in this order: `root` from the working directory, `root` from the folder of the JSON file
@@ -55,16 +55,21 @@ def locate_dataset(
         return root
     if repo_id is not None and root is None:
         check_repo_id(repo_id)
-    tried: dict[Path, None] = {}
-    for place in _places(repo_id, root, revision, json_dir, environ):
+    places: Iterable[str]
+    if root is None:
+        places = _usual_places(repo_id, revision, environ)
+    else:
+        places = _given_places(root, json_dir)
+    tried: list[str] = []
+    for place in places:
         if os.path.isfile(f"{place}/{INFO}"):
-            return _completed(Path(place), repo_id, revision, options)
-        tried[Path(place)] = None
+            return _completed(place, repo_id, revision, options)
+        tried.append(place)
     if options.download and repo_id is not None and root is None:
         from opentau_prep.metadata.hub import download
 
-        return download(repo_id, revision, frames=options.frames)
-    places = ", ".join(map(_printable, tried))
+        return str(download(repo_id, revision, frames=options.frames))
+    places = ", ".join(map(_printable, dict.fromkeys(map(Path, tried))))
     hint = "Correct the path." if root is not None else "Give its `root`, or pass --download."
     raise MetadataError(
         f"dataset not found; there is no {INFO} in {places}",
@@ -74,16 +79,17 @@ def locate_dataset(
 
 
 def _completed(
-    place: Path, repo_id: str | None, revision: str | None, options: LocateOptions
-) -> Path:
+    place: str, repo_id: str | None, revision: str | None, options: LocateOptions
+) -> str:
     """Return a place; a snapshot of the hub only after what it may still lack was fetched."""
     if not (options.download and options.frames) or repo_id is None:
         return place
-    if place.parent.name != "snapshots" or not place.parents[1].name.startswith("datasets--"):
+    snapshots = Path(place).parent
+    if snapshots.name != "snapshots" or not snapshots.parent.name.startswith("datasets--"):
         return place
     from opentau_prep.metadata.hub import download
 
-    return download(repo_id, revision, frames=True)
+    return str(download(repo_id, revision, frames=True))
 
 
 def _printable(text: object) -> str:
@@ -100,20 +106,17 @@ def check_repo_id(repo_id: str) -> None:
         )
 
 
-def _places(
-    repo_id: str | None,
-    root: str | None,
-    revision: str | None,
-    json_dir: Path | None,
-    environ: Mapping[str, str],
-) -> Iterator[Path | str]:
-    if root is not None:
-        # As strings: a Path costs as much as looking whether the file is there.
-        given = os.path.expanduser(root) or "."
-        yield given
-        if json_dir is not None and not os.path.isabs(given):
-            yield os.path.join(json_dir, given)
-        return
+def _given_places(root: str, json_dir: str | os.PathLike[str] | None) -> Iterable[str]:
+    # As strings, here as below: a Path costs as much as looking whether the file is there.
+    given = os.path.expanduser(root) or "."
+    if json_dir is None or os.path.isabs(given):
+        return (given,)
+    return (given, os.path.join(json_dir, given))
+
+
+def _usual_places(
+    repo_id: str | None, revision: str | None, environ: Mapping[str, str]
+) -> Iterator[str]:
     if repo_id is None:
         return
     usual = "~/.cache/huggingface"
@@ -123,10 +126,10 @@ def _places(
         given_home = environ.get(variable)
         # The trainers' default moves with HF_HOME; what was downloaded before that stays behind.
         folders = [given_home] if given_home else [f"{home}/{name}", f"{usual}/{name}"]
-        yield from (Path(os.path.expanduser(folder)) / repo_id for folder in folders)
+        yield from (f"{os.path.expanduser(folder)}/{repo_id}" for folder in folders)
     hub = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
     folder = Path(os.path.expanduser(hub)) / f"datasets--{repo_id.replace('/', '--')}"
-    yield from _snapshots(folder, revision)
+    yield from map(str, _snapshots(folder, revision))
 
 
 def _snapshots(folder: Path, revision: str | None) -> Iterator[Path]:

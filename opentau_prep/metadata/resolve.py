@@ -17,13 +17,14 @@ from opentau_prep.errors import MetadataError, PrepError, join_errors
 from opentau_prep.metadata.dataset import DatasetMetadata, load_dataset_metadata
 from opentau_prep.metadata.features import NameMap, name_map_of
 from opentau_prep.metadata.info import shown
+from opentau_prep.metadata.jsonread import paused_collection
 from opentau_prep.metadata.locate import LocateOptions, locate_dataset
 from opentau_prep.metadata.select import select_episodes, selected_stats
 from opentau_prep.notices import some_names, warn
 
 if TYPE_CHECKING:
     from opentau_prep.config.schema import DatasetEntry, Mixture
-    from opentau_prep.metadata.records import IntArray, Stats
+    from opentau_prep.metadata.records import IntArray, Stats, StatsView
 
 __all__ = ["ResolvedEntry", "ResolvedMixture", "resolve_mixture", "warn_vqa"]
 
@@ -71,7 +72,7 @@ class ResolvedEntry:
             return parse_stats(self.config.stats, self.config.where("stats"))
         return selected_stats(self.meta, self.episodes if self.is_subset else None)
 
-    def stats_of(self, columns: Collection[str]) -> Stats:
+    def stats_of(self, columns: Collection[str]) -> StatsView:
         """Return `stats` of some columns (others may be there too), without keeping them.
 
         Raises:
@@ -79,9 +80,11 @@ class ResolvedEntry:
         """
         if self.config.stats is not None or "stats" in self.__dict__:
             return self.stats
-        return selected_stats(self.meta, self.episodes if self.is_subset else None, columns)
+        if self.is_subset:
+            return selected_stats(self.meta, self.episodes)
+        return self.meta.stats_of(columns)
 
-    @cached_property
+    @property
     def name_map(self) -> NameMap:
         """Standard feature name -> column, and where that is known from."""
         return name_map_of(self.meta, self.config.data_features_name_mapping)
@@ -154,25 +157,26 @@ def resolve_mixture(
     found: list[tuple[int, str, DatasetEntry, DatasetMetadata]] = []
     vqa: list[str] = []
     lost: list[Failure] = []
-    declared: dict[bytes, object] = {}
+    declared: dict[bytes, DatasetMetadata] = {}
     named = zip(mixture.dataset_names, mixture.datasets, strict=True)
     times = Counter(config.repo_id for config in mixture.datasets)
     options = options or LocateOptions()
-    for index, (name, config) in enumerate(named):
-        if config.is_vqa:
-            vqa.append(name)
-            continue
-        try:
-            root = _locate(config, options)
-            # Only entries of one id can share what is opened.
-            key = f"{_identity(root)}\0{config.repo_id}" if times[config.repo_id] > 1 else name
-            if key not in opened:
-                opened[key] = load_dataset_metadata(root, repo_id=config.repo_id)
-                _share_features(opened[key], declared)
-        except PrepError as fault:
-            lost.append(Failure(name, fault))
-        else:
-            found.append((index, name, config, opened[key]))
+    with paused_collection():
+        for index, (name, config) in enumerate(named):
+            if config.is_vqa:
+                vqa.append(name)
+                continue
+            try:
+                root = _locate(config, options)
+                # Only entries of one id can share what is opened.
+                key = f"{_identity(root)}\0{config.repo_id}" if times[config.repo_id] > 1 else name
+                if key not in opened:
+                    opened[key] = load_dataset_metadata(root, repo_id=config.repo_id)
+                    _share_features(opened[key], declared)
+            except PrepError as fault:
+                lost.append(Failure(name, fault))
+            else:
+                found.append((index, name, config, opened[key]))
     if lost and not (keep_going and found):
         raise join_errors([(f.label, f.error) for f in lost], "datasets cannot be opened")
     roots = {(meta.repo_id, meta.root) for *_, meta in found}
@@ -184,13 +188,16 @@ def resolve_mixture(
     return ResolvedMixture(mixture, tuple(entries), tuple(vqa), tuple(lost))
 
 
-def _share_features(meta: DatasetMetadata, declared: dict[bytes, object]) -> None:
+def _share_features(meta: DatasetMetadata, declared: dict[bytes, DatasetMetadata]) -> None:
     """Let datasets that declare the same features hold one copy: most of what info.json takes."""
     features = meta.info.get("features")
+    if type(features) is not dict:
+        return
     with contextlib.suppress(orjson.JSONEncodeError):  # damage, which is told where it matters
-        known = declared.setdefault(orjson.dumps(features), features)
-        if known == features:  # a NaN is written as null, but is none
-            meta.info |= {} if features is None else {"features": known}
+        first = declared.setdefault(orjson.dumps(features), meta)
+        if first is not meta and first.info["features"] == features:  # a NaN is written as null
+            meta.info["features"] = first.info["features"]
+            meta.derived = first.derived
 
 
 def _locate(config: DatasetEntry, options: LocateOptions) -> str | os.PathLike[str]:
@@ -199,7 +206,7 @@ def _locate(config: DatasetEntry, options: LocateOptions) -> str | os.PathLike[s
         repo_id=config.repo_id,
         root=config.root,
         revision=config.revision,
-        json_dir=file.parent if file is not None else None,
+        json_dir=os.path.dirname(file) if file is not None else None,
         options=options,
     )
 

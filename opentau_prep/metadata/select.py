@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,17 +58,12 @@ def select_episodes(
     return np.array(kept, dtype=np.int64)
 
 
-def selected_stats(
-    meta: DatasetMetadata,
-    episodes: IntArray | None,
-    columns: Collection[str] | None = None,
-) -> Stats:
+def selected_stats(meta: DatasetMetadata, episodes: IntArray | None) -> Stats:
     """Return the stats that training uses for a selection of episodes.
 
     Args:
         meta: The dataset.
         episodes: The selected `episode_index` values, or None for the whole dataset.
-        columns: The columns whose stats are wanted; all by default. Others may be there too.
 
     Returns:
         The dataset's own stats without a selection; with one, the aggregate of the selected
@@ -79,7 +74,7 @@ def selected_stats(
         MetadataError: The stats are missing or malformed.
     """
     if episodes is None:
-        return meta.stats if columns is None else meta.stats_of(columns)
+        return meta.stats
     own = meta.stacked_stats
     rows = own.rows_of(episodes) if own is not None else None
     if own is not None and rows is not None:

@@ -1,8 +1,8 @@
-"""Episodes' stats of some features, packed line by line: how nearly every v2.1 file can be read.
+"""Stats of some features in the usual shape, read without an object a stat.
 
-A parsed line is let go of before the next one is parsed, so that memory is bounded by the numbers
-that are asked for, and neither the allocator nor the garbage collector has anything to go through.
-Whatever is unusual is left to the general reader, which also knows how to tell what is wrong.
+Nearly every dataset's stats are vectors of floats with the same few names. They are taken straight
+from the parsed JSON into one block a feature. Whatever is unusual is left to the general reader,
+which also knows how to tell what is wrong.
 """
 
 from __future__ import annotations
@@ -19,42 +19,72 @@ import numpy.typing as npt
 import orjson
 
 from opentau_prep.metadata.info import MAX_INDEX
-from opentau_prep.metadata.records import EpisodesStats, StackedStat
+from opentau_prep.pooling.matrix import COUNT, MIN_WIDTH, StatLayout, StatMatrix, pool_blocks
 
-__all__ = ["pack_lines", "pack_vectors"]
+__all__ = ["pack_stats", "pack_vectors", "pool_lines"]
 
 _UNUSUAL = (KeyError, IndexError, TypeError, ValueError, OverflowError, struct.error)
+_MAX_COUNT = 2**40
 
 
-def pack_lines(data: bytes, columns: Collection[str]) -> EpisodesStats | None:
-    """Return the stats of some features out of a whole `episodes_stats.jsonl`.
+def pool_lines(data: bytes, columns: Collection[str]) -> dict[str, StatMatrix] | None:
+    """Return the aggregate of some features out of a whole `episodes_stats.jsonl`.
+
+    A parsed line is let go of before the next one is parsed, so that memory is bounded by the
+    numbers that are asked for, and the allocator has nothing to go through.
 
     Args:
         data: The file's content.
         columns: The features.
 
     Returns:
-        None unless the lines stand in order of their episodes and each has the same stats of every
-        feature: a `count`, and vectors of one width a feature, which begin with a float in the
-        first line: then any other number becomes a float in NumPy, too.
+        What `aggregate_stats` would, bit for bit. None unless the lines stand in order of their
+        episodes and each has the same stats of every feature: a `count`, and vectors of one width
+        of 2 or more a feature, which begin with a float in the first line: then any other number
+        becomes a float in NumPy, too.
     """
-    episodes: list[int] = []
     packers: list[_Packer] = []
+    last = -1
     try:
         for line in data.split(b"\n"):
-            if line:
-                row = orjson.loads(line)
-                stats = row["stats"]
-                packers = packers or [_Packer.like(column, stats[column]) for column in columns]
-                episodes.append(row["episode_index"])
-                for packer in packers:
-                    packer.add(stats[packer.feature])
-        if not packers or not _increasing(episodes):
-            return None
-        blocks = {packer.feature: packer.blocks() for packer in packers}
+            if not line:
+                continue
+            row = orjson.loads(line)
+            episode, stats = row["episode_index"], row["stats"]
+            if type(episode) is not int or not last < episode <= MAX_INDEX:
+                return None
+            last = episode
+            packers = packers or [_Packer.like(column, stats[column]) for column in columns]
+            for packer in packers:
+                packer.add(stats[packer.feature])
+        groups: dict[object, list[_Packer]] = {}
+        for packer in packers:
+            groups.setdefault((packer.layout, *packer.counts), []).append(packer)
+        found: dict[str, StatMatrix] = {}
+        for group in groups.values():
+            pooled = pool_blocks([p.block() for p in group], group[0].layout, group[0].weights())
+            found |= {p.feature: matrix for p, matrix in zip(group, pooled, strict=True)}
     except _UNUSUAL:
         return None
-    return EpisodesStats(np.array(episodes, dtype=np.int64), blocks)
+    return found or None
+
+
+def pack_stats(entry: Mapping[str, Any]) -> StatMatrix | None:
+    """Return one feature of a `stats.json` as a matrix.
+
+    None unless its stats are vectors of one width that begin with a float, and its `count`, if
+    there is one, is a list of one whole number.
+    """
+    try:
+        layout = StatLayout.of(tuple(entry))
+        if layout is None:
+            return None
+        values = pack_vectors([entry[stat] for stat in layout.order])
+        if values is None:
+            return None
+        return StatMatrix(layout, values, _count(entry[COUNT]) if COUNT in entry else None)
+    except _UNUSUAL:
+        return None
 
 
 def pack_vectors(vectors: Sequence[Any]) -> npt.NDArray[np.float64] | None:
@@ -64,14 +94,20 @@ def pack_vectors(vectors: Sequence[Any]) -> npt.NDArray[np.float64] | None:
     become a float in NumPy, too.
     """
     try:
-        width = len(vectors[0])
-        for vector in vectors:
-            if len(vector) != width or type(vector[0]) is not float:
-                return None
+        (width,) = set(map(len, vectors))
+        if set(map(type, map(operator.itemgetter(0), vectors))) != {float}:
+            return None
         packed = struct.pack(f"{len(vectors) * width}d", *chain.from_iterable(vectors))
     except _UNUSUAL:
         return None
     return np.frombuffer(packed).reshape(len(vectors), width)
+
+
+def _count(value: Any) -> int:
+    (count,) = value
+    if type(count) is not int or not 0 <= count <= _MAX_COUNT:
+        raise ValueError
+    return count
 
 
 @dataclass(frozen=True)
@@ -79,7 +115,7 @@ class _Packer:
     """The rows of one feature so far."""
 
     feature: str
-    names: Sequence[str]
+    layout: StatLayout
     width: int
     pick: operator.itemgetter[Any]
     n_stats: int
@@ -88,37 +124,25 @@ class _Packer:
 
     @classmethod
     def like(cls, feature: str, entry: Mapping[str, Any]) -> _Packer:
-        names = [stat for stat in entry if stat != "count"]
-        width = len(entry[names[0]])
-        if {type(entry[stat][0]) for stat in names} != {float}:
+        layout = StatLayout.of(tuple(entry))
+        if layout is None or {type(entry[stat][0]) for stat in layout.order} != {float}:
             raise ValueError
-        pick = operator.itemgetter(*names, "count")
-        return cls(feature, names, width, pick, len(entry))
+        width = len(entry["mean"])
+        if width < MIN_WIDTH:
+            raise ValueError
+        pick = operator.itemgetter(*layout.order, COUNT)
+        return cls(feature, layout, width, pick, len(entry))
 
     def add(self, entry: Mapping[str, Any]) -> None:
         *vectors, count = self.pick(entry)
-        if len(entry) != self.n_stats or type(count[0]) is not int or len(count) != 1:
+        if len(entry) != self.n_stats or set(map(len, vectors)) != {self.width}:
             raise ValueError
-        width, extend = self.width, self.numbers.extend
-        for vector in vectors:
-            if len(vector) != width:
-                raise ValueError
-            extend(vector)
-        self.counts.append(count[0])
+        self.numbers.extend(chain.from_iterable(vectors))
+        self.counts.append(_count(count))
 
-    def blocks(self) -> dict[str, StackedStat]:
+    def block(self) -> npt.NDArray[np.float64]:
         packed = struct.pack(f"{len(self.numbers)}d", *self.numbers)
-        block = np.frombuffer(packed).reshape(len(self.counts), -1, self.width)
-        counts = np.array(self.counts, dtype=np.int64).reshape(-1, 1)
-        counts.setflags(write=False)
-        found = {stat: StackedStat(block[:, i]) for i, stat in enumerate(self.names)}
-        return {**found, "count": StackedStat(counts)}
+        return np.frombuffer(packed).reshape(len(self.counts), -1, self.width)
 
-
-def _increasing(episodes: Sequence[Any]) -> bool:
-    return (
-        set(map(type, episodes)) == {int}
-        and episodes[0] >= 0
-        and episodes[-1] <= MAX_INDEX
-        and all(map(operator.lt, episodes, episodes[1:]))
-    )
+    def weights(self) -> npt.NDArray[np.int64]:
+        return np.array(self.counts, dtype=np.int64).reshape(-1, 1)

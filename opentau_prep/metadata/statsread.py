@@ -13,36 +13,48 @@ import numpy.typing as npt
 
 from opentau_prep.errors import MetadataError
 from opentau_prep.metadata.jsonread import JsonLines, read_json_object
-from opentau_prep.metadata.records import EpisodesStats, IntArray, StackedStat, Stats
-from opentau_prep.metadata.statspack import pack_vectors
+from opentau_prep.metadata.records import EpisodesStats, IntArray, StackedStat, Stats, StatsView
+from opentau_prep.metadata.statspack import pack_stats, pack_vectors
 from opentau_prep.pooling import aggregate_stacked, aggregate_stats
 
 if TYPE_CHECKING:
     from opentau_prep.storage import Storage
 
-__all__ = ["STATS", "parse_stats", "pool_stats", "read_stats", "stack_stats"]
+__all__ = ["STATS", "parse_stats", "pool_stats", "read_stats", "read_stats_of", "stack_stats"]
 
 STATS = "meta/stats.json"
 
 
-def read_stats(storage: Storage, columns: Collection[str] | None = None) -> Stats:
+def read_stats(storage: Storage) -> Stats:
     """Read `meta/stats.json`: the whole dataset's stats; see `parse_stats`."""
-    return parse_stats(read_json_object(storage, STATS), f"{storage.url}/{STATS}", columns)
+    return parse_stats(read_json_object(storage, STATS), f"{storage.url}/{STATS}")
 
 
-def parse_stats(raw: object, where: str, columns: Collection[str] | None = None) -> Stats:
+def read_stats_of(storage: Storage, columns: Collection[str]) -> StatsView:
+    """Return what `read_stats` would, but only of the features that are asked for and there."""
+    raw = read_json_object(storage, STATS)
+    found: dict[str, Mapping[str, npt.NDArray[Any]]] = {}
+    for column in columns:
+        if column in raw:
+            packed = pack_stats(raw[column]) if isinstance(raw[column], dict) else None
+            found[column] = (
+                parse_stats({column: raw[column]}, f"{storage.url}/{STATS}")[column]
+                if packed is None
+                else packed
+            )
+    return found
+
+
+def parse_stats(raw: object, where: str) -> Stats:
     """Turn `feature -> stat -> nested lists` into arrays, int64 or float64 as the numbers are.
 
-    A null among numbers becomes NaN, a bare number an array of shape (1,). With `columns`, those of
-    other features are passed over unseen.
+    A null among numbers becomes NaN, a bare number an array of shape (1,).
 
     Raises:
         MetadataError: The shape is another one, or a stat is ragged or not made of numbers.
     """
     stats: Stats = {}
     for feature, entry in _features(raw, where).items():
-        if columns is not None and feature not in columns:
-            continue
         _check_entry(feature, entry, where)
         vectors = [stat for stat in entry if stat != "count"]
         block = pack_vectors([entry[stat] for stat in vectors])

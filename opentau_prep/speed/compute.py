@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, Recipe, dataset_place, publish
+from opentau_prep.artifacts import Rank, Recipe, publish
 from opentau_prep.artifacts.atomic import is_writable
 from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import Inspection, Outcome, State, heal, inspect
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ConfigError, DataError
-from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import some_names, warn
+from opentau_prep.speed.inspect import KEPT_ROWS, speed_place, speed_recipe
 from opentau_prep.speed.report import SpeedReport, SpeedResult
 from opentau_prep.speed.rows import SpeedRow, append_rows, decode_rows, encode_rows, make_rows
 from opentau_prep.speed.tasks import resolve_episode_tasks
@@ -114,12 +113,7 @@ class _Work:
         self.meta = entry.meta
         self.options = options
         self.episodes = entry.episodes if entry.is_subset else entry.meta.episodes.episode_index
-        self.place = dataset_place(
-            "speed_percentiles",
-            Path(entry.meta.root),
-            dataset=entry.artifact_name,
-            artifact_root=options.artifact_root,
-        )
+        self.place = speed_place(entry, options.artifact_root)
         if not len(self.episodes):
             raise DataError("the dataset has no episodes", where=entry.meta.root)
 
@@ -131,8 +125,7 @@ class _Work:
     @cached_property
     def recipe(self) -> Recipe:
         subset = self.entry.is_subset and self.options.persist_subset
-        parameters = {"episodes": self.episodes.tolist()} if subset else {}
-        return Recipe(COMMAND, parameters=parameters, inputs=describe_inputs(self.meta))
+        return speed_recipe(self.entry, subset=subset)
 
     @cached_property
     def lengths(self) -> dict[int, int]:
@@ -250,7 +243,7 @@ def _trust(work: _Work, found: Inspection) -> SpeedResult:
     computed = {row.task_index: row for row in work.computed}
     kept = [row.task_index for row in rows if computed.get(row.task_index) != row]
     # Rows that a recomputation would change are on record, so that the file never counts as fresh.
-    parameters = {**work.recipe.parameters, **({"kept_rows": kept} if kept else {})}
+    parameters = {**work.recipe.parameters, **({KEPT_ROWS: kept} if kept else {})}
     recipe = replace(work.recipe, parameters=parameters)
     outcome = work.publish(append_rows(old, added), recipe, extends=True)
     names = ", ".join(str(row.task_index) for row in added)
@@ -266,7 +259,7 @@ def _trust(work: _Work, found: Inspection) -> SpeedResult:
 
 
 def _say_stale(work: _Work, found: Inspection, rows: list[SpeedRow]) -> None:
-    if found.state is State.STALE or (found.changes and "kept_rows" not in found.changes[0]):
+    if found.state is State.STALE or (found.changes and KEPT_ROWS not in found.changes[0]):
         warn(
             "stale_speed_percentiles",
             f"{found.path} is stale ({', '.join(found.changes)}). It is used as it is; recompute it"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from opentau_prep.metadata import DatasetMetadata
     from opentau_prep.metadata.records import IntArray
 
-__all__ = ["EpisodeTasks", "resolve_episode_tasks"]
+__all__ = ["EpisodeTasks", "resolve_episode_tasks", "tasks_of_tables"]
 
 TASK_COLUMN = "task_index"
 
@@ -63,11 +63,26 @@ def resolve_episode_tasks(meta: DatasetMetadata, episodes: IntArray) -> EpisodeT
             dataset=meta.repo_id,
             files=len(faults),
         )
+    found = {**tasks_of_tables(meta, episodes).task_index, **from_data}
+    ordered = {e: found[e] for e in episodes.tolist() if e in found}
+    return EpisodeTasks(ordered, tuple(e for e in episodes.tolist() if e not in found))
+
+
+def tasks_of_tables(meta: DatasetMetadata, episodes: IntArray) -> EpisodeTasks:
+    """Return the task of each episode as the tables alone tell it, without opening data.
+
+    Args:
+        meta: The dataset.
+        episodes: (E,) int64, `episode_index` values.
+
+    Raises:
+        MetadataError: A table is missing or malformed.
+    """
     index_of = {task: index for index, task in reversed(list(meta.tasks.items()))}
     found: dict[int, int] = {}
     for episode in episodes.tolist():
         strings = meta.episodes.tasks[meta.episodes.position(episode)]
-        task = from_data.get(episode, index_of.get(strings[0]) if strings else None)
+        task = index_of.get(strings[0]) if strings else None
         if task is not None:
             found[episode] = task
     return EpisodeTasks(found, tuple(e for e in episodes.tolist() if e not in found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,10 +38,26 @@ if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedEntry
     from opentau_prep.stats.options import RunOptions
 
-__all__ = ["DatasetWork"]
+__all__ = ["DatasetWork", "FoundStats"]
 
 COMMAND = "stats"
+SKETCH_FILE = "meta/quantile_sketch.json"
 _THREADED_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class FoundStats:
+    """One file of a dataset's stats, as it was found.
+
+    Attributes:
+        name: The file, relative to the dataset.
+        inspection: Its state.
+        left_alone: Whether an earlier run compared it, found other numbers, and left it as it is.
+    """
+
+    name: str
+    inspection: Inspection
+    left_alone: bool = False
 
 
 class DatasetWork:
@@ -71,21 +87,33 @@ class DatasetWork:
         found, state = self._inspected_state()
         if state is None or not found.fresh:
             return None
-        recipe = self._recipe(state.method, state.left_out)
         files = []
-        for target in self.targets:
-            here = inspect(target.place, recipe)
-            # Forced files are ours in the end: what was left alone before is not what will be.
-            forced = self.run_options.force
-            verdict = None if forced else state.verdicts.get(target.name)
+        for each in self._found_targets(state):
+            here = each.inspection
             if here.fresh:
-                files.append(FileResult(target.name, here.path, "up to date"))
-            elif verdict is not None and verdict.sha256 == sha256_of(here.content or b""):
-                known = FileResult(target.name, here.path, verdict.status, verdict.differences)
-                files.append(known)
+                files.append(FileResult(each.name, here.path, "up to date"))
+            # Forced files are ours in the end: what was left alone before is not what will be.
+            elif each.left_alone and not self.run_options.force:
+                left = state.verdicts[each.name]
+                files.append(FileResult(each.name, here.path, left.status, left.differences))
             else:
                 return None
         return self._result(state, [*files, self._sketch_file("up to date")], files_read=0)
+
+    def found(self) -> list[FoundStats]:
+        """Return every file as it is, the sketches last; reads no frames and changes nothing."""
+        sketches, state = self._inspected_state()
+        return [*self._found_targets(state), FoundStats(SKETCH_FILE, sketches)]
+
+    def _found_targets(self, state: StatsState | None) -> Iterator[FoundStats]:
+        recipe = self._recipe("exact")
+        if state is not None:
+            recipe = self._recipe(state.method, state.left_out)
+        for target in self.targets:
+            here = inspect(target.place, recipe)
+            verdict = None if state is None else state.verdicts.get(target.name)
+            same = verdict is not None and verdict.sha256 == sha256_of(here.content or b"")
+            yield FoundStats(target.name, here, not here.fresh and same)
 
     def run(self) -> StatsResult:
         """Read what has to be read, and write what may be written."""
@@ -118,11 +146,12 @@ class DatasetWork:
         }
         if left_out:
             parameters["left_out_episodes"] = left_out
-        return Recipe(COMMAND, inputs=self._inputs, parameters=parameters)
+        partial = not self.run_options.read_data
+        return Recipe(COMMAND, inputs=self._inputs, parameters=parameters, partial=partial)
 
     @cached_property
     def _inputs(self) -> dict[str, Any]:
-        return describe_inputs(self.meta)
+        return describe_inputs(self.meta, read=self.run_options.read_data)
 
     @cached_property
     def _files(self) -> dict[str, str]:
@@ -298,7 +327,7 @@ class DatasetWork:
         return {}
 
     def _sketch_file(self, status: str) -> FileResult:
-        return FileResult("meta/quantile_sketch.json", self.place.path, status)
+        return FileResult(SKETCH_FILE, self.place.path, status)
 
     def _result(
         self, state: StatsState, files: list[FileResult], *, files_read: int

@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from opentau_prep.config.schema import Mixture
     from opentau_prep.metadata.resolve import ResolvedEntry
 
-__all__ = ["DeltaRecipe", "DeltaStats", "delta_place", "delta_recipe", "load_delta_stats"]
+__all__ = [
+    "DeltaRecipe",
+    "DeltaStats",
+    "delta_place",
+    "delta_recipe",
+    "delta_sizes",
+    "load_delta_stats",
+]
 
 FOLDER = "meta/delta_stats"
 SEPARATOR = "-chunk"
@@ -220,6 +227,11 @@ def load_delta_stats(
         return DeltaStats.from_bytes(path.read_bytes(), str(path))
     except OSError as error:
         raise MetadataError(f"cannot be read ({error.strerror})", where=str(path)) from error
+
+
+def delta_sizes(entry: ResolvedEntry, recipe: DeltaRecipe, artifact_root: Path | None) -> list[int]:
+    """Return the chunk sizes that there is an artifact for."""
+    return sorted(_sizes(entry, recipe, artifact_root))
 
 
 def _sizes(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.artifacts import Recipe, ensure
+from opentau_prep.artifacts.store import Inspection, inspect
 from opentau_prep.engine import Failure
 from opentau_prep.errors import DataError
 from opentau_prep.frames.chunks import chunk_rows, gather_chunks, nearest_rows, subtract_state
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
 
-__all__ = ["compute_delta_stats", "prepare_delta"]
+__all__ = ["compute_delta_stats", "inspect_delta", "prepare_delta"]
 
 Matrix = NDArray[Any]
 
@@ -111,13 +112,6 @@ def _prepare_one(entry: ResolvedEntry, *, mixture: Mixture, run: RunOptions) -> 
     recipe = delta_recipe(entry, mixture)
     size, q = run.stats.chunk_size, run.stats.q
     place = delta_place(entry, recipe, size, run.artifact_root)
-    exact = _fits(entry, recipe, size, run.stats.memory_budget)
-    parameters = {
-        **recipe.as_json(),
-        "chunk_size": size,
-        "quantiles": list(q),
-        "quantile_method": "exact" if exact else "sketch",
-    }
 
     def build() -> bytes:
         found = compute_delta_stats(
@@ -128,7 +122,7 @@ def _prepare_one(entry: ResolvedEntry, *, mixture: Mixture, run: RunOptions) -> 
     made = ensure(
         place,
         build,
-        Recipe("stats", inputs=describe_inputs(entry.meta), parameters=parameters),
+        _artifact_recipe(entry, recipe, run),
         rank=run.rank,
         force=run.force,
         dry_run=run.dry_run,
@@ -138,6 +132,26 @@ def _prepare_one(entry: ResolvedEntry, *, mixture: Mixture, run: RunOptions) -> 
     return DeltaResult(
         entry.name, made.outcome.path, status, stats.column, size, stats.starts, stats.quantiles
     )
+
+
+def inspect_delta(entry: ResolvedEntry, mixture: Mixture, run: RunOptions) -> Inspection:
+    """Return the state of an entry's artifact in chunks of this run's size; reads no frames."""
+    recipe = delta_recipe(entry, mixture)
+    place = delta_place(entry, recipe, run.stats.chunk_size, run.artifact_root)
+    return inspect(place, _artifact_recipe(entry, recipe, run))
+
+
+def _artifact_recipe(entry: ResolvedEntry, recipe: DeltaRecipe, run: RunOptions) -> Recipe:
+    size = run.stats.chunk_size
+    exact = _fits(entry, recipe, size, run.stats.memory_budget)
+    parameters = {
+        **recipe.as_json(),
+        "chunk_size": size,
+        "quantiles": list(run.stats.q),
+        "quantile_method": "exact" if exact else "sketch",
+    }
+    inputs = describe_inputs(entry.meta, read=run.read_data)
+    return Recipe("stats", inputs=inputs, parameters=parameters, partial=not run.read_data)
 
 
 def _fits(entry: ResolvedEntry, recipe: DeltaRecipe, chunk_size: int, budget: int) -> bool:

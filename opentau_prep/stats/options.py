@@ -63,7 +63,10 @@ class StatsOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a worker needs of the run, without the parts that do not travel between processes."""
+    """What a worker needs of the run, without the parts that do not travel between processes.
+
+    `read_data` says whether data files may be read, if only to hash them.
+    """
 
     stats: StatsOptions
     rank: Rank
@@ -74,6 +77,7 @@ class RunOptions:
     threads: int
     keep_options: bool = False
     progress: Progress | None = None
+    read_data: bool = True
 
     @classmethod
     def of(

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["LocalStorage", "open_storage"]
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+# What a Path would tidy up, at several times the cost of looking: `a//b`, `./a`, `a/./b`, `a/`.
+_UNTIDY = re.compile(r"//|(?:^|/)\.(?:/|$)|./$|^$")
+_READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _LFS_MAGIC = b"version https://git-lfs"
 
 
@@ -28,23 +31,24 @@ class LocalStorage:
     """A dataset root on a local or mounted file system.
 
     Attributes:
-        root: The dataset's folder.
+        url: The dataset's folder.
         opened: How many times a file was opened, by its top folder (`meta`, `data`): what a caller
             shows to prove that nothing was read.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = root if isinstance(root, Path) else Path(root)
+        text = os.fspath(root)
+        self.url = str(Path(text)) if _UNTIDY.search(text) else text
         self.opened: Counter[str] = Counter()
-        self._prefix = os.path.join(str(self.root), "")
+        self._prefix = self.url if self.url.endswith("/") else f"{self.url}/"
 
     def __repr__(self) -> str:
         return f"LocalStorage({str(self.root)!r})"
 
     @property
-    def url(self) -> str:
+    def root(self) -> Path:
         """The root folder."""
-        return str(self.root)
+        return Path(self.url)
 
     def path(self, rel: str) -> Path:
         """Return the file system path of a dataset-relative path."""
@@ -57,11 +61,12 @@ class LocalStorage:
     def read_bytes(self, rel: str) -> bytes:
         """See `Storage.read_bytes`."""
         path = self._place(rel)
-        self.count_open(rel)
         try:
-            return _read(path)
+            content = _read(path)
         except OSError as error:
             raise _os_error(rel, path, error) from error
+        self.count_open(rel)
+        return content
 
     def exists(self, rel: str) -> bool:
         """See `Storage.exists`."""
@@ -165,7 +170,7 @@ def open_storage(root: str | os.PathLike[str]) -> Storage:
         usable = False
     if not usable:
         raise ConfigError(f"{text!r} cannot be a folder's name", hint="Correct the root.")
-    match = _SCHEME.match(text)
+    match = _SCHEME.match(text) if "://" in text else None
     if match is None:
         return LocalStorage(root)
     if match.group(1).lower() == "file":
@@ -180,7 +185,7 @@ def open_storage(root: str | os.PathLike[str]) -> Storage:
 def _read(path: str) -> bytes:
     # By descriptor: a file object costs more than a small file's metadata does to parse. A pipe is
     # opened without waiting for its other end, so that it can be refused.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = os.open(path, _READ_FLAGS)
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):

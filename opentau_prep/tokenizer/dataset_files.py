@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure
-from opentau_prep.artifacts.jsonio import dump_own
+from opentau_prep.artifacts.jsonio import dump_own, load_own
+from opentau_prep.artifacts.place import Place
 from opentau_prep.artifacts.provenance import sha256_of
-from opentau_prep.artifacts.store import OverwriteRefusedError
+from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, inspect
+from opentau_prep.errors import MetadataError
 from opentau_prep.notices import warn
+from opentau_prep.tokenizer.report import with_forecast
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
     from opentau_prep.tokenizer.options import FitOptions
 
-__all__ = ["write_dataset_files"]
+__all__ = ["inspect_dataset_files", "write_dataset_files"]
 
 COMMAND = "fit-tokenizer"
 FORMAT = "opentau-prep/action-tokens"
@@ -39,16 +42,75 @@ def write_dataset_files(
     Returns:
         Dataset name -> what became of its file.
     """
-    by_dataset: dict[tuple[str, str], list[ResolvedEntry]] = {}
-    for entry in resolved.entries:
-        if entry.name in document["token_lengths"]["datasets"]:
-            by_dataset.setdefault((entry.meta.root, entry.artifact_name), []).append(entry)
     told: dict[str, str] = {}
-    for entries in by_dataset.values():
+    for entries in _measured(resolved, document):
         content = _content(resolved, document, entries)
         status = _write(entries[0], resolved.mixture.mixture_id, content, options, context)
         told |= {entry.name: status for entry in entries}
     return told
+
+
+def inspect_dataset_files(
+    resolved: ResolvedMixture,
+    document: Mapping[str, Any],
+    options: FitOptions,
+    context: RunContext,
+) -> list[tuple[tuple[str, ...], Inspection]]:
+    """Return the entries that each dataset's file is for, and its state; nothing is changed.
+
+    Args:
+        resolved: The mixture.
+        document: The report of the tokenizer that is there.
+        options: What it was fitted with.
+        context: Where artifacts are.
+
+    Raises:
+        ArtifactError: A file cannot be read.
+    """
+    found = []
+    for entries in _measured(resolved, document):
+        place = _place(entries[0], resolved.mixture.mixture_id, context)
+        there = inspect(place, Recipe(COMMAND, {})).content
+        forecast = with_forecast(document, _recorded_limit(there))
+        content = _content(resolved, forecast, entries)
+        state = inspect(place, _recipe(options, content))
+        found.append((tuple(entry.name for entry in entries), state))
+    return found
+
+
+def _recorded_limit(content: bytes | None) -> int | None:
+    """Return the length that a file was forecast for: whoever wrote it may have named one."""
+    try:
+        document = load_own(content or b"null", where="")
+    except MetadataError:
+        return None
+    limit = document.get("discrete_action_max_length") if isinstance(document, dict) else None
+    return limit if type(limit) is int else None
+
+
+def _measured(
+    resolved: ResolvedMixture, document: Mapping[str, Any]
+) -> Iterable[list[ResolvedEntry]]:
+    by_dataset: dict[tuple[str, str], list[ResolvedEntry]] = {}
+    for entry in resolved.entries:
+        if entry.name in document["token_lengths"]["datasets"]:
+            by_dataset.setdefault((entry.meta.root, entry.artifact_name), []).append(entry)
+    return by_dataset.values()
+
+
+def _place(entry: ResolvedEntry, mixture_id: str, context: RunContext) -> Place:
+    return dataset_place(
+        "action_tokens",
+        Path(entry.meta.root),
+        dataset=entry.artifact_name,
+        artifact_root=context.artifact_root,
+        mixture_id=mixture_id,
+    )
+
+
+def _recipe(options: FitOptions, content: bytes) -> Recipe:
+    # Among the parameters, not the inputs: a new fit is no reason to call the old file stale.
+    return Recipe(COMMAND, {}, {**options.parameters(), "content": sha256_of(content)})
 
 
 def _write(
@@ -58,16 +120,8 @@ def _write(
     options: FitOptions,
     context: RunContext,
 ) -> str:
-    place = dataset_place(
-        "action_tokens",
-        Path(entry.meta.root),
-        dataset=entry.artifact_name,
-        artifact_root=context.artifact_root,
-        mixture_id=mixture_id,
-    )
-    # Among the parameters, not the inputs: a new fit is no reason to call the old file stale.
-    parameters = {**options.parameters(), "content": sha256_of(content)}
-    recipe = Recipe(COMMAND, {}, parameters)
+    place = _place(entry, mixture_id, context)
+    recipe = _recipe(options, content)
     rank = context.rank or Rank.detect()
     build = partial(_same, content)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import tokenizers
@@ -21,7 +22,7 @@ _SMALL_MIXTURE = 64
 
 
 def mixture_inputs(
-    resolved: ResolvedMixture, heads_sha256: str, context: RunContext
+    resolved: ResolvedMixture, heads_sha256: str, context: RunContext, *, read: bool = True
 ) -> dict[str, Any]:
     """Return the fingerprint of a mixture's content, JSON-ready.
 
@@ -32,6 +33,7 @@ def mixture_inputs(
         resolved: The mixture.
         heads_sha256: The hash of what its actions are normalized with.
         context: How to run.
+        read: Whether data files may be read to hash them; see `describe_inputs`.
 
     Raises:
         PrepError: A dataset's tables or files cannot be read, and `context.keep_going` is off.
@@ -39,7 +41,7 @@ def mixture_inputs(
     distinct = {entry.meta.root: entry for entry in resolved.entries}
     found = context.map(
         "checking what changed",
-        _describe,
+        partial(_describe, read=read),
         list(distinct.values()),
         [entry.name for entry in distinct.values()],
         items_per_worker=_SMALL_MIXTURE,
@@ -55,17 +57,21 @@ def mixture_inputs(
             "frames": sum(one["episodes"]["frames"] for one in whole),
             "sha256": _hash([one.get("episodes") for one in each]),
         },
-        "data": {
-            "files": sum(one["data"]["files"] for one in whole),
-            "sha256": _hash([one.get("data", one) for one in each]),
-        },
+        "data": _data(each, whole),
         "heads": {"sha256": heads_sha256},
         "tokenizers": tokenizers.__version__,
     }
 
 
-def _describe(entry: ResolvedEntry) -> dict[str, Any]:
-    return describe_inputs(entry.meta)
+def _data(each: list[dict[str, Any]], whole: list[dict[str, Any]]) -> dict[str, Any]:
+    files = {"files": sum(one["data"]["files"] for one in whole)}
+    if any("sha256" not in one["data"] for one in whole):
+        return files
+    return {**files, "sha256": _hash([one.get("data", one) for one in each])}
+
+
+def _describe(entry: ResolvedEntry, *, read: bool) -> dict[str, Any]:
+    return describe_inputs(entry.meta, read=read)
 
 
 def _hash(values: list[Any]) -> str:

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 from opentau_prep.artifacts import Rank, Recipe
 from opentau_prep.artifacts.atomic import is_writable, not_writable
 from opentau_prep.artifacts.folders import FolderPlace, inspect_folder, publish_folder
-from opentau_prep.artifacts.jsonio import dump_own, load_own
+from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.provenance import same_json
 from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State
 from opentau_prep.engine import Failure
-from opentau_prep.errors import ArtifactError, DataError, MetadataError, PrepError
+from opentau_prep.errors import DataError, PrepError
 from opentau_prep.notices import shorten_names, warn
 from opentau_prep.tokenizer.corpus import Corpus, sample_corpus
 from opentau_prep.tokenizer.dataset_files import write_dataset_files
 from opentau_prep.tokenizer.fit import Fitted, affordable_chunks, fit_corpus
 from opentau_prep.tokenizer.folder import ProcessorSettings, processor_files
 from opentau_prep.tokenizer.inputs import mixture_inputs
+from opentau_prep.tokenizer.inspect import REPORT_NAME, read_report, tokenizer_place
 from opentau_prep.tokenizer.plan import plan_datasets, split_episodes
 from opentau_prep.tokenizer.recipes import ActionHeads, action_heads, chunk_recipes
 from opentau_prep.tokenizer.report import TokenizerReport, build_report, with_forecast
@@ -35,12 +36,10 @@ if TYPE_CHECKING:
     from opentau_prep.tokenizer.options import FitOptions
     from opentau_prep.tokenizer.plan import DatasetPlan
 
-__all__ = ["REPORT_NAME", "Sampling", "default_out_dir", "prepare_tokenizer", "sample_mixture"]
+__all__ = ["Sampling", "default_out_dir", "prepare_tokenizer", "sample_mixture"]
 
 COMMAND = "fit-tokenizer"
-REPORT_NAME = "fit_report.json"
 NORM_NAME = "opentau_action_norm.json"
-
 
 OUT_NAME = "tokenizer"
 
@@ -107,7 +106,7 @@ def prepare_tokenizer(
         out_dir = out_dir.resolve()  # a folder beside it can only be named after a name
     with main_rank_notices(rank):
         pilot = out_dir.with_name(f"{out_dir.name}-pilot")
-        place = FolderPlace("tokenizer", pilot if options.pilot else out_dir)
+        place = tokenizer_place(pilot if options.pilot else out_dir)
         heads = action_heads(resolved, options, artifact_root=context.artifact_root)
         inputs = mixture_inputs(resolved, heads.sha256, context)
         recipe = Recipe(COMMAND, inputs, options.parameters())
@@ -271,13 +270,7 @@ def _kept(place: FolderPlace, found: Inspection) -> TokenizerReport:
 
 
 def _loaded(place: FolderPlace, found: Inspection) -> TokenizerReport:
-    path = place.path / REPORT_NAME
-    try:
-        document = load_own(path.read_bytes(), where=str(path))
-    except (OSError, MetadataError) as error:
-        raise ArtifactError(
-            f"cannot be read ({error})", where=str(path), hint="Make it again with --force."
-        ) from error
+    document = read_report(place.path)
     failures = [
         Failure(name, DataError(message)) for name, message in document["sample_errors"].items()
     ]

@@ -11,11 +11,12 @@ from opentau_prep.artifacts import Rank, Recipe, ensure
 from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import file_place
 from opentau_prep.artifacts.rank import main_rank_notices
-from opentau_prep.artifacts.store import Outcome
+from opentau_prep.artifacts.store import Inspection, Outcome, inspect
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.val_loss.mixture import (
     PLAN_SCHEMA_VERSION,
     MixtureValidation,
+    load_validation_plan,
     plan_mixture_validation,
 )
 from opentau_prep.val_loss.sources import validation_sets
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from opentau_prep.engine import Failure
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
 
-__all__ = ["PlanReport", "prepare_plan"]
+__all__ = ["PlanReport", "inspect_plan", "prepare_plan"]
 
 COMMAND = "val-plan"
 
@@ -100,6 +101,37 @@ def prepare_plan(
             dry_run=context.dry_run,
         )
     return PlanReport(plan, artifact.outcome)
+
+
+def inspect_plan(
+    resolved: ResolvedMixture, path: Path
+) -> tuple[Inspection, MixtureValidation | None]:
+    """Return the state of a plan's file against the mixture, and the plan; nothing is changed.
+
+    Args:
+        resolved: The mixture.
+        path: The file.
+
+    Returns:
+        The state, and the plan that is there: None when there is none.
+
+    Raises:
+        ConfigError: The path is a folder, or a selection is faulty.
+        DataError: The file is not a plan.
+        ArtifactError: It cannot be read.
+    """
+    place = file_place("validation_plan", path, schema_version=PLAN_SCHEMA_VERSION)
+    found = inspect(place, Recipe(COMMAND, {}))
+    if found.content is None:
+        return found, None
+    plan = load_validation_plan(path)
+    now = plan_mixture_validation(
+        validation_sets(resolved),
+        world_size=plan.plan.world_size,
+        batch_size=plan.plan.batch_size,
+        seed=plan.seed,
+    )
+    return inspect(place, _recipe(resolved, now)), plan
 
 
 def _recipe(resolved: ResolvedMixture, plan: MixtureValidation) -> Recipe:

@@ -15,7 +15,7 @@ from opentau_prep.artifacts.fingerprint import cache_left_alone, hash_files
 from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.artifacts.place import Place, file_place
 from opentau_prep.artifacts.rank import main_rank_notices
-from opentau_prep.artifacts.store import Outcome
+from opentau_prep.artifacts.store import Inspection, Outcome, inspect
 from opentau_prep.errors import ConfigError, DataError
 from opentau_prep.val_loss.compare import Change, worse_than
 from opentau_prep.val_loss.report import (
@@ -24,6 +24,7 @@ from opentau_prep.val_loss.report import (
     build_report,
     load_report,
     parse_loss_weights,
+    read_report,
 )
 from opentau_prep.val_loss.sources import MixtureSources, mixture_sources
 
@@ -32,7 +33,13 @@ if TYPE_CHECKING:
     from opentau_prep.engine import Failure
     from opentau_prep.metadata.resolve import ResolvedMixture
 
-__all__ = ["LossReport", "ReportOptions", "find_loss_files", "prepare_report"]
+__all__ = [
+    "LossReport",
+    "ReportOptions",
+    "find_loss_files",
+    "inspect_report",
+    "prepare_report",
+]
 
 COMMAND = "val-report"
 SUFFIXES = (".jsonl", ".ndjson", ".parquet")
@@ -139,6 +146,36 @@ def prepare_report(
     return LossReport(report, work.files, work.weights_from, worse, written)
 
 
+def inspect_report(
+    resolved: ResolvedMixture, path: Path
+) -> tuple[Inspection, ValidationReport | None]:
+    """Return the state of a report's file against the mixture, and the report.
+
+    The loss files that it was made of are not looked for. A report that was made without a mixture
+    fits any.
+
+    Args:
+        resolved: The mixture.
+        path: The file that `val-report --out` wrote.
+
+    Raises:
+        ConfigError: The path is a folder.
+        DataError: The file is not a report.
+        ArtifactError: It cannot be read.
+    """
+    place = file_place("validation_report", path, schema_version=REPORT_SCHEMA_VERSION)
+    found = inspect(place, Recipe(COMMAND, {}))
+    if found.content is None:
+        return found, None
+    report = read_report(path)
+    if found.provenance is None:
+        return found, report
+    parameters = dict(found.provenance.parameters)
+    if parameters.get("mixture") is not None:
+        parameters["mixture"] = _known_of(mixture_sources(resolved))
+    return inspect(place, Recipe(COMMAND, found.provenance.inputs, parameters)), report
+
+
 def find_loss_files(patterns: Sequence[str | Path]) -> list[Path]:
     """Return the files that paths, folders and glob patterns stand for, in order.
 
@@ -194,15 +231,7 @@ class _Work:
         return self._report(self.files, earlier)
 
     def recipe(self) -> Recipe:
-        known = self.sources
-        mixture = None
-        if known is not None:
-            mixture = {
-                "heads": {key: list(m) for key, m in known.norm_key_to_dataset_names.items()},
-                "rows": list(known.norm_keys),
-                "weights": dict(known.weights),
-                "control_modes": dict(known.control_modes),
-            }
+        mixture = None if self.sources is None else _known_of(self.sources)
         inputs: dict[str, Any] = {"loss files": _contents(self.files)}
         if self.earlier:
             inputs["earlier"] = _contents(self.earlier)
@@ -245,6 +274,16 @@ def _write(work: _Work, rank: Rank, context: RunContext) -> tuple[ValidationRepo
         place = file_place("validation_table", options.csv, schema_version=REPORT_SCHEMA_VERSION)
         write(place, lambda: report.as_csv().encode())
     return report, written
+
+
+def _known_of(sources: MixtureSources) -> dict[str, Any]:
+    """Return what a report takes from the mixture, JSON-ready."""
+    return {
+        "heads": {key: list(m) for key, m in sources.norm_key_to_dataset_names.items()},
+        "rows": list(sources.norm_keys),
+        "weights": dict(sources.weights),
+        "control_modes": dict(sources.control_modes),
+    }
 
 
 def _contents(files: Sequence[Path]) -> dict[str, Any]:

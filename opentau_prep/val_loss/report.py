@@ -22,6 +22,7 @@ __all__ = [
     "build_report",
     "load_report",
     "parse_loss_weights",
+    "read_report",
 ]
 
 REPORT_SCHEMA_VERSION: Final = 1
@@ -140,13 +141,22 @@ def load_report(path: str | Path) -> dict[str, Any]:
     Raises:
         DataError: The file is missing, or is not such a report.
     """
+    return dict(read_report(path).result)
+
+
+def read_report(path: str | Path) -> ValidationReport:
+    """Return the report that `val-report --out` wrote.
+
+    Raises:
+        DataError: The file is missing, or is not such a report.
+    """
     try:
         document = load_own(Path(path).read_bytes(), where=str(path))
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
     except MetadataError as error:
         raise _not_a_report(str(path), error.message) from error
-    return dict(ValidationReport.from_json(document, str(path)).result)
+    return ValidationReport.from_json(document, str(path))
 
 
 def parse_loss_weights(texts: Iterable[str]) -> dict[str, float] | None:

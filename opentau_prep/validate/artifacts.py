@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from opentau_prep.artifacts.catalog import CATALOG, PROVENANCE_DIR, ArtifactSpec
 from opentau_prep.artifacts.jsonio import load_own, load_own_lines
 from opentau_prep.artifacts.place import safe_folder_name
-from opentau_prep.artifacts.provenance import Provenance, describe_changes, sha256_of
+from opentau_prep.artifacts.provenance import Provenance, changes_in_common, sha256_of
 from opentau_prep.errors import PrepError
 from opentau_prep.metadata.inputs import describe_inputs
 
 if TYPE_CHECKING:
     from opentau_prep.validate.view import DatasetView
 
-__all__ = ["FoundArtifact", "find_artifacts"]
+__all__ = ["FoundArtifact", "find_artifacts", "why_torn"]
 
 # Findings say nothing that training reads; a stale file of them is simply written again.
 _PASSED_OVER = ("validation",)
@@ -110,17 +110,18 @@ def _judge(
     provenance: Provenance | None,
     inputs: Mapping[str, Any],
 ) -> FoundArtifact:
-    torn = "" if content is None else _torn(rel, content)
+    torn = "" if content is None else why_torn(rel, content)
     if content is None or provenance is None:
         return FoundArtifact(spec, rel, home, content, provenance, torn)
     edited = provenance.sha256 != sha256_of(content)
-    changes = _changes(provenance.inputs, inputs)
+    changes = changes_in_common(provenance.inputs, inputs)
     if provenance.schema_version != spec.schema_version:
         changes.append(f"file layout {provenance.schema_version} -> {spec.schema_version}")
     return FoundArtifact(spec, rel, home, content, provenance, torn, edited, tuple(changes))
 
 
-def _torn(rel: str, content: bytes) -> str:
+def why_torn(rel: str, content: bytes) -> str:
+    """Return why a file is not what its name says: torn, not JSON; empty when it is whole."""
     if rel.endswith(".parquet"):
         return "" if content[:4] == content[-4:] == b"PAR1" else "is not a whole parquet file"
     try:
@@ -146,18 +147,3 @@ def _inputs(view: DatasetView) -> dict[str, Any]:
         sizes = [view.storage.size(rel) for rel in files]
         found["data"] = {"files": len(files), "bytes": sum(size or 0 for size in sizes)}
     return found
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Compare what both name, and of that only what both know (sizes where hashes are not)."""
-    both = [name for name in new if name in old]
-    before: dict[str, Any] = {}
-    now: dict[str, Any] = {}
-    for name in both:
-        a, b = old[name], new[name]
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            shared = a.keys() & b.keys()
-            a = {k: a[k] for k in sorted(shared)}
-            b = {k: b[k] for k in sorted(shared)}
-        before[name], now[name] = a, b
-    return describe_changes(before, now)

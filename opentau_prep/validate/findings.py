@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from opentau_prep.errors import MetadataError
 
 __all__ = ["SEVERITIES", "Finding", "Hit", "Place", "Severity", "hit", "listed"]
 
@@ -113,7 +115,7 @@ class Finding:
         return hashlib.sha256(repr(key).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the finding JSON-ready."""
+        """Return the finding JSON-ready; `from_json` reads it back."""
         return {
             "code": self.code,
             "name": self.name,
@@ -127,6 +129,29 @@ class Finding:
             "hint": self.hint,
             "fingerprint": self.fingerprint,
         }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], dataset: str) -> Finding:
+        """Return the finding that `as_json` gave.
+
+        Args:
+            document: The mapping.
+            dataset: What it is filed under.
+
+        Raises:
+            MetadataError: It is malformed.
+        """
+        try:
+            texts = {name: document[name] for name in ("code", "name", "message", "hint")}
+            numbers = (tuple(map(int, document["episodes"])), tuple(map(int, document["dims"])))
+            place = Place(document["file"], numbers[0], document["column"], numbers[1])
+            severity = next(s for s in SEVERITIES if s == document["severity"])
+        except (KeyError, TypeError, ValueError, StopIteration) as error:
+            raise MetadataError("holds something that is no finding", where=dataset) from error
+        told = [*texts.values(), *(part for part in (place.file, place.column) if part is not None)]
+        if not all(isinstance(text, str) for text in told):
+            raise MetadataError("holds something that is no finding", where=dataset)
+        return cls(severity=severity, dataset=dataset, place=place, **texts)
 
 
 def listed(values: Sequence[object], limit: int = _LISTED) -> str:

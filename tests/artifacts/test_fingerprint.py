@@ -16,7 +16,7 @@ from opentau_prep.artifacts.fingerprint import (
     file_inputs,
     hash_files,
 )
-from opentau_prep.artifacts.provenance import describe_changes
+from opentau_prep.artifacts.provenance import changes_in_common, describe_changes
 from opentau_prep.errors import DataError
 
 SETTLE_S = 0.06
@@ -180,3 +180,24 @@ def test_cache_left_alone_writes_nothing_and_reads_no_file_twice(root: Path, cac
         hash_files(root, RELS[:1], opened=opened.append)
         assert len(opened) == len(RELS)  # what the cache knows is used
     assert file.read_bytes() == before
+
+
+def test_file_inputs_without_reading_tells_sizes_until_hashes_are_remembered(
+    root: Path, cache: Path
+) -> None:
+    sizes = sum((root / rel).stat().st_size for rel in RELS)
+    unread = file_inputs(root, RELS, read=False)
+    assert unread == {"files": len(RELS), "bytes": sizes}
+    assert not cache.exists()
+    known = file_inputs(root, RELS)
+    assert file_inputs(root, RELS, read=False) == known
+    assert changes_in_common({"data": known}, {"data": unread}) == []
+    (root / RELS[0]).write_bytes(b"longer than it was before")
+    now = file_inputs(root, RELS, read=False)
+    assert changes_in_common({"data": known}, {"data": now}) == ["data changed"]
+
+
+def test_changes_in_common_passes_over_what_only_one_side_knows() -> None:
+    old = {"episodes": {"count": 19, "sha256": "a"}, "gone": 1, "data": {"files": 2, "sha256": "b"}}
+    new = {"episodes": {"count": 20}, "new": 2, "data": {"files": 2}}
+    assert changes_in_common(old, new) == ["episodes 19 -> 20"]

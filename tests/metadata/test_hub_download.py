@@ -37,6 +37,7 @@ def locate(
     """Locate in a process of its own, as the package reads its settings when imported."""
     code = f"""
     import sys
+    from pathlib import Path
     from opentau_prep.errors import PrepError
     from opentau_prep.frames import read_frames
     from opentau_prep.metadata import load_dataset_metadata
@@ -50,7 +51,7 @@ def locate(
             )
         meta = load_dataset_metadata(root)
         rows = read_frames(meta, ["action"]).n_frames if frames else len(meta.episodes)
-        print(root.name, rows, sep="|")
+        print(Path(root).name, rows, sep="|")
     except PrepError as error:
         print(error)
         sys.exit(error.exit_code)

@@ -50,7 +50,7 @@ def test_locate_root_from_the_working_directory_goes_first(
     beside = place(tmp_path / "config/sets/a")
     monkeypatch.chdir(tmp_path)
     json_dir = tmp_path / "config"
-    assert locate_dataset(repo_id="x/y", root="sets/a", json_dir=json_dir) == beside
+    assert Path(locate_dataset(repo_id="x/y", root="sets/a", json_dir=json_dir)) == beside
     here = place(tmp_path / "sets/a")
     found = locate_dataset(repo_id="x/y", root="sets/a", json_dir=json_dir)
     assert Path(found).resolve() == here
@@ -64,19 +64,19 @@ def test_locate_repo_id_tries_the_homes_in_order(empty_home: Path, tmp_path: Pat
         place(usual / "opentau/own/er"),
     ]
     for expected in (order[2], order[1], order[0]):
-        assert locate_dataset(repo_id="own/er", root=None, environ={}) == expected
+        assert locate_dataset(repo_id="own/er", root=None, environ={}) == str(expected)
         (expected / "meta/info.json").unlink()
     given = place(tmp_path / "given/own/er")
     for name in ("HF_OPENTAU_HOME", "HF_LEROBOT_HOME"):
         environ = {name: str(tmp_path / "given")}
-        assert locate_dataset(repo_id="own/er", root=None, environ=environ) == given
+        assert locate_dataset(repo_id="own/er", root=None, environ=environ) == str(given)
 
 
 def test_locate_homes_follow_hf_home(tmp_path: Path) -> None:
     home = place(tmp_path / "hf/lerobot/own/er")
-    assert (
-        locate_dataset(repo_id="own/er", root=None, environ={"HF_HOME": f"{tmp_path}/hf"}) == home
-    )
+    assert locate_dataset(
+        repo_id="own/er", root=None, environ={"HF_HOME": f"{tmp_path}/hf"}
+    ) == str(home)
 
 
 @pytest.mark.parametrize("revision", [None, "v1.0", "feature/x", "abc123"])
@@ -88,7 +88,7 @@ def test_locate_snapshot_is_the_one_of_the_revision(tmp_path: Path, revision: st
     expected = snapshot(cache, "abc123", ref)
     environ = {"HF_HUB_CACHE": str(tmp_path)}
     found = locate_dataset(repo_id="own/er", root=None, revision=revision, environ=environ)
-    assert found == expected
+    assert found == str(expected)
 
 
 def test_locate_snapshot_reference_that_leaves_the_cache_is_passed_over(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from opentau_prep.errors import MetadataError
+from opentau_prep.metadata.dataset import load_dataset_metadata
 from opentau_prep.metadata.jsonread import paused_collection
-from opentau_prep.metadata.statspack import pack_lines, pack_vectors
-from opentau_prep.metadata.v2 import read_episodes_stats
-from opentau_prep.storage import LocalStorage
+from opentau_prep.metadata.statspack import pack_stats, pack_vectors, pool_lines
+from opentau_prep.pooling import aggregate_stats
 
 
 def rows(n=3, dims=2):
@@ -32,18 +32,39 @@ def lines(content):
     return b"".join(json.dumps(row).encode() + b"\n" for row in content)
 
 
-def test_pack_lines_usual_file_gives_each_stat_as_written():
-    content = rows()
-    packed = pack_lines(lines(content), ["state", "action"])
-    assert packed.episode_index.tolist() == [0, 1, 2]
+def arrays(stats):
+    return {f: {s: np.array(v) for s, v in entry.items()} for f, entry in stats.items()}
+
+
+def assert_same_stats(found, expected):
+    assert list(found) == list(expected)
+    for stat, values in expected.items():
+        assert found[stat].dtype == values.dtype
+        assert found[stat].shape == values.shape
+        assert found[stat].tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("n", [1, 3, 8, 40])
+@pytest.mark.parametrize("quantiles", [(), ("q99", "q01")])
+def test_pool_lines_usual_file_gives_the_aggregate_of_its_rows(n, quantiles):
+    content = rows(n, dims=3)
+    for row in content:
+        for entry in row["stats"].values():
+            entry |= {name: [float(i), -0.0, 1e300] for i, name in enumerate(quantiles)}
+    pooled = pool_lines(lines(content), ["state", "action"])
+    expected = aggregate_stats([arrays(row["stats"]) for row in content])
     for feature in ("state", "action"):
-        assert list(packed.blocks[feature]) == ["min", "max", "mean", "std", "count"]
-        for stat, block in packed.blocks[feature].items():
-            expected = np.array([row["stats"][feature][stat] for row in content])
-            assert block.rows is None
-            assert block.values.dtype == expected.dtype
-            assert block.values.tobytes() == expected.tobytes()
-            assert not block.values.flags.writeable
+        assert_same_stats(pooled[feature], expected[feature])
+
+
+def test_pool_lines_features_with_counts_of_their_own_are_weighted_by_those():
+    content = rows()
+    for row in content:
+        row["stats"]["action"]["count"] = [1 + row["episode_index"] ** 2]
+    pooled = pool_lines(lines(content), ["state", "action"])
+    expected = aggregate_stats([arrays(row["stats"]) for row in content])
+    for feature in ("state", "action"):
+        assert_same_stats(pooled[feature], expected[feature])
 
 
 def _change(content, what):
@@ -76,51 +97,95 @@ def _change(content, what):
         state["mean"] = [10**400, 1.0]
     elif what == "list":
         content[1] = [1]
+    elif what == "median":
+        for row in content:
+            row["stats"]["state"]["median"] = [0.0, 0.0]
+    elif what == "negative count":
+        state["count"] = [-1]
+    elif what == "one column":
+        for row in content:
+            entry = row["stats"]["state"]
+            row["stats"]["state"] = {stat: values[:1] for stat, values in entry.items()}
 
 
 ODD = ["ints first", "ragged", "extra stat", "text", "null", "nested", "float count", "two counts"]
-ODD += ["no feature", "order", "twice", "index", "huge", "list"]
+ODD += ["no feature", "order", "twice", "index", "huge", "list", "median", "negative count"]
+ODD += ["one column"]
 
 
 @pytest.mark.parametrize("what", ODD)
-def test_pack_lines_unusual_file_is_left_to_the_general_reader(what):
+def test_pool_lines_unusual_file_is_left_to_the_general_reader(what):
     content = rows()
     _change(content, what)
-    assert pack_lines(lines(content), ["state", "action"]) is None
+    assert pool_lines(lines(content), ["state", "action"]) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"\n \n", b"{", b'{"episode_index": NaN}'])
-def test_pack_lines_no_json_is_left_to_the_general_reader(data):
-    assert pack_lines(data, ["state"]) is None
+def test_pool_lines_no_json_is_left_to_the_general_reader(data):
+    assert pool_lines(data, ["state"]) is None
 
 
-def _told(storage, columns):
+def _stats(root, columns=None):
+    """Return the stats of a fresh look at a dataset, or what is told about it."""
+    meta = load_dataset_metadata(root)
     try:
-        read_episodes_stats(storage, columns)
+        return meta.stats if columns is None else meta.stats_of(columns)
     except MetadataError as error:
         return str(error)
-    return ""
 
 
 @pytest.mark.parametrize("what", ["", *ODD])
-def test_read_episodes_stats_some_columns_are_those_of_all_columns(tmp_path, what):
+def test_stats_of_some_columns_are_those_of_all_columns(tmp_path, what):
     content = rows()
     _change(content, what)
     (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/info.json").write_text('{"codebase_version": "v2.1"}')
+    (tmp_path / "meta/episodes.jsonl").write_text("")
     (tmp_path / "meta/episodes_stats.jsonl").write_bytes(lines(content))
-    storage = LocalStorage(tmp_path)
-    told = [_told(storage, None), _told(storage, ["state", "action"])]
-    assert told[0] == told[1]
-    if told[0]:
+    everything, some = _stats(tmp_path), _stats(tmp_path, ["state", "action"])
+    if isinstance(everything, str):
+        assert some == everything
         return
-    everything = read_episodes_stats(storage)
-    some = read_episodes_stats(storage, ["state", "action"])
-    assert some.episode_index.tolist() == everything.episode_index.tolist()
-    for feature, stats in some.blocks.items():
-        for stat, block in stats.items():
-            other = everything.blocks[feature][stat]
-            assert block.values.dtype == other.values.dtype
-            assert block.values.tobytes() == other.values.tobytes()
+    for feature, stats in some.items():
+        assert_same_stats(stats, everything[feature])
+
+
+def entry(**changed):
+    usual = {"max": [2.0, 5.0], "min": [0.5, 1], "std": [0.1, 0.2], "mean": [1.0, 2.0]}
+    return usual | {"count": [7], "q50": [1.0, 1.5]} | changed
+
+
+def test_pack_stats_usual_entry_is_what_is_written():
+    packed = pack_stats(entry())
+    assert_same_stats(packed, {stat: np.array(values) for stat, values in entry().items()})
+    assert "q01" not in packed
+    with pytest.raises(KeyError):
+        packed["q01"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"count": 7},
+        {"count": [7.0]},
+        {"count": [True]},
+        {"count": [-1]},
+        {"count": [1, 2]},
+        {"min": [0, 1]},
+        {"min": [[0.5], [1.0]]},
+        {"min": [0.5]},
+        {"min": 0.5},
+        {"min": None},
+        {"mean": [None, 1.0]},
+        {"median": [1.0, 1.0]},
+    ],
+)
+def test_pack_stats_unusual_entry_is_left_to_the_general_reader(changed):
+    assert pack_stats(entry(**changed)) is None
+
+
+def test_pack_stats_without_mean_is_left_to_the_general_reader():
+    assert pack_stats({stat: v for stat, v in entry().items() if stat != "mean"}) is None
 
 
 @pytest.mark.parametrize(

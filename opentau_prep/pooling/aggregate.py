@@ -15,17 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.errors import ConfigError
-from opentau_prep.notices import NAMES_SHOWN, warn
-from opentau_prep.pooling_columns import REQUIRED, FeatureColumns, StackedColumns, is_quantile
+from opentau_prep.notices import shorten_names, warn
+from opentau_prep.pooling.columns import REQUIRED, FeatureColumns, StackedColumns, is_quantile
+from opentau_prep.pooling.matrix import StatLayout, StatMatrix, pool_blocks, pool_matrices
+from opentau_prep.pooling.rows import extreme, weighted_mean
 
-__all__ = [
-    "PooledFeature",
-    "aggregate_stacked",
-    "aggregate_stats",
-    "is_quantile",
-    "pool_feature",
-]
-
+__all__ = ["PooledFeature", "aggregate_stacked", "aggregate_stats", "pool_feature"]
 
 _NEEDED = {*REQUIRED, "count"}
 _FLOAT64 = np.dtype(np.float64)
@@ -100,10 +95,23 @@ def aggregate_stats(
     factors = _checked_weights(weights, len(stats_list))
     pooled: dict[str, dict[str, Array]] = {}
     for feature in sorted({feature for stats in stats_list for feature in stats}):
+        at_once = None if factors is None else _pool_matrices(stats_list, feature, factors)
+        if at_once is not None:
+            pooled[feature] = at_once
+            continue
         record = pool_feature(stats_list, feature, weights=factors, contributor_names=names)
         _warn_dropped(record, feature, names, context)
         pooled[feature] = record.stats
     return pooled
+
+
+def _pool_matrices(
+    stats_list: Sequence[Mapping[str, FeatureStats]], feature: str, weights: Array
+) -> dict[str, Array] | None:
+    """Return one feature pooled at once; None unless everyone's stats of it are a matrix."""
+    entries = [stats.get(feature) for stats in stats_list]
+    matrices = [entry for entry in entries if isinstance(entry, StatMatrix)]
+    return pool_matrices(matrices, weights) if len(matrices) == len(entries) else None
 
 
 def aggregate_stacked(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str, Array]]:
@@ -172,39 +180,15 @@ def _is_wide(block: FeatureStats) -> bool:
 
 
 def _pool_wide(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str, Array]]:
-    """Return the pooled stats of features of one group, in few operations over many columns.
-
-    Rows are added one after the other whatever the number of columns, as long as there are two: so
-    columns can stand side by side without a change in the last bit.
-    """
+    """Return the pooled stats of features of one group, all of them in one block."""
     feature, first = next(iter(blocks.items()))
     counts = _stacked_columns(feature, first).counts()
-    means = ["mean", *sorted(filter(is_quantile, first))]
-    order = [*means, "std", "min", "max"]
-    joined = np.concatenate([b[stat] for stat in order for b in blocks.values()], axis=1)
-    width = joined.shape[1] // len(order)  # of all features together
-    mask = np.isfinite(joined)
-    n_means = len(means) * width
-    at = {stat: slice(i * width, (i + 1) * width) for i, stat in enumerate(order)}
-    averaged = _weighted_mean(joined[:, :n_means], counts, mask[:, :n_means])
-    flat = {stat: averaged[at[stat]] for stat in means}
-    squares = joined[:, at["std"]]
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = squares**2
-        spread = squares + (joined[:, at["mean"]] - flat["mean"]) ** 2
-    usable = mask[:, at["mean"]] & np.isfinite(squares)
-    flat["std"] = np.sqrt(_weighted_mean(spread, counts, usable))
-    for stat, ufunc, neutral in (("min", np.minimum, np.inf), ("max", np.maximum, -np.inf)):
-        flat[stat], _ = _extreme(joined[:, at[stat]], ufunc, neutral)
-    total = np.asarray(counts.sum(axis=0))
-    pooled: dict[str, dict[str, Array]] = {}
-    start = 0
-    for feature, block in blocks.items():
-        here = slice(start, start := start + block["mean"].shape[1])
-        stats = {stat: flat[stat][here] for stat in REQUIRED}
-        quantiles = {stat: flat[stat][here] for stat in means[1:]}
-        pooled[feature] = {**stats, "count": total.copy(), **quantiles}
-    return pooled
+    names = (*REQUIRED, "count", *filter(is_quantile, first))
+    layout = StatLayout.of(names)
+    assert layout is not None  # `_is_wide` has looked
+    stacked = [np.stack([block[s] for s in layout.order], axis=1) for block in blocks.values()]
+    pooled = pool_blocks(stacked, layout, counts)
+    return {feature: matrix.arrays() for feature, matrix in zip(blocks, pooled, strict=True)}
 
 
 def pool_feature(
@@ -249,49 +233,26 @@ def _pool(source: FeatureColumns, weights: Array) -> PooledFeature:
         raise source.bad_shape(0, "std", squares.shape[1:], means.shape[1:])
     column = weights.reshape(len(weights), *(1,) * (means.ndim - 1))
     masks = {"mean": np.isfinite(means)}
-    mean = _weighted_mean(means, column, masks["mean"])
+    mean = weighted_mean(means, column, masks["mean"])
     # A square can overflow where the std itself is finite, but never the other way round.
     masks["std"] = masks["mean"] & np.isfinite(squares)
     with np.errstate(invalid="ignore", over="ignore"):
         spread = squares + (means - mean) ** 2
-    variance = _weighted_mean(spread, column, masks["std"])
+    variance = weighted_mean(spread, column, masks["std"])
     stats: dict[str, Array] = {}
-    stats["min"], masks["min"] = _extreme(source.stack("min"), np.minimum, np.inf)
-    stats["max"], masks["max"] = _extreme(source.stack("max"), np.maximum, -np.inf)
+    for stat, ufunc, neutral in (("min", np.minimum, np.inf), ("max", np.maximum, -np.inf)):
+        values = source.stack(stat)
+        masks[stat] = np.isfinite(values)
+        stats[stat] = extreme(values, ufunc, neutral, masks[stat])
     stats |= {"mean": mean, "std": np.sqrt(variance), "count": np.asarray(weights.sum(axis=0))}
     complete, dropped, lacking = source.quantiles()
     for quantile in complete:
         values = source.stack(quantile)
         masks[quantile] = np.isfinite(values)
-        stats[quantile] = _weighted_mean(values, column, masks[quantile])
+        stats[quantile] = weighted_mean(values, column, masks[quantile])
     return PooledFeature(
         stats, tuple(source.positions), weights, masks, tuple(dropped), tuple(lacking)
     )
-
-
-def _weighted_mean(values: Array, weights: Array, mask: NDArray[np.bool_]) -> Array:
-    """Return Σw·v / Σw over the first axis where `mask`, NaN where nothing is left.
-
-    Masked entries become zeros that are added like the others: the order of additions, and with it
-    the last bit, is that of training.
-    """
-    everyone = bool(mask.all())
-    products = (values if everyone else np.where(mask, values, 0)) * weights
-    if everyone and weights.dtype.kind in "iu":  # exact in any order
-        total = weights.sum(axis=0)
-    else:
-        total = np.where(mask, weights, 0).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean: Array = products.sum(axis=0) / total
-    return mean
-
-
-def _extreme(values: Array, ufunc: np.ufunc, neutral: float) -> tuple[Array, NDArray[np.bool_]]:
-    mask = np.isfinite(values)
-    if mask.all():
-        return ufunc.reduce(values, axis=0), mask
-    extreme = ufunc.reduce(np.where(mask, values, neutral), axis=0)
-    return np.where(mask.any(axis=0), extreme, np.nan), mask
 
 
 def _checked_names(names: Sequence[str] | None, n: int) -> Sequence[str] | None:
@@ -323,19 +284,18 @@ def _warn_dropped(
     if not record.dropped_quantiles:
         return
     lacking = [i if names is None else names[i] for i in record.lacking_quantiles]
-    shown, rest = lacking[:NAMES_SHOWN], len(lacking) - NAMES_SHOWN
-    suffix = f" and {rest} more" if rest > 0 else ""
+    shown, suffix = shorten_names(lacking)
     quantiles = list(record.dropped_quantiles)
     warn(
         "dropped_quantiles",
         f"{context + ': ' if context else ''}{', '.join(quantiles)} of {feature!r} cannot be "
         f"pooled and are dropped: {len(lacking)} of {len(record.contributors)} contributors lack "
-        f"them ({', '.join(map(str, shown))}{suffix})",
+        f"them ({', '.join(shown)}{suffix})",
         feature=feature,
         context=context,
         quantiles=quantiles,
         n_missing=len(lacking),
         n_contributors=len(record.contributors),
-        missing=shown,
+        missing=lacking[: len(shown)],
         suffix=suffix,
     )

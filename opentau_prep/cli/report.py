@@ -1,0 +1,74 @@
+"""`opentau-prep report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.options import MixtureJson, Roots
+
+if TYPE_CHECKING:
+    from opentau_prep.cli.session import Session
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "report")(report)
+
+
+def report(
+    session: Session,
+    roots: Roots = None,
+    mixture_json: MixtureJson = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The HTML file.")] = Path("report.html"),
+    norm_heads: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The mixture's heads. Default: where run puts them."),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The fitted folder. Default: where run puts it."),
+    ] = None,
+    val_plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of val-plan. Default: val_plan.json beside the heads."),
+    ] = None,
+    val_report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Of val-report. Default: val_report.json beside the heads."
+        ),
+    ] = None,
+    discrete_action_max_length: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Forecast the share of chunks longer than this."),
+    ] = None,
+) -> Result:
+    """Show on one page whether a mixture is ready to train, and what is to be done.
+
+    Reads metadata and artifacts, never frames, and writes one HTML file that needs nothing else:
+    datasets and shares, what is missing or stale, norm heads, speed, tokenizer, findings, losses.
+    Exit code 1 when there is something to do before training.
+
+    \b
+    opentau-prep report --mixture-json mixture.json
+    opentau-prep report --mixture-json mixture.json --out report.html --json
+    """
+    from opentau_prep.cli.report_tables import report_tables
+    from opentau_prep.cli.targets import named_mixture
+    from opentau_prep.metadata.locate import LocateOptions
+    from opentau_prep.metadata.resolve import resolve_mixture
+    from opentau_prep.report import ReportOptions, make_report
+
+    context = session.context
+    options = ReportOptions(norm_heads, tokenizer, val_plan, val_report, discrete_action_max_length)
+    locate = LocateOptions(download=context.download, frames=False)
+    # A dataset that cannot be opened is the first thing that the page has to say.
+    resolved = resolve_mixture(named_mixture(roots, mixture_json), locate, keep_going=True)
+    made = make_report(resolved, context, options, out=out)
+    return Result(made.as_json(), report_tables(made), exit_code=int(made.needs_attention))

@@ -1,0 +1,242 @@
+"""Gather the report from the other rooms: metadata and artifacts are read, frames never."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import opentau_prep
+from opentau_prep.errors import ArtifactError, PrepError
+from opentau_prep.heads.audit import audit_heads
+from opentau_prep.heads.compute import default_out, inspect_heads, recorded_options
+from opentau_prep.heads.files import decode_heads
+from opentau_prep.heads.mixture import MixtureHeads, build_mixture_heads
+from opentau_prep.heads.options import HeadOptions
+from opentau_prep.metadata.inputs import describe_inputs
+from opentau_prep.metadata.resolve import warn_vqa
+from opentau_prep.notices import Notice, collect_notices, emit
+from opentau_prep.report.commands import Commands
+from opentau_prep.report.details import HeadsFacts, TokenizerFacts
+from opentau_prep.report.facts import ArtifactFacts, ReportFacts
+from opentau_prep.report.findings import validation_facts
+from opentau_prep.report.heads import heads_facts
+from opentau_prep.report.losses import loss_facts
+from opentau_prep.report.mixture import mixture_facts
+from opentau_prep.report.speed import speed_facts
+from opentau_prep.report.steps import damaged, judged, speed_steps, stats_steps, token_steps
+from opentau_prep.report.to_do import Gathered, at_once, list_to_do
+from opentau_prep.report.tokens import check_folder, tokenizer_facts
+from opentau_prep.stats.inspect import distinct_roots
+from opentau_prep.tokenizer.inspect import inspect_tokenizer, read_report
+from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
+from opentau_prep.tokenizer.prepare import default_out_dir
+
+if TYPE_CHECKING:
+    from opentau_prep.context import RunContext
+    from opentau_prep.metadata.resolve import ResolvedMixture
+
+__all__ = ["ReportOptions", "collect"]
+
+_AS_WRITTEN = ("fresh", "stale", "other options")
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Where things are that do not lie with the datasets; None: where `run` puts them.
+
+    Attributes:
+        norm_heads: The mixture's file of heads.
+        tokenizer: The tokenizer's folder.
+        val_plan: The file of `val-plan --out`; else `val_plan.json` beside the heads, if it is
+            there.
+        val_report: The file of `val-report --out`; else `val_report.json`, likewise.
+        max_length: The policy's `discrete_action_max_length`, for a forecast of truncation.
+    """
+
+    norm_heads: Path | None = None
+    tokenizer: Path | None = None
+    val_plan: Path | None = None
+    val_report: Path | None = None
+    max_length: int | None = None
+
+
+def collect(
+    resolved: ResolvedMixture, context: RunContext, options: ReportOptions | None = None
+) -> ReportFacts:
+    """Return the state of a mixture's preparation.
+
+    Reads metadata and artifacts; opens no data file and writes nothing. What is missing, stale or
+    damaged is a fact of the report, never an error. Notices are in the report, and passed on too.
+
+    Args:
+        resolved: The mixture; datasets that could not be opened are in its `lost`.
+        context: Where artifacts are.
+        options: Where other things are.
+    """
+    with collect_notices() as said:
+        warn_vqa(resolved.vqa)
+        facts = _Collector(resolved, context, options or ReportOptions()).facts()
+    distinct = [notice for i, notice in enumerate(said) if notice not in said[:i]]
+    for notice in distinct:
+        emit(notice)
+    return replace(facts, notices=[_as_json(notice) for notice in distinct])
+
+
+def _as_json(notice: Notice) -> dict[str, Any]:
+    return notice.as_json()
+
+
+class _Collector:
+    """The parts of one report, in the order in which they need each other."""
+
+    def __init__(
+        self, resolved: ResolvedMixture, context: RunContext, options: ReportOptions
+    ) -> None:
+        self.resolved, self.context, self.options = resolved, context, options
+        self.heads_path = options.norm_heads or default_out(resolved, context)
+        self.folder = options.tokenizer or default_out_dir(resolved, context)
+        self.head_options = HeadOptions()
+        self.fit_options = FitOptions(DEFAULT_CHUNK_SIZE)
+        self.artifacts: list[ArtifactFacts] = []
+
+    def facts(self) -> ReportFacts:
+        """Return the report, but for its notices."""
+        resolved, context = self.resolved, self.context
+        gathered = self._gathered()
+        commands = Commands(resolved, context, self.head_options, self.fit_options)
+        to_do = list_to_do(gathered, commands)
+        return ReportFacts(
+            tool_version=opentau_prep.__version__,
+            ready=all(each.level != "do" for each in to_do),
+            to_do=to_do,
+            at_once=at_once(gathered, commands),
+            mixture=gathered.mixture,
+            artifacts=gathered.artifacts,
+            by_size=list(_by_size(resolved)),
+            heads=gathered.heads,
+            speed=list(speed_facts(resolved, context)),
+            tokenizer=gathered.tokenizer,
+            validation=gathered.validation,
+            losses=gathered.losses,
+            notices=(),
+        )
+
+    def _gathered(self) -> Gathered:
+        resolved, context, options = self.resolved, self.context, self.options
+        mixture = mixture_facts(resolved)
+        self.artifacts += stats_steps(resolved, context)
+        heads = self._heads()
+        self.artifacts += speed_steps(resolved, context)
+        tokenizer = self._tokenizer()
+        beside = self.heads_path.parent
+        losses, states = loss_facts(resolved, options.val_plan, options.val_report, beside)
+        validation, checked = validation_facts(resolved, context)
+        self.artifacts += [*states, *checked]
+        return Gathered(
+            mixture,
+            self.artifacts,
+            heads,
+            tokenizer,
+            validation,
+            losses,
+            self.heads_path,
+            self.folder,
+        )
+
+    def _heads(self) -> HeadsFacts:
+        path, resolved, root = self.heads_path, self.resolved, self.context.artifact_root
+        with contextlib.suppress(PrepError):  # a file that cannot be read is told of below
+            self.head_options = recorded_options(path) or self.head_options
+        try:
+            self._check_complete()
+            options = self.head_options
+            built = build_mixture_heads(resolved, options, artifact_root=root)
+            facts = heads_facts(built, options, audit_heads(built.members))
+        except PrepError as fault:
+            self.artifacts.append(self._unknown("heads", "norm heads", path, fault))
+            return HeadsFacts(fault=str(fault))
+        self.artifacts += self._head_files(built)
+        return facts
+
+    def _head_files(self, built: MixtureHeads) -> Iterator[ArtifactFacts]:
+        roots = {entry.name: entry.meta.root for entry in self.resolved.entries}
+        path, options = self.heads_path, self.head_options
+        try:
+            states = inspect_heads(self.resolved, built, options, self.context, out=path)
+        except PrepError as fault:
+            yield damaged("heads", "norm heads", (), fault.where or path, fault)
+            return
+        for names, state in states:
+            if names:
+                found = judged("heads", "norm head", names, state, root=roots[names[0]])
+            else:
+                found = judged("heads", "norm heads", (), state, decode=_decode_heads)
+            if found.state == "other options":
+                found = replace(found, state="stale", level="do")
+            yield found
+
+    def _tokenizer(self) -> TokenizerFacts:
+        folder = self.folder
+        try:
+            self._check_complete()
+            found = inspect_tokenizer(self.resolved, self.context, folder)
+        except PrepError as fault:
+            self.artifacts.append(self._unknown("fit-tokenizer", "tokenizer", folder, fault))
+            return TokenizerFacts(str(folder), fault=str(fault))
+        self.fit_options = found.options
+        state = judged(
+            "fit-tokenizer",
+            "tokenizer",
+            (),
+            found.inspection,
+            decode=partial(check_folder, folder, ours=found.inspection.provenance is not None),
+        )
+        if state.state == "missing":
+            self.artifacts.append(state)
+            return TokenizerFacts(str(folder), fault="no folder")
+        return self._fit(state)
+
+    def _fit(self, state: ArtifactFacts) -> TokenizerFacts:
+        """Return what the fit's report says, and what follows from it."""
+        folder = self.folder
+        try:
+            document = read_report(folder)
+            facts = tokenizer_facts(folder, document, self.options.max_length)
+        except ArtifactError as fault:
+            document, facts = {}, TokenizerFacts(str(folder), fault=str(fault))
+        if facts.fault is not None and state.state != "not ours":
+            # Of samples alone there are settings, but no tokenizer.
+            damage = "missing" if facts.settings else "damaged"
+            state = replace(state, state=damage, level="do", detail=facts.fault)
+        self.artifacts.append(state)
+        if facts.fault is None and state.state in _AS_WRITTEN:
+            self.artifacts += token_steps(self.resolved, document, self.fit_options, self.context)
+        return facts
+
+    def _check_complete(self) -> None:
+        if self.resolved.lost:
+            raise ArtifactError("cannot be judged while datasets of the mixture cannot be opened")
+
+    def _unknown(self, step: str, kind: str, path: Path, fault: PrepError) -> ArtifactFacts:
+        # Lost datasets are told once, as what is to be done first.
+        level: Any = "ok" if self.resolved.lost else "do"
+        return ArtifactFacts(step, kind, (), None, str(path), "unknown", level, str(fault))
+
+
+def _decode_heads(content: bytes, where: str) -> None:
+    decode_heads(content, where=where)
+
+
+def _by_size(resolved: ResolvedMixture) -> Iterator[str]:
+    """Yield the datasets whose data files' hashes are not remembered on this machine."""
+    for entry in distinct_roots(resolved.entries):
+        try:
+            inputs = describe_inputs(entry.meta, read=False)
+        except PrepError:
+            continue
+        if "sha256" not in inputs["data"]:
+            yield entry.name

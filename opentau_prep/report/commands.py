@@ -1,0 +1,88 @@
+"""The very commands that mend something, ready to be pasted into a shell."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opentau_prep.heads.options import HeadOptions
+from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
+
+if TYPE_CHECKING:
+    from opentau_prep.context import RunContext
+    from opentau_prep.metadata.resolve import ResolvedMixture
+
+__all__ = ["Commands"]
+
+_GIB = 1 << 30
+
+
+class Commands:
+    """Makes commands for one mixture.
+
+    Args:
+        resolved: The mixture.
+        context: Its `artifact_root` stands in every command.
+        head_options: What the heads on disk were made with.
+        fit_options: What the tokenizer on disk was fitted with.
+    """
+
+    def __init__(
+        self,
+        resolved: ResolvedMixture,
+        context: RunContext,
+        head_options: HeadOptions,
+        fit_options: FitOptions,
+    ) -> None:
+        path = resolved.mixture.path
+        roots = dict.fromkeys(str(e.config.root or e.meta.root) for e in resolved.entries)
+        self._target = list(roots) if path is None else ["--mixture-json", str(path)]
+        root = context.artifact_root
+        self._shared = [] if root is None else ["--artifact-root", str(root)]
+        self._heads, self._fit = head_options, fit_options
+
+    def step(self, name: str, *options: object) -> str:
+        """Return a command on the whole mixture."""
+        return self._line(name, self._target, options)
+
+    def on_roots(self, name: str, roots: Iterable[str], *options: object) -> str:
+        """Return a command on datasets as they are, whatever the mixture selects from them."""
+        return self._line(name, roots, options)
+
+    def heads(self, out: Path, *options: object) -> str:
+        """Return the command that makes the heads again."""
+        found: list[object] = []
+        defaults = HeadOptions()
+        for each in fields(HeadOptions):
+            value = getattr(self._heads, each.name)
+            if value != getattr(defaults, each.name):
+                found += _option(each.name, value)
+        return self.step("heads", *found, "--out", out, *options)
+
+    def tokenizer(self, folder: Path, *options: object) -> str:
+        """Return the command that fits the tokenizer again."""
+        found: list[object] = ["--chunk-size", self._fit.chunk_size]
+        defaults = FitOptions(DEFAULT_CHUNK_SIZE)
+        for each in fields(FitOptions):
+            value = getattr(self._fit, each.name)
+            if each.name == "memory_bytes" and value is not None:
+                found += _option("memory_budget", value / _GIB)
+            elif each.name not in ("chunk_size", "pilot", "skip_fit") and value != getattr(
+                defaults, each.name
+            ):
+                found += _option(each.name, value)
+        return self.step("fit-tokenizer", *found, "--out-dir", folder, *options)
+
+    def _line(self, name: str, target: Iterable[str], options: Iterable[object]) -> str:
+        words = ["opentau-prep", name, *target, *map(str, options), *self._shared]
+        return shlex.join(words)
+
+
+def _option(name: str, value: object) -> list[object]:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", value]

@@ -1,0 +1,84 @@
+"""The findings' part of the report, from what `validate --write` left with the datasets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opentau_prep.artifacts import dataset_place
+from opentau_prep.errors import PrepError
+from opentau_prep.report.details import FindingFacts, ValidationFacts
+from opentau_prep.report.facts import ArtifactFacts
+from opentau_prep.report.steps import damaged, judged
+from opentau_prep.validate import Finding, Subject
+from opentau_prep.validate.findings import SEVERITIES
+from opentau_prep.validate.persist import inspect_findings
+from opentau_prep.validate.targets import find_targets
+
+if TYPE_CHECKING:
+    from opentau_prep.context import RunContext
+    from opentau_prep.metadata.resolve import ResolvedMixture
+    from opentau_prep.validate.persist import FoundFindings
+    from opentau_prep.validate.view import Target
+
+__all__ = ["validation_facts"]
+
+MAX_FINDINGS = 200
+
+
+def validation_facts(
+    resolved: ResolvedMixture, context: RunContext
+) -> tuple[ValidationFacts, list[ArtifactFacts]]:
+    """Return the findings, and the state of the files that hold them."""
+    subject = Subject(resolved.mixture, "")
+    targets, _ = find_targets(subject, artifact_root=context.artifact_root)
+    found: list[FoundFindings] = []
+    artifacts: list[ArtifactFacts] = []
+    for target in targets:
+        names = tuple(entry.name for entry in target.entries)
+        try:
+            each = inspect_findings(target)
+        except PrepError as fault:
+            path = _path(target, context)
+            told = damaged("validate", "findings", names, path, fault, root=target.root)
+            artifacts.append(told)
+            continue
+        state = judged("validate", "findings", names, each.inspection, root=target.root)
+        if each.findings is None and each.inspection.content is not None:
+            why = "holds no list of findings"
+            state = replace(state, state="damaged", level="do", detail=why, force=True)
+        artifacts.append(state)
+        found.append(each)
+    return _facts(found, [target.name for target in targets]), artifacts
+
+
+def _path(target: Target, context: RunContext) -> object:
+    root = context.artifact_root
+    return dataset_place(
+        "validation", Path(target.root), dataset=target.repo_id, artifact_root=root
+    ).path
+
+
+def _facts(found: list[FoundFindings], names: list[str]) -> ValidationFacts:
+    read = {each.dataset for each in found if each.findings is not None}
+    findings = sorted(_all(found), key=lambda finding: SEVERITIES.index(finding.severity))
+    counted = Counter(finding.severity for finding in findings)
+    return ValidationFacts(
+        len(read),
+        [name for name in names if name not in read],
+        sum(each.deep for each in found if each.findings is not None),
+        {severity: counted[severity] for severity in SEVERITIES},
+        [
+            FindingFacts(f.code, f.severity, f.dataset, str(f.place), f.message, f.hint)
+            for f in findings[:MAX_FINDINGS]
+        ],
+        max(0, len(findings) - MAX_FINDINGS),
+    )
+
+
+def _all(found: list[FoundFindings]) -> Iterator[Finding]:
+    for each in found:
+        yield from each.findings or ()

@@ -1,0 +1,103 @@
+"""The verb behind `report`: the state of a mixture's preparation, as one HTML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.artifacts import Rank, Recipe, publish
+from opentau_prep.artifacts.place import file_place
+from opentau_prep.artifacts.rank import main_rank_notices
+from opentau_prep.report.collect import ReportOptions, collect
+from opentau_prep.report.page import render_page
+
+if TYPE_CHECKING:
+    from opentau_prep.artifacts.store import Outcome
+    from opentau_prep.context import RunContext
+    from opentau_prep.engine import Failure
+    from opentau_prep.metadata.resolve import ResolvedMixture
+    from opentau_prep.report.facts import ReportFacts
+
+__all__ = ["MadeReport", "make_report"]
+
+COMMAND = "report"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class MadeReport:
+    """The report, and what became of its file.
+
+    Attributes:
+        facts: What it says.
+        path: The file.
+        outcome: What was done with it; None on a rank that does not write.
+        failures: None: what cannot be read is a fact of the report.
+    """
+
+    facts: ReportFacts
+    path: Path
+    outcome: Outcome | None
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether something is to be done before training."""
+        return not self.facts.ready
+
+    @property
+    def status(self) -> str:
+        """What became of the file, in words."""
+        return "left to the main rank" if self.outcome is None else self.outcome.status
+
+    def as_json(self) -> dict[str, Any]:
+        """Return report and outcome JSON-ready."""
+        backup = None if self.outcome is None else self.outcome.backup
+        out = {
+            "path": str(self.path),
+            "status": self.status,
+            "backup": None if backup is None else str(backup),
+        }
+        return {**self.facts.as_json(), "out": out}
+
+
+def make_report(
+    resolved: ResolvedMixture,
+    context: RunContext,
+    options: ReportOptions | None = None,
+    *,
+    out: Path,
+) -> MadeReport:
+    """Write the report of a mixture's preparation.
+
+    Reads metadata and artifacts only; writes `out` and its provenance, nothing else. An older
+    report of this tool is replaced, any other file only with `context.force`.
+
+    Every rank has the same facts; the main one writes, and nobody waits for a page.
+
+    Args:
+        resolved: The mixture.
+        context: How to run.
+        options: Where things are that do not lie with the datasets.
+        out: The HTML file.
+
+    Raises:
+        ConfigError: `out` is a folder.
+        ArtifactError: The file cannot be written, or is somebody else's.
+    """
+    rank = context.rank or Rank.detect()
+    place = file_place("report", out, schema_version=SCHEMA_VERSION)
+    with main_rank_notices(rank):
+        facts = collect(resolved, context, options)
+        if not rank.is_main:
+            return MadeReport(facts, out, None)
+        inputs = {"mixture": {"count": len(facts.mixture.datasets), "sha256": facts.mixture.sha256}}
+        outcome = publish(
+            place,
+            render_page(facts).encode("utf-8"),
+            Recipe(COMMAND, inputs),
+            force=context.force,
+            dry_run=context.dry_run,
+        )
+    return MadeReport(facts, out, outcome)

@@ -1,0 +1,201 @@
+"""What is to be done before training, and what is worth a look: each with the command for it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from opentau_prep.notices import some_names
+from opentau_prep.report.commands import Commands
+from opentau_prep.report.details import (
+    HeadsFacts,
+    LossFacts,
+    TokenizerFacts,
+    ValidationFacts,
+)
+from opentau_prep.report.facts import ArtifactFacts, Level, MixtureFacts, ToDo
+from opentau_prep.report.heads import off_heads
+from opentau_prep.report.tables import several
+
+__all__ = ["Gathered", "at_once", "list_to_do"]
+
+_VERBS = {
+    "stats": "Compute the stats",
+    "heads": "Build the norm heads",
+    "speed-percentiles": "Compute the speed percentiles",
+    "fit-tokenizer": "Fit the action tokenizer",
+    "val-plan": "Plan the validation pass",
+    "val-report": "Make the loss report again",
+    "validate": "Check the datasets, and keep the findings",
+}
+_LOOKS = {
+    "stats": "Stats that stand as they were found",
+    "heads": "Norm heads that were changed by hand",
+    "speed-percentiles": "Speed percentiles that are trusted as they stand",
+    "fit-tokenizer": "Files of the tokenizer that are not those of its fit",
+    "val-plan": "The validation plan was changed by hand",
+    "val-report": "The loss report is not of this mixture",
+    "validate": "Findings that were changed by hand",
+}
+_IN_ONE_RUN = ("stats", "heads", "speed-percentiles", "fit-tokenizer")
+_MANY_CUT = 0.01
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All that the list is made from.
+
+    Attributes:
+        mixture: The mixture.
+        artifacts: Every artifact.
+        heads: The norm heads.
+        tokenizer: The tokenizer.
+        validation: Findings.
+        losses: Plan and losses.
+        norm_heads: The mixture's file of heads.
+        tokenizer_dir: The tokenizer's folder.
+    """
+
+    mixture: MixtureFacts
+    artifacts: Sequence[ArtifactFacts]
+    heads: HeadsFacts
+    tokenizer: TokenizerFacts
+    validation: ValidationFacts
+    losses: LossFacts
+    norm_heads: Path
+    tokenizer_dir: Path
+
+
+def list_to_do(gathered: Gathered, commands: Commands) -> list[ToDo]:
+    """Return what is to be done, in the order of the steps, then what is worth a look."""
+    found = [
+        *_unreadable(gathered, commands),
+        *_artifacts(gathered, commands),
+        *_findings(gathered, commands),
+        *_heads(gathered, commands),
+        *_tokens(gathered, commands),
+    ]
+    return sorted(found, key=lambda each: each.level != "do")
+
+
+def at_once(gathered: Gathered, commands: Commands) -> str:
+    """Return the command that does what several of the list do; empty when there is none."""
+    steps = {a.step for a in gathered.artifacts if a.level == "do" and not a.force}
+    return commands.step("run") if len(steps.intersection(_IN_ONE_RUN)) > 1 else ""
+
+
+def _unreadable(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
+    faults = [each for each in gathered.mixture.datasets if each.fault]
+    if faults:
+        yield ToDo(
+            "do",
+            f"Mend {several(len(faults), 'dataset')} that cannot be read",
+            [f"{each.name}: {each.fault}" for each in faults],
+            commands.step("validate"),
+        )
+
+
+def _artifacts(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
+    levels: tuple[Level, ...] = ("do", "look")
+    flags = (False, True)
+    for step, level, force, subset in itertools.product(_VERBS, levels, flags, flags):
+        key = (step, level, force, subset)
+        chosen = [a for a in gathered.artifacts if (a.step, a.level, a.force, a.subset) == key]
+        if chosen:
+            words = _VERBS[step] if level == "do" else _LOOKS[step]
+            more = " of the whole datasets of which the mixture selects episodes" if subset else ""
+            command = _command(gathered, commands, chosen)
+            yield ToDo(level, words + more, _reasons(chosen), command)
+
+
+def _reasons(chosen: Sequence[ArtifactFacts]) -> list[str]:
+    """Return why, one line a state and reason."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for each in chosen:
+        names = groups.setdefault((each.kind, each.state, each.detail), [])
+        names += each.datasets or [each.path]
+    lines = []
+    for (kind, state, detail), names in groups.items():
+        shown = some_names(dict.fromkeys(names))
+        lines.append(f"{kind} {state}{f' ({detail})' if detail else ''}: {shown}")
+    return lines
+
+
+def _command(gathered: Gathered, commands: Commands, chosen: Sequence[ArtifactFacts]) -> str:
+    first = chosen[0]
+    force = ("--force",) if first.force else ()
+    if first.step == "heads":
+        return commands.heads(gathered.norm_heads, *force)
+    if first.step == "fit-tokenizer":
+        return commands.tokenizer(gathered.tokenizer_dir, *force)
+    if first.step == "speed-percentiles" and (first.force or first.subset):
+        roots = dict.fromkeys(str(each.root) for each in chosen)
+        return commands.on_roots(first.step, roots, *force)
+    if first.step == "validate":
+        return commands.step(first.step, "--write", *force)
+    if first.step == "val-plan":
+        plan = gathered.losses.plan or {}
+        sizes = [f"--{n.replace('_', '-')}={plan[n]}" for n in _PLAN_OPTIONS if n in plan]
+        return commands.step(first.step, *sizes, "--out", first.path, *force)
+    if first.step == "val-report":
+        return commands.step(first.step, "LOSS_FILES", "--out", first.path, *force)
+    return commands.step(first.step, *force)
+
+
+_PLAN_OPTIONS = ("world_size", "batch_size", "seed")
+
+
+def _findings(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
+    counts, found = gathered.validation.counts, gathered.validation.findings
+    words: tuple[tuple[Level, str, str], ...] = (
+        ("do", "error", "Mend"),
+        ("look", "warning", "Read"),
+    )
+    for level, severity, verb in words:
+        if counts[severity]:
+            told = [
+                f"{each.code} {each.dataset}: {each.message}"
+                for each in found
+                if each.severity == severity
+            ]
+            what = f"{verb} {several(counts[severity], severity)} that validate found"
+            yield ToDo(level, what, _first(told, counts[severity]), commands.step("validate"))
+
+
+def _heads(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
+    heads = gathered.heads
+    if heads.audit:
+        command = commands.heads(gathered.norm_heads, "--audit", "--dry-run")
+        many = several(len(heads.audit), "member")
+        what = f"{many} of norm heads may not belong there"
+        yield ToDo("look", what, _first(heads.audit, len(heads.audit)), command)
+    off = off_heads(heads)
+    if off:
+        what = "Pooled q01 or q99 are not those of the frames: this matters to policies that"
+        what += " normalize with quantiles"
+        command = commands.heads(gathered.norm_heads, "--quantiles", "sketch")
+        yield ToDo("look", what, _first(off, len(off)), command)
+    still = [
+        f"{head.key}: {feature} {some_names(dims)}"
+        for head in heads.heads
+        for feature, all_dims in (("state", head.state), ("actions", head.actions))
+        if (dims := [dim.dim for dim in all_dims if dim.zero_range])
+    ]
+    if still:
+        yield ToDo("look", "Dims that never move", _first(still, len(still)))
+
+
+def _tokens(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
+    tokenizer = gathered.tokenizer
+    cut = [g for g in tokenizer.groups if g.scope != "dataset" and (g.truncated or 0) > _MANY_CUT]
+    if cut:
+        what = f"Training would cut off chunks longer than {tokenizer.limit:,} tokens"
+        told = [f"{g.scope} {g.name}: {g.truncated:.2%} of the chunks" for g in cut]
+        yield ToDo("look", what, _first(told, len(told)))
+
+
+def _first(lines: Sequence[str], total: int, limit: int = 10) -> list[str]:
+    more = total - min(limit, len(lines))
+    return [*lines[:limit], *([f"and {more:,} more"] if more > 0 else [])]
