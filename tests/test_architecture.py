@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "errors", "notices", "storage", "artifacts", "engine", "context", "config", "pooling",
     "metadata", "normalization", "frames", "stats", "heads", "speed", "tokenizer", "val_loss",
-    "validate", "report", "demo", "pipeline", "cli",
+    "validate", "report", "demo", "pipeline", "remake", "cli",
 ]  # fmt: skip
 LONGEST = 400
 
