@@ -270,13 +270,16 @@ RULES = (
     Rule(
         "S020",
         "training-quantiles",
-        "warning",
+        "note",
         "q01 or q99 as training takes it does not have its rank in the data: it is off by over"
         f" {RANK_TOLERANCE}. v2.1 readers average the quantiles of the episodes, and that is no"
         " quantile of the dataset. Told where `stats` has left its sketch of the frames.",
-        "Quantile normalization then cuts off far more of the data than the two per cent it means"
-        " to, or far less.",
-        "Compute exact ones: `opentau-prep stats --force`, which keeps the old file.",
+        "A policy that normalizes with quantiles then cuts off far more of the data than the two"
+        " per cent it means to, or far less; to one that normalizes with min and max or mean and"
+        " std it is nothing.",
+        "Let each episode's row hold the dataset's quantiles (`opentau-prep stats"
+        " --episode-quantiles dataset --force`), or take the heads' from sketches (`opentau-prep"
+        " heads --quantiles sketch`).",
         training_quantiles,
     ),
 )
