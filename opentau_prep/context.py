@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +25,14 @@ Progress = Callable[[str, int, int], None]
 
 def _silent(what: str, done: int, total: int) -> None:
     """Show nothing."""
+
+
+def _dry(fn: Callable[[T], R], item: T) -> R:
+    # Where the work is done, which may be another process.
+    from opentau_prep.artifacts.fingerprint import cache_left_alone
+
+    with cache_left_alone():
+        return fn(item)
 
 
 @dataclass(frozen=True)
@@ -85,9 +94,10 @@ class RunContext:
         """
         from opentau_prep.engine import get_engine, map_ordered
 
+        do = partial(_dry, fn) if self.dry_run else fn
         workers = 1 if len(items) <= items_per_worker else self.workers
         return map_ordered(
-            fn,
+            do,
             items,
             labels=labels,
             engine=get_engine(self.engine, self.engine_address, workers=workers),

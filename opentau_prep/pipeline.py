@@ -6,18 +6,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from opentau_prep.artifacts.fingerprint import cache_left_alone
 from opentau_prep.artifacts.place import check_artifact_root
-from opentau_prep.errors import PrepError
+from opentau_prep.artifacts.provenance import describe_changes
+from opentau_prep.artifacts.rank import Rank, main_rank_notices
+from opentau_prep.errors import DataError, MetadataError, PrepError
 from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import resolve_mixture
+from opentau_prep.notices import some_names, warn
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from opentau_prep.config.schema import Mixture
     from opentau_prep.context import RunContext
     from opentau_prep.engine import Failure
+    from opentau_prep.heads.options import HeadOptions
     from opentau_prep.metadata.resolve import ResolvedMixture
 
-__all__ = ["STEPS", "Report", "Step", "StepOutcome", "Untold", "run_pipeline"]
+__all__ = [
+    "STEPS",
+    "NotDone",
+    "Report",
+    "Step",
+    "StepOutcome",
+    "Untold",
+    "carry_out",
+    "run_pipeline",
+]
 
 
 class Report(Protocol):
@@ -45,10 +61,13 @@ class Step:
     Attributes:
         name: The command that does it alone.
         run: Does it.
+        whole: Whether what it writes is made of all datasets together, so that one fewer gives
+            something else than training has.
     """
 
     name: str
     run: Callable[[ResolvedMixture, RunContext], Report]
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,25 @@ class Untold:
 
 
 @dataclass(frozen=True)
+class NotDone:
+    """With `keep_going`: a step that some datasets stand in the way of.
+
+    Attributes:
+        error: What it needs and does not have.
+        failures: The datasets that could not be opened.
+    """
+
+    error: PrepError
+    failures: Sequence[Failure] = ()
+    needs_attention: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report JSON-ready."""
+        failures = [failure.as_json() for failure in self.failures]
+        return {"status": "not done", "reason": str(self.error), "failures": failures}
+
+
+@dataclass(frozen=True)
 class StepOutcome:
     """A step's name and report."""
 
@@ -79,14 +117,33 @@ class StepOutcome:
 def _stats(resolved: ResolvedMixture, context: RunContext) -> Report:
     from opentau_prep.stats.compute import prepare_stats
 
-    return prepare_stats(resolved, context)
+    return prepare_stats(resolved, context, keep_options=True)
 
 
 def _heads(resolved: ResolvedMixture, context: RunContext) -> Report:
     from opentau_prep.heads.compute import default_out, prepare_heads
     from opentau_prep.heads.options import HeadOptions
 
-    return prepare_heads(resolved, context, HeadOptions(), out=default_out(resolved, context))
+    out = default_out(resolved, context)
+    with main_rank_notices(context.rank or Rank.detect()):
+        options = HeadOptions() if context.force else _kept_options(out)
+    return prepare_heads(resolved, context, options, out=out)
+
+
+def _kept_options(out: Path) -> HeadOptions:
+    from opentau_prep.heads.compute import recorded_options
+    from opentau_prep.heads.options import HeadOptions
+
+    kept = recorded_options(out) or HeadOptions()
+    changes = describe_changes(HeadOptions().as_json(), kept.as_json())
+    if changes:
+        warn(
+            "kept_options",
+            f"{out} was made with options of its own ({', '.join(changes)}): they are kept;"
+            " --force takes the defaults",
+            changes=changes,
+        )
+    return kept
 
 
 def _speed(resolved: ResolvedMixture, context: RunContext) -> Report:
@@ -114,9 +171,9 @@ def _validate(resolved: ResolvedMixture, context: RunContext) -> Report:
 
 STEPS: tuple[Step, ...] = (
     Step("stats", _stats),
-    Step("heads", _heads),
+    Step("heads", _heads, whole=True),
     Step("speed-percentiles", _speed),
-    Step("fit-tokenizer", _tokenizer),
+    Step("fit-tokenizer", _tokenizer, whole=True),
     # Last: it sees what the others have written.
     Step("validate", _validate),
 )
@@ -126,7 +183,10 @@ def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
     """Carry out every step on a mixture.
 
     The datasets are opened again for each step, which may read what the one before has written. In
-    a dry run nothing has been written, so a step that needs it is `Untold`.
+    a dry run nothing has been written, so a step that needs it is `Untold`. With
+    `context.keep_going`, datasets that cannot be used are left out of the steps that do one after
+    the other; a step that puts them all together is `NotDone`, since heads or a tokenizer without
+    a member would not be what training has.
 
     Raises:
         PrepError: A step failed; those after it were not begun. Or a dataset lies in a store and
@@ -135,14 +195,46 @@ def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
     check_artifact_root(mixture.roots, context.artifact_root)
     options = LocateOptions(download=context.download, frames=True)
     outcomes: list[StepOutcome] = []
-    for step in STEPS:
-        resolved = resolve_mixture(mixture, options)
-        try:
-            report = step.run(resolved, context)
-        except PrepError as error:
-            # The first step needs nothing of the others: what is wrong there is wrong.
-            if not (context.dry_run and outcomes):
-                raise
-            report = Untold(error)
-        outcomes.append(StepOutcome(step.name, report))
+    with cache_left_alone(context.dry_run):
+        for step in STEPS:
+            resolved = resolve_mixture(mixture, options, keep_going=context.keep_going)
+            report = carry_out(step, resolved, context, is_first=not outcomes)
+            outcomes.append(StepOutcome(step.name, report))
     return outcomes
+
+
+def carry_out(
+    step: Step, resolved: ResolvedMixture, context: RunContext, *, is_first: bool = True
+) -> Report:
+    """Do one step; see `run_pipeline` for what becomes of its errors.
+
+    Args:
+        step: The step.
+        resolved: The mixture.
+        context: How to run.
+        is_first: Whether no step before it would have written what it needs.
+
+    Raises:
+        PrepError: It failed.
+    """
+    if step.whole and resolved.lost:
+        return NotDone(_incomplete(step, resolved), resolved.lost)
+    try:
+        return step.run(resolved, context)
+    except PrepError as error:
+        # The first step needs nothing of the others: what is wrong there is wrong.
+        if context.dry_run and not is_first:
+            return Untold(error)
+        if context.keep_going and step.whole and isinstance(error, MetadataError | DataError):
+            return NotDone(error)
+        raise
+
+
+def _incomplete(step: Step, resolved: ResolvedMixture) -> PrepError:
+    names = some_names(failure.label for failure in resolved.lost)
+    return MetadataError(
+        f"{step.name} puts all datasets of the mixture together, and without {names} the result"
+        " would not be what training has: nothing was written",
+        where=None if resolved.mixture.path is None else str(resolved.mixture.path),
+        hint="Mend these datasets, or take them out of the mixture.",
+    )

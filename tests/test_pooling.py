@@ -281,9 +281,11 @@ def test_aggregate_stats_of_real_episodes_equals_recorded_training_stats():
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 130])
 @pytest.mark.parametrize("broken", [False, True])
-def test_aggregate_stacked_wide_features_have_the_bits_of_one_by_one(n, broken):
+@pytest.mark.parametrize("scale", [1, 0.3, 1e305])
+@pytest.mark.filterwarnings("error")
+def test_aggregate_stacked_wide_features_have_the_bits_of_one_by_one(n, broken, scale):
     rng = np.random.default_rng(n)
-    counts = rng.integers(1, 300, (n, 1))
+    counts = rng.integers(1, 300, (n, 1)) * scale
     blocks = {}
     for feature, width in (("a", 7), ("b", 2), ("c", 1), ("d", 14)):
         names = ("q99", "min", "std", "mean", "max", "q01")

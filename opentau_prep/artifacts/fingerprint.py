@@ -9,20 +9,29 @@ look the same.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from opentau_prep.artifacts.atomic import write_atomic
 from opentau_prep.errors import ArtifactError, DataError
 
-__all__ = ["MISSING", "cache_dir", "file_inputs", "hash_files", "summary"]
+__all__ = [
+    "MISSING",
+    "cache_dir",
+    "cache_left_alone",
+    "file_inputs",
+    "hash_files",
+    "summary",
+]
 
 MISSING = "missing"
 
@@ -33,6 +42,11 @@ _MAX_LISTED_FILES = 1000
 # Clock ticks of file systems: 10 ms on Linux, and 1 to 2 s on those whose times show no finer part.
 _TICK_NS = 50_000_000
 _COARSE_TICK_NS = 2_000_000_000
+
+# What is remembered while the cache is left alone: cache file -> entries; None while it is not.
+_aside: ContextVar[dict[Path | None, dict[str, Any]] | None] = ContextVar(
+    "opentau_prep_fingerprints_aside", default=None
+)
 
 # size, mtime_ns, ctime_ns, inode
 _Key = tuple[int, int, int, int]
@@ -113,6 +127,23 @@ def summary(hashes: Mapping[str, str], n_bytes: int) -> dict[str, Any]:
     if len(hashes) <= _MAX_LISTED_FILES:
         inputs["each"] = {rel: hashes[rel][:12] for rel in sorted(hashes)}
     return inputs
+
+
+@contextlib.contextmanager
+def cache_left_alone(active: bool = True) -> Iterator[None]:
+    """Write nothing to the cache within the block: a dry run changes no file.
+
+    What is hashed there is remembered until its end.
+
+    Args:
+        active: Whether to do so at all.
+    """
+    outer = _aside.get()
+    token = _aside.set({} if active and outer is None else outer)
+    try:
+        yield
+    finally:
+        _aside.reset(token)
 
 
 def cache_dir(environ: Mapping[str, str] | None = None) -> Path | None:
@@ -216,6 +247,9 @@ def _cache_file(root: Path) -> Path | None:
 
 def _load_cache(path: Path | None) -> dict[str, Any]:
     """Return the remembered entries; a cache that is missing, torn or not ours is an empty one."""
+    aside = _aside.get()
+    if aside is not None and path in aside:
+        return aside[path]
     try:
         content = json.loads(path.read_bytes()) if path is not None else None
     except (OSError, ValueError, RecursionError):
@@ -233,7 +267,10 @@ def _cached_key(entry: Any) -> _Key | None:
 
 
 def _save_cache(path: Path | None, files: Mapping[str, Any]) -> None:
-    if path is None:
+    aside = _aside.get()
+    if aside is not None:
+        aside[path] = dict(files)
+    if path is None or aside is not None:
         return
     content = json.dumps({"version": _CACHE_VERSION, "files": files})
     try:

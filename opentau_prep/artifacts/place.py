@@ -178,7 +178,10 @@ def _folder_name(storage: Storage) -> str:
 
 
 def file_place(name: str, path: Path, *, schema_version: int = 1) -> Place:
-    """Return the place of an output outside any dataset, with `<stem>.prep.json` beside it.
+    """Return the place of an output outside any dataset, with its provenance beside it.
+
+    That of `x.json` is `x.prep.json`, that of any other file `x` is `x-prep.json`, so that no two
+    files share one.
 
     Raises:
         ConfigError: The path is a folder, or was given as a URL.
@@ -186,7 +189,8 @@ def file_place(name: str, path: Path, *, schema_version: int = 1) -> Place:
     check_written(path, "--out")
     if path.name in ("", "..") or path.is_dir():
         raise ConfigError("is a folder", where=str(path), hint="Name a file to write.")
-    provenance_path = path.with_name(f"{path.stem}.prep.json")
+    record = f"{path.stem}.prep.json" if path.suffix == ".json" else f"{path.name}-prep.json"
+    provenance_path = path.with_name(record)
     return Place(name, schema_version, path, provenance_path, root=path, chosen=True)
 
 

@@ -100,7 +100,9 @@ def _audit(console: Console, audit: AuditReport) -> None:
     few = [f"{h.norm_key} ({h.n_members})" for h in audit.heads if h.tests == "units"]
     alone = [h.norm_key for h in audit.heads if h.tests == "none"]
     if few:
-        console.print(f"too few members to compare more than units: {', '.join(few)}", markup=False)
+        console.print(
+            f"too few members to compare more than units and names: {', '.join(few)}", markup=False
+        )
     if alone:
         console.print(f"one member, nothing to compare: {', '.join(alone)}", markup=False)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.cli.command import Result
 from opentau_prep.errors import ConfigError
+from opentau_prep.remake import Remake, plan_remakes, remake
 from opentau_prep.storage import is_remote, safe_url
 from opentau_prep.validate import CheckOptions, Subject, ValidateReport
 from opentau_prep.validate import validate as run_rules
@@ -51,6 +52,7 @@ def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
     _check_roots(subject, context, options)
     settings = load_settings(Path.cwd())
     fixes = _fix(subject, context) if options.fix else []
+    remade = _remake(subject, context, options.deep or settings.deep) if options.fix else []
     checks = CheckOptions(
         rules=pick_rules(options.select or settings.select, (*settings.ignore, *options.ignore)),
         deep=options.deep or settings.deep,
@@ -70,10 +72,13 @@ def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
     payload: dict[str, Any] = report.as_json()
     if options.fix:
         payload["fixes"] = [fix.as_json() for fix in fixes]
+        payload["made_again"] = [{**m.plan.as_json(), "problems": m.problems} for m in remade]
     if options.write:
         payload["written"] = [{"path": str(o.path), "status": o.status} for o in written]
     exit_code = report.exit_code(strict=options.strict or settings.strict)
-    return Result(payload, _Drawn(report, options.format, fixes, context.dry_run), exit_code)
+    exit_code = max(exit_code, int(any(made.problems for made in remade)))
+    drawn = _Drawn(report, options.format, fixes, remade, context.dry_run)
+    return Result(payload, drawn, exit_code)
 
 
 def _check_roots(subject: Subject, context: RunContext, options: LintOptions) -> None:
@@ -107,10 +112,30 @@ def _fix(subject: Subject, context: RunContext) -> list[Fix]:
 
 
 @dataclass(frozen=True)
+class _Remade:
+    plan: Remake
+    problems: tuple[str, ...] = ()
+
+
+def _remake(subject: Subject, context: RunContext, deep: bool) -> list[_Remade]:
+    plans = plan_remakes(subject, context, deep=deep)
+    main = context.rank is None or context.rank.is_main
+    if subject.mixture is None or not main or context.dry_run:
+        return [_Remade(plan) for plan in plans]
+    remade: list[_Remade] = []
+    for plan in plans:
+        failed = [made.plan.step for made in remade if made.problems]
+        problems = (f"not begun, since {failed[0]} failed",) if failed else ()
+        remade.append(_Remade(plan, problems or remake(plan, subject.mixture, context)))
+    return remade
+
+
+@dataclass(frozen=True)
 class _Drawn:
     report: ValidateReport
     format: str
     fixes: list[Fix]
+    remade: list[_Remade]
     dry_run: bool
 
     def __call__(self, console: Console) -> None:
@@ -120,7 +145,12 @@ class _Drawn:
             return
         for fix in self.fixes:
             console.out(unified_diff(fix), highlight=False)
-        if self.fixes and self.dry_run:
+        for made in self.remade:
+            for reason in made.plan.reasons:
+                console.out(f"# {made.plan.step} again: {reason}", highlight=False)
+            for problem in made.problems:
+                console.out(f"# {made.plan.step} not made: {problem}", highlight=False)
+        if (self.fixes or self.remade) and self.dry_run:
             console.out("Nothing was changed (--dry-run).\n", highlight=False)
         render_report(self.report)(console)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from opentau_prep.cli.command import Result, command
 from opentau_prep.cli.options import MixtureJson, Roots
+from opentau_prep.errors import ConfigError
 
 if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
@@ -29,33 +31,50 @@ def stats(
     roots: Roots = None,
     mixture_json: MixtureJson = None,
     format: Annotated[
-        Literal["lerobot", "openpi"],
-        typer.Option("--format", help="Whose stats: LeRobot's, or openpi's norm_stats.json."),
-    ] = "lerobot",
+        Literal["lerobot", "openpi"] | None,
+        typer.Option(
+            "--format",
+            help="Whose stats: LeRobot's (default), or openpi's norm_stats.json.",
+            show_default=False,
+        ),
+    ] = None,
     quantile: Annotated[
         list[float] | None,
         typer.Option(
-            metavar="Q", help="One more quantile, a fraction such as 0.999; may be repeated."
+            metavar="Q",
+            help="lerobot: one more quantile, a fraction such as 0.999; may be repeated.",
         ),
     ] = None,
     episode_stats: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--episode-stats/--no-episode-stats",
-            help="Write each episode's stats too, where the version keeps them.",
+            help="lerobot: write each episode's stats too (default), where the version keeps them.",
+            show_default=False,
         ),
-    ] = True,
+    ] = None,
     episode_quantiles: Annotated[
-        Literal["episode", "dataset"],
-        typer.Option(help="Quantiles in each episode's row: its own, or the whole dataset's."),
-    ] = "episode",
+        Literal["episode", "dataset"] | None,
+        typer.Option(
+            help="lerobot: quantiles in each episode's row: its own (default), or the dataset's."
+        ),
+    ] = None,
     memory_budget: Annotated[
-        int,
-        typer.Option(min=0, metavar="MIB", help="Data up to this size get exact quantiles."),
-    ] = 128,
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="MIB",
+            help="lerobot: data up to this size get exact quantiles (default 128).",
+        ),
+    ] = None,
     chunk_size: Annotated[
-        int, typer.Option(min=1, metavar="T", help="Steps a chunk, for entries with delta actions.")
-    ] = 50,
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="T",
+            help="lerobot: steps a chunk, for entries with delta actions (default 50).",
+        ),
+    ] = None,
     config_name: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="openpi: settings from configs/NAME.json."),
@@ -98,6 +117,13 @@ def stats(
     opentau-prep stats path/to/dataset --format openpi --action-dim 32
     opentau-prep stats --config-name openpi_folder
     """
+    lerobot_only = {
+        "--quantile": quantile or None,
+        "--episode-stats": episode_stats,
+        "--episode-quantiles": episode_quantiles,
+        "--memory-budget": memory_budget,
+        "--chunk-size": chunk_size,
+    }
     openpi_only = {
         "--config-name": config_name,
         "--base-dir": base_dir,
@@ -107,36 +133,39 @@ def stats(
         "--numpy1-edges": numpy1_edges or None,
         "--out": out,
     }
-    if format == _OPENPI or config_name is not None or base_dir is not None:
+    # What only openpi's stats can be made of says which are meant.
+    if format == _OPENPI or (format is None and (config_name or base_dir) is not None):
         from opentau_prep.cli.stats_openpi import run_openpi
 
+        _refuse(lerobot_only, of="lerobot", format=_OPENPI)
         return run_openpi(session, roots, mixture_json, openpi_only)
-    from opentau_prep.cli.stats_openpi import refuse_options
+    _refuse(openpi_only, of=_OPENPI, format="lerobot")
+    return _lerobot(session, roots, mixture_json, lerobot_only)
 
-    refuse_options(openpi_only)
-    return _lerobot(
-        session,
-        roots,
-        mixture_json,
-        {
-            "quantiles": tuple(quantile or ()),
-            "episode_stats": episode_stats,
-            "episode_quantiles": episode_quantiles,
-            "memory_budget": memory_budget << 20,
-            "chunk_size": chunk_size,
-        },
-    )
+
+def _refuse(given: Mapping[str, object], *, of: str, format: str) -> None:
+    """Refuse options that have no effect in the chosen format."""
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise ConfigError(
+            f"{', '.join(names)} would have no effect on stats in {format} format",
+            hint=f"Say --format {of}, or leave {'it' if len(names) == 1 else 'them'} out.",
+        )
 
 
 def _lerobot(
-    session: Session, roots: list[str] | None, mixture_json: Path | None, options: dict[str, object]
+    session: Session, roots: list[str] | None, mixture_json: Path | None, given: Mapping[str, Any]
 ) -> Result:
     from opentau_prep.cli.stats_tables import stats_table
     from opentau_prep.cli.targets import load_targets
     from opentau_prep.stats.compute import prepare_stats
     from opentau_prep.stats.options import StatsOptions
 
-    chosen = StatsOptions(**options)  # type: ignore[arg-type]
+    options = {name[2:].replace("-", "_"): v for name, v in given.items() if v is not None}
+    options["quantiles"] = tuple(options.pop("quantile", ()))
+    if "memory_budget" in options:
+        options["memory_budget"] <<= 20
+    chosen = StatsOptions(**options)
     resolved = load_targets(roots, mixture_json, session.context, frames=True, one_by_one=True)
     report = prepare_stats(resolved, session.context, chosen)
     failed = report.needs_attention

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.cli.command import Result
 from opentau_prep.cli.tables import Render, failures_text, table
-from opentau_prep.errors import ConfigError
+from opentau_prep.config.names import make_dataset_names
+from opentau_prep.engine import Failure
+from opentau_prep.errors import ConfigError, PrepError
+from opentau_prep.notices import some_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,23 +22,9 @@ if TYPE_CHECKING:
     from opentau_prep.stats.openpi_report import OpenpiReport
     from opentau_prep.stats.openpi_run import OpenpiJob
 
-__all__ = ["refuse_options", "run_openpi"]
+__all__ = ["run_openpi"]
 
 MAX_LINES = 20
-
-
-def refuse_options(given: Mapping[str, object]) -> None:
-    """Refuse options that only the openpi format has.
-
-    Raises:
-        ConfigError: One was given.
-    """
-    names = [name for name, value in given.items() if value is not None]
-    if names:
-        raise ConfigError(
-            f"{', '.join(names)} belong to the openpi format",
-            hint="Add --format openpi, or leave them out.",
-        )
 
 
 def run_openpi(
@@ -70,10 +59,13 @@ def run_openpi(
             f"name the data in one way, found {', '.join(chosen) or 'none'}",
             hint="One of: dataset roots, --mixture-json, --base-dir, --config-name.",
         )
-    jobs = [_with_options(job, given) for job in _jobs(session, roots, mixture_json, given)]
-    if given["--out"] is not None and len(jobs) > 1:
-        raise ConfigError(f"--out names one file for {len(jobs)} datasets", where="--out")
-    report = prepare_openpi(jobs, session.context)
+    found, lost = _jobs(session, roots, mixture_json, given)
+    jobs = [_with_options(job, given) for job in found]
+    if given["--out"] is not None and len(jobs) + len(lost) > 1:
+        raise ConfigError(
+            f"--out names one file for {len(jobs) + len(lost)} datasets", where="--out"
+        )
+    report = prepare_openpi(jobs, session.context, lost=lost)
     failed = report.needs_attention
     return Result(report.as_json(), openpi_table(report), exit_code=1 if failed else 0)
 
@@ -83,30 +75,59 @@ def _jobs(
     roots: list[str] | None,
     mixture_json: Path | None,
     given: Mapping[str, Any],
-) -> list[OpenpiJob]:
+) -> tuple[list[OpenpiJob], Sequence[Failure]]:
+    """Return what is to be computed, and what cannot be opened, where that is no reason to stop."""
     from opentau_prep.config.norm_stats import load_norm_stats_config
-    from opentau_prep.stats.openpi_run import OpenpiJob
-    from opentau_prep.storage import is_remote
 
     if given["--config-name"] is not None:
         config = load_norm_stats_config(given["--config-name"])
-        return [_config_job(session, config, given["--base-dir"])]
+        return [_config_job(session, config, given["--base-dir"])], []
     if given["--base-dir"] is not None:
-        return [_folder_job(given["--base-dir"])]
-    given_folders = [Path(root) for root in roots or () if not is_remote(root)]
-    bare = [folder for folder in given_folders if not (folder / "meta/info.json").is_file()]
-    if bare and len(bare) == len(roots or ()):
-        return [_folder_job(folder) for folder in bare]
-    from opentau_prep.cli.targets import load_targets
+        return [_folder_job(given["--base-dir"])], []
+    bare = list(dict.fromkeys(root for root in roots or () if _is_bare(Path(root))))
+    jobs = [_folder_job(Path(root)) for root in bare]
+    # As for datasets: folders called alike must not share a place below --artifact-root.
+    names = make_dataset_names([job.name for job in jobs])
+    jobs = [replace(job, name=name) for job, name in zip(jobs, names, strict=True)]
+    others = [root for root in roots or () if root not in bare]
+    if bare and not others:
+        return jobs, []
+    try:
+        more, lost = _dataset_jobs(session, others or None, mixture_json)
+    except PrepError as error:
+        if not (jobs and session.context.keep_going):
+            raise
+        return jobs, [Failure(some_names(others), error)]
+    return [*jobs, *more], lost
 
-    resolved = load_targets(roots, mixture_json, session.context, frames=True)
+
+def _is_bare(folder: Path) -> bool:
+    return folder.is_dir() and not Path(folder, "meta/info.json").is_file()
+
+
+def _dataset_jobs(
+    session: Session, roots: list[str] | None, mixture_json: Path | None
+) -> tuple[list[OpenpiJob], Sequence[Failure]]:
+    from opentau_prep.cli.targets import load_targets
+    from opentau_prep.metadata.resolve import warn_vqa
+    from opentau_prep.stats.openpi_run import OpenpiJob
+
+    resolved = load_targets(roots, mixture_json, session.context, frames=True, one_by_one=True)
+    warn_vqa(resolved.vqa)
     jobs: dict[str, OpenpiJob] = {}
+    lost = list(resolved.lost)
     for entry in resolved.entries:
-        mapped = entry.name_map.columns
+        try:
+            mapped = entry.name_map.columns
+        except PrepError as error:
+            if not session.context.keep_going:
+                raise
+            lost.append(Failure(entry.name, error))
+            continue
         columns = {key: mapped[key] for key in ("state", "actions") if key in mapped}
         full = columns if len(columns) == 2 else None
         jobs.setdefault(entry.meta.root, OpenpiJob(entry.artifact_name, entry.meta.root, full))
-    return list(jobs.values())
+    return list(jobs.values()), lost
 
 
 def _folder_job(folder: Path) -> OpenpiJob:

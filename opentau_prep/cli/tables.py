@@ -80,7 +80,7 @@ def run_tables(outcomes: Sequence[StepOutcome]) -> Render:
     from opentau_prep.cli.heads_tables import heads_tables
     from opentau_prep.cli.lint import render_report
     from opentau_prep.cli.stats_tables import stats_table
-    from opentau_prep.pipeline import Untold
+    from opentau_prep.pipeline import NotDone, Untold
 
     drawn: dict[str, Callable[[Any], Render]] = {
         "stats": stats_table,
@@ -96,6 +96,9 @@ def run_tables(outcomes: Sequence[StepOutcome]) -> Render:
             if isinstance(outcome.report, Untold):
                 why = "cannot be told before the steps above are carried out; now it says:"
                 console.print(why, str(outcome.report.error), markup=False, soft_wrap=True)
+            elif isinstance(outcome.report, NotDone):
+                why = str(outcome.report.error)
+                console.print("not done:", why, markup=False, soft_wrap=True)
             else:
                 drawn[outcome.name](outcome.report)(console)
 

@@ -91,8 +91,10 @@ def group_by_key(
     keys = [compute_norm_key(*t, name) for t, name in zip(tags, dataset_names, strict=True)]
     fallbacks = tuple(n for n, (_, is_own) in zip(dataset_names, keys, strict=True) if is_own)
     spellings: dict[str, dict[tuple[str, ...], str]] = {}
+    seen: set[tuple[Any, Any]] = set()
     for (key, is_own), pair, name in zip(keys, tags, dataset_names, strict=True):
-        if not is_own:
+        if not is_own and pair not in seen:
+            seen.add(pair)
             spelling = tuple(str(tag).strip() for tag in pair)
             spellings.setdefault(key, {}).setdefault(spelling, name)
     _check_no_fallback_is_a_key(fallbacks, spellings)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opentau_prep.collecting import paused_collection
 from opentau_prep.errors import ConfigError, PrepError, join_errors
 from opentau_prep.heads.build import head_weight
 from opentau_prep.heads.keys import check_required_tags, compute_norm_key
 from opentau_prep.heads.standardize import native_stats, native_width, standardize_native
 from opentau_prep.metadata.features import warn_inferred
-from opentau_prep.metadata.jsonread import paused_collection
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import shorten_names, warn
 

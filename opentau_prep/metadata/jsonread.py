@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -12,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from opentau_prep.collecting import paused_collection
 from opentau_prep.errors import MetadataError
 
 if TYPE_CHECKING:
     from opentau_prep.storage import Storage
 
-__all__ = ["JsonLines", "paused_collection", "read_json_lines", "read_json_object"]
+__all__ = ["JsonLines", "read_json_lines", "read_json_object"]
 
 _HINT = "Restore the file from its source."
 _LFS_MAGIC = b"version https://git-lfs"
@@ -45,22 +44,6 @@ class JsonLines:
     def place(self, row: int) -> str:
         """Return where a row stands, for messages."""
         return f"{self.where}, line {self.numbers[row]}"
-
-
-@contextlib.contextmanager
-def paused_collection() -> Iterator[None]:
-    """Keep the garbage collector from running in the block, as it was before after it.
-
-    What is parsed holds no cycles, but makes so many objects that the collector would walk through
-    all of them again and again: a third of the time of reading a big file.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def read_json_object(storage: Storage, rel: str) -> dict[str, Any]:

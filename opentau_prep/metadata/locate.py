@@ -66,7 +66,7 @@ def locate_dataset(
         places = _given_places(root, json_dir)
     tried: list[str] = []
     for place in places:
-        if os.path.isfile(f"{place}/{INFO}"):
+        if _is_there(f"{place}/{INFO}"):
             return _completed(place, repo_id, revision, options)
         tried.append(place)
     if options.download and repo_id is not None and root is None:
@@ -80,6 +80,14 @@ def locate_dataset(
         where=_printable(root if root is not None else repo_id),
         hint=hint,
     )
+
+
+def _is_there(path: str) -> bool:
+    # Half the price of a stat that fails. What is no file is told by whoever opens it.
+    try:
+        return os.access(path, os.F_OK)
+    except ValueError:  # a name that no file can have
+        return False
 
 
 def _completed(

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from opentau_prep.collecting import paused_collection
 from opentau_prep.engine import Failure
 from opentau_prep.errors import MetadataError, PrepError, join_errors
 from opentau_prep.metadata.dataset import DatasetMetadata, load_dataset_metadata
 from opentau_prep.metadata.features import NameMap, name_map_of
 from opentau_prep.metadata.info import shown
-from opentau_prep.metadata.jsonread import paused_collection
 from opentau_prep.metadata.locate import LocateOptions, locate_dataset
 from opentau_prep.metadata.select import select_episodes, selected_stats
 from opentau_prep.notices import some_names, warn

@@ -17,8 +17,14 @@ from numpy.typing import NDArray
 from opentau_prep.errors import ConfigError
 from opentau_prep.notices import shorten_names, warn
 from opentau_prep.pooling.columns import REQUIRED, FeatureColumns, StackedColumns, is_quantile
-from opentau_prep.pooling.matrix import StatLayout, StatMatrix, pool_blocks, pool_matrices
-from opentau_prep.pooling.rows import extreme, weighted_mean
+from opentau_prep.pooling.matrix import (
+    MIN_WIDTH,
+    StatLayout,
+    StatMatrix,
+    pool_blocks,
+    pool_matrices,
+)
+from opentau_prep.pooling.rows import extreme, total_weight, weighted_mean
 
 __all__ = ["PooledFeature", "aggregate_stacked", "aggregate_stats", "pool_feature"]
 
@@ -167,11 +173,14 @@ def _alike(blocks: Mapping[str, FeatureStats]) -> list[list[str]]:
 
 
 def _is_wide(block: FeatureStats) -> bool:
-    """Return whether a feature's stats are float64 vectors of one width of 2 or more."""
+    """Return whether a feature has int64 counts, and float64 vectors of one width >= 2."""
     if not block.keys() >= _NEEDED:
         return False
     shape = block["mean"].shape
-    if len(shape) != 2 or shape[0] == 0 or shape[1] < 2 or block["count"].shape != (shape[0], 1):
+    counts = block["count"]
+    if len(shape) != 2 or shape[0] == 0 or shape[1] < MIN_WIDTH or counts.shape != (shape[0], 1):
+        return False
+    if counts.dtype != np.int64:
         return False
     for stat, values in block.items():
         if stat != "count" and (values.shape != shape or values.dtype != _FLOAT64):
@@ -244,7 +253,7 @@ def _pool(source: FeatureColumns, weights: Array) -> PooledFeature:
         values = source.stack(stat)
         masks[stat] = np.isfinite(values)
         stats[stat] = extreme(values, ufunc, neutral, masks[stat])
-    stats |= {"mean": mean, "std": np.sqrt(variance), "count": np.asarray(weights.sum(axis=0))}
+    stats |= {"mean": mean, "std": np.sqrt(variance), "count": total_weight(weights)}
     complete, dropped, lacking = source.quantiles()
     for quantile in complete:
         values = source.stack(quantile)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.pooling.columns import is_quantile
-from opentau_prep.pooling.rows import N_OTHERS, pool_rows
+from opentau_prep.pooling.rows import N_OTHERS, pool_rows, total_weight
 
 __all__ = [
     "COUNT",
@@ -160,7 +160,7 @@ def pool_matrices(matrices: Sequence[StatMatrix], weights: Floats) -> dict[str, 
         start += len(parts)
     pooled = pool_rows(block, weights.reshape(-1, 1, 1))
     layout = first.layout.pooled
-    return StatMatrix(layout, pooled, 0).arrays() | {COUNT: np.asarray(weights.sum(axis=0))}
+    return StatMatrix(layout, pooled, 0).arrays() | {COUNT: total_weight(weights)}
 
 
 def pool_blocks(blocks: Sequence[Floats], layout: StatLayout, counts: Array) -> list[StatMatrix]:
@@ -169,7 +169,7 @@ def pool_blocks(blocks: Sequence[Floats], layout: StatLayout, counts: Array) -> 
     Args:
         blocks: For each feature (n, S, W) float64 in the order of the layout; W >= 2.
         layout: Of all features.
-        counts: (n, 1) integers >= 0: what the n contributors weigh.
+        counts: (n, 1) int64, >= 0: what the n contributors weigh.
     """
     joined = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=2)
     pooled = pool_rows(joined, counts.reshape(-1, 1, 1))

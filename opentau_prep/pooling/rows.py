@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["N_OTHERS", "extreme", "pool_rows", "weighted_mean"]
+__all__ = ["N_OTHERS", "extreme", "pool_rows", "total_weight", "weighted_mean"]
 
 N_OTHERS = 3
 """How many rows of a block follow those that are pooled as means: std, min and max."""
@@ -63,16 +63,22 @@ def weighted_mean(values: Array, weights: Array, mask: NDArray[np.bool_] | None)
     """
     if mask is not None and mask.all():
         mask = None
-    products = (values if mask is None else np.where(mask, values, 0)) * weights
-    if mask is not None:
-        total = np.where(mask, weights, 0).sum(axis=0)
-    elif weights.dtype.kind in "iu":  # exact in any order
-        total = weights.sum(axis=0)
-    else:
-        total = np.broadcast_to(weights, values.shape).copy().sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        products = (values if mask is None else np.where(mask, values, 0)) * weights
+        if mask is not None:
+            total = np.where(mask, weights, 0).sum(axis=0)
+        elif weights.dtype.kind in "iu":  # exact in any order
+            total = weights.sum(axis=0)
+        else:
+            total = np.broadcast_to(weights, values.shape).copy().sum(axis=0)
         mean: Array = products.sum(axis=0) / total
     return mean
+
+
+def total_weight(weights: Array) -> Array:
+    """Return the plain sum over the first axis: the `count` of what was pooled."""
+    with np.errstate(over="ignore"):
+        return np.asarray(weights.sum(axis=0))
 
 
 def extreme(

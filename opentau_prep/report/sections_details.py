@@ -36,7 +36,7 @@ _SELECTED = (
 )
 _TESTED = {
     "all": "tested for every known fault",
-    "units": "too few members to test for more than wrong units",
+    "units": "too few members to test for more than wrong units and orders of names",
     "none": "one member: nothing to compare with",
 }
 

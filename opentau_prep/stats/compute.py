@@ -28,7 +28,11 @@ COMMAND = "stats"
 
 
 def prepare_stats(
-    resolved: ResolvedMixture, context: RunContext, options: StatsOptions | None = None
+    resolved: ResolvedMixture,
+    context: RunContext,
+    options: StatsOptions | None = None,
+    *,
+    keep_options: bool = False,
 ) -> StatsReport:
     """Compute the stats of every dataset of a mixture, or say that they are up to date.
 
@@ -36,6 +40,8 @@ def prepare_stats(
         resolved: The mixture. Stats are of whole datasets, whatever episodes an entry selects.
         context: How to run.
         options: What to compute.
+        keep_options: Leave a dataset the quantiles that its stats were made with, unless forced:
+            for callers whose options are only defaults.
 
     Returns:
         The report; the same values on every rank.
@@ -48,7 +54,7 @@ def prepare_stats(
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
     rank = context.rank or Rank.detect()
     jobs = distinct_roots(resolved.entries)
-    run = RunOptions.of(context, rank, options, jobs=len(jobs))
+    run = RunOptions.of(context, rank, options, jobs=len(jobs), keep_options=keep_options)
     with main_rank_notices(rank):
         warn_vqa(resolved.vqa)
         names = [entry.name for entry in jobs]

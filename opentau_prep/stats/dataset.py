@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from opentau_prep.artifacts import Recipe, dataset_place, publish
 from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State, inspect
 from opentau_prep.artifacts.stored import stored_hashes
-from opentau_prep.errors import DataError
+from opentau_prep.errors import DataError, MetadataError
 from opentau_prep.frames.columns import to_matrix
 from opentau_prep.frames.rows import DataPart, data_parts
 from opentau_prep.metadata.inputs import describe_inputs
@@ -23,6 +24,7 @@ from opentau_prep.stats.compare import sketch_bracket
 from opentau_prep.stats.findings import frame_findings
 from opentau_prep.stats.growth import Growth, grown, line_hashes
 from opentau_prep.stats.quantiles import quantile_name
+from opentau_prep.stats.recorded import recorded_stats_options
 from opentau_prep.stats.report import FileResult, StatsResult
 from opentau_prep.stats.scan import Scan, scan_parts
 from opentau_prep.stats.stack import Stacked, stack_episodes, stack_whole, unstack
@@ -66,13 +68,15 @@ class DatasetWork:
     """
 
     def __init__(self, entry: ResolvedEntry, run: RunOptions) -> None:
-        self.entry, self.run_options = entry, run
+        self.entry = entry
         self.meta = entry.meta
-        self.q = run.stats.q
         name, elsewhere = entry.artifact_name, run.artifact_root
         self.place = dataset_place(
             "quantile_sketch", self.meta.storage, dataset=name, artifact_root=elsewhere
         )
+        if run.keep_options:
+            run = replace(run, stats=recorded_stats_options(self.place, run.stats))
+        self.run_options, self.q = run, run.stats.q
         self.targets = dataset_targets(self.meta, name, elsewhere, episodes=run.stats.episode_stats)
         if not len(self.meta.episodes):
             raise DataError("the dataset has no episodes", where=self.meta.root)
@@ -89,8 +93,8 @@ class DatasetWork:
                 files.append(FileResult(each.name, here.path, "up to date"))
             # Forced files are ours in the end: what was left alone before is not what will be.
             elif each.left_alone and not self.run_options.force:
-                differences = state.verdicts[each.name].differences
-                files.append(FileResult(each.name, here.path, "differs", differences))
+                left = state.verdicts[each.name]
+                files.append(FileResult(each.name, here.path, left.status, left.differences))
             else:
                 return None
         return self._result(state, [*files, self._sketch_file("up to date")], files_read=0)
@@ -101,7 +105,9 @@ class DatasetWork:
         return [*self._found_targets(state), FoundStats(SKETCH_FILE, sketches)]
 
     def _found_targets(self, state: StatsState | None) -> Iterator[FoundStats]:
-        recipe = self._recipe("exact" if state is None else state.method)
+        recipe = self._recipe("exact")
+        if state is not None:
+            recipe = self._recipe(state.method, state.left_out)
         for target in self.targets:
             here = inspect(target.place, recipe)
             verdict = None if state is None else state.verdicts.get(target.name)
@@ -112,7 +118,7 @@ class DatasetWork:
         """Read what has to be read, and write what may be written."""
         growth = None if self.run_options.force else self._growth()
         pass_ = self._all() if growth is None else self._grown(growth)
-        recipe = self._recipe(pass_.state.method, pass_.left_out)
+        recipe = self._recipe(pass_.state.method, pass_.state.left_out)
         settled = [self._settle(target, pass_, recipe) for target in self.targets]
         verdicts = {t.name: v for t, (_, v) in zip(self.targets, settled, strict=True) if v}
         state = pass_.with_outcome(self._lines(verdicts), verdicts)
@@ -131,14 +137,14 @@ class DatasetWork:
             return "differs"
         return "up to date" if outcome.status == "adopted" else outcome.status
 
-    def _recipe(self, method: str, left_out: tuple[int, ...] = ()) -> Recipe:
+    def _recipe(self, method: str, left_out: Sequence[int] = ()) -> Recipe:
         parameters: dict[str, Any] = {
             "quantiles": list(self.q),
             "quantile_method": method,
             "episode_quantiles": self.run_options.stats.episode_quantiles,
         }
         if left_out:
-            parameters["left_out_episodes"] = list(left_out)
+            parameters["left_out_episodes"] = left_out
         partial = not self.run_options.read_data
         return Recipe(COMMAND, inputs=self._inputs, parameters=parameters, partial=partial)
 
@@ -153,10 +159,13 @@ class DatasetWork:
 
     def _inspected_state(self) -> tuple[Inspection, StatsState | None]:
         found = inspect(self.place, self._recipe("exact"))
-        provenance = found.provenance
-        method = None if provenance is None else provenance.parameters.get("quantile_method")
-        if method is not None and method != "exact":
-            found = inspect(self.place, self._recipe(str(method)))
+        if found.provenance is not None:
+            # What the data decides is as it was while the data is; unusable files, where they may
+            # be left out.
+            recorded = found.provenance.parameters
+            left_out = recorded.get("left_out_episodes") if self.run_options.keep_going else None
+            method = str(recorded.get("quantile_method"))
+            found = inspect(self.place, self._recipe(method, left_out or ()))
         if found.content is None or found.state not in (State.FRESH, State.STALE):
             return found, None
         return found, StatsState.from_bytes(found.content, str(found.path))
@@ -311,8 +320,9 @@ class DatasetWork:
         for target in self.targets:
             if target.kind == "lines" and target.name not in verdicts:
                 path = target.place.path
-                if path.is_file():
-                    return line_hashes(path.read_bytes(), str(path))
+                # In a dry run the damaged file is there still that would be replaced.
+                with contextlib.suppress(MetadataError):
+                    return line_hashes(path.read_bytes(), str(path)) if path.is_file() else {}
         return {}
 
     def _sketch_file(self, status: str) -> FileResult:
@@ -343,10 +353,6 @@ class _Pass:
     state: StatsState
     scan: Scan
     files_read: int
-
-    @property
-    def left_out(self) -> tuple[int, ...]:
-        return tuple(e for fault in self.scan.faults for e in fault.episodes)
 
     def with_outcome(self, lines: Mapping[int, str], verdicts: Mapping[str, Verdict]) -> StatsState:
         return replace(self.state, lines=lines, verdicts=verdicts)

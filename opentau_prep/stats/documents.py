@@ -23,6 +23,10 @@ __all__ = ["Document", "LinesDocument", "WholeDocument", "place_rows"]
 
 Floats = NDArray[np.float64]
 _BARE = (b"NaN", b"Infinity")
+_HINT = (
+    "Restore it from its source, or let `opentau-prep stats --force` make it from the frames; the"
+    " damaged file is kept beside."
+)
 
 
 class Document(Protocol):
@@ -61,7 +65,9 @@ class WholeDocument:
     def __init__(self, content: bytes | None, where: str, *, with_count: bool) -> None:
         raw = {} if content is None else _load(content, where)
         if not isinstance(raw, dict):
-            raise MetadataError("must hold a JSON object: feature -> stats", where=where)
+            raise MetadataError(
+                "must hold a JSON object: feature -> stats", where=where, hint=_HINT
+            )
         self._raw: dict[str, Any] = raw
         self._where = where
         self._with_count = with_count
@@ -90,7 +96,7 @@ class LinesDocument:
         bad = [i for i, row in enumerate(self._rows, 1) if _episode(row) is None]
         if bad:
             raise MetadataError(
-                "must hold episode_index and stats", where=f"{where}, line {bad[0]}"
+                "must hold episode_index and stats", where=f"{where}, line {bad[0]}", hint=_HINT
             )
         self.episodes: Sequence[int] = [int(row["episode_index"]) for row in self._rows]
 
@@ -127,11 +133,7 @@ def _load(content: bytes, where: str) -> Any:
     try:
         return json.loads(content)  # other Python tools write bare NaN
     except (ValueError, RecursionError) as error:
-        raise MetadataError(
-            "is not valid JSON",
-            where=where,
-            hint="Restore the file from its source, or move it away.",
-        ) from error
+        raise MetadataError("is not valid JSON", where=where, hint=_HINT) from error
 
 
 def _episode(row: Any) -> int | None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from opentau_prep.notices import some_names
 from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.moments import Moments
 from opentau_prep.stats.scan import PartFault
 
-__all__ = ["Finding", "frame_findings"]
+__all__ = ["UNREADABLE", "Finding", "frame_findings"]
+
+UNREADABLE = "unreadable_file"
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,10 @@ def frame_findings(
 ) -> tuple[Finding, ...]:
     """Return what is wrong with the frames, file by file and feature by feature."""
     found = [
-        Finding("unreadable_file", str(f.error), f"{root}/{f.rel}", episodes=f.episodes)
-        for f in faults
+        Finding(UNREADABLE, str(f.error), f"{root}/{f.rel}", episodes=f.episodes) for f in faults
     ]
     if empty:
-        named = ", ".join(map(str, empty[:10])) + (" ..." if len(empty) > 10 else "")
-        message = f"{len(empty):,} episodes have no frames: {named}"
+        message = f"{len(empty):,} episodes have no frames: {some_names(empty)}"
         found.append(Finding("empty_episode", message, root, episodes=tuple(empty)))
     found += [
         Finding("missing_column", f"info.json declares {name!r}, the data lacks it", root, name)

@@ -36,7 +36,8 @@ def inspect_stats(
         PrepError: The dataset's tables, or a file of ours, cannot be read.
     """
     options = StatsOptions()
-    run = replace(RunOptions.of(context, Rank(), options, jobs=2), read_data=False)
+    run = RunOptions.of(context, Rank(), options, jobs=2, keep_options=True)
+    run = replace(run, read_data=False)
     yield from DatasetWork(entry, run).found()
     told = set()
     for each in resolved.entries:

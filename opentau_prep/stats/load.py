@@ -17,7 +17,7 @@ from opentau_prep.storage import is_remote, open_storage
 if TYPE_CHECKING:
     from opentau_prep.metadata.dataset import DatasetMetadata
 
-__all__ = ["load_sketches"]
+__all__ = ["decode_sketch_file", "load_sketches"]
 
 _AGAIN = "Make it again: `opentau-prep stats --force`."
 
@@ -49,7 +49,7 @@ def load_sketches(
         candidates = _candidates(dataset, name, artifact_root)
     for path in candidates:
         try:
-            return _decode(path.read_bytes(), str(path))
+            return decode_sketch_file(path.read_bytes(), str(path))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -70,7 +70,12 @@ def _candidates(
     return [place.path, *(place.fallback[:1] if place.fallback else ())]
 
 
-def _decode(data: bytes, where: str) -> dict[str, QuantileSketch]:
+def decode_sketch_file(data: bytes, where: str) -> dict[str, QuantileSketch]:
+    """Return column -> sketch from a sketch file's bytes.
+
+    Raises:
+        MetadataError: They are damaged.
+    """
     document = load_own(data, where=where)
     if not isinstance(document, Mapping):
         raise MetadataError("holds no sketches", where=where, hint=_AGAIN)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,20 +20,16 @@ from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import OverwriteRefusedError, inspect
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ConfigError, DataError
-from opentau_prep.frames.columns import check_columns, to_matrix
-from opentau_prep.metadata.features import default_columns
-from opentau_prep.stats.findings import Finding
+from opentau_prep.stats.findings import UNREADABLE, Finding
 from opentau_prep.stats.openpi import OpenpiAccumulator, norm_stats_record, prepared_dtype
+from opentau_prep.stats.openpi_read import Matrix, openpi_files, read_ahead
 from opentau_prep.stats.openpi_report import OpenpiReport, OpenpiResult, norm_stats_differences
 from opentau_prep.storage import Storage, is_remote, open_storage, safe_url
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
 
-__all__ = ["OpenpiJob", "openpi_files", "prepare_openpi"]
-
-KEYS = ("state", "actions")
-Matrix = NDArray[Any]
+__all__ = ["OpenpiJob", "prepare_openpi"]
 
 
 @dataclass(frozen=True)
@@ -94,12 +89,15 @@ class _WiderDtypeError(Exception):
     """A file is float64 after float32 ones: everything has to be run in float64."""
 
 
-def prepare_openpi(jobs: Sequence[OpenpiJob], context: RunContext) -> OpenpiReport:
+def prepare_openpi(
+    jobs: Sequence[OpenpiJob], context: RunContext, *, lost: Sequence[Failure] = ()
+) -> OpenpiReport:
     """Compute openpi's norm stats of each folder, or say that they are up to date.
 
     Args:
         jobs: What to compute; jobs with an `out` must have different ones.
         context: How to run.
+        lost: Datasets that could not be opened, for the report.
 
     Returns:
         The report; the same values on every rank.
@@ -122,7 +120,7 @@ def prepare_openpi(jobs: Sequence[OpenpiJob], context: RunContext) -> OpenpiRepo
         results = context.map("openpi stats", partial(_prepare_one, run=run), jobs, names)
     return OpenpiReport(
         [r for r in results if isinstance(r, OpenpiResult)],
-        [r for r in results if isinstance(r, Failure)],
+        [*lost, *(r for r in results if isinstance(r, Failure))],
     )
 
 
@@ -134,12 +132,6 @@ def _check_folders(jobs: Sequence[OpenpiJob]) -> None:
             where=safe_url(stored),
             hint="Use --format lerobot, or copy the dataset's data/ folder.",
         )
-
-
-def openpi_files(storage: Storage) -> list[str]:
-    """Return a folder's parquet files in openpi's order, without those in a `meta` folder."""
-    found = [PurePosixPath(rel) for rel in storage.list_files(".", ".parquet")]
-    return [str(path) for path in sorted(found) if "meta" not in path.parts[:-1]]
 
 
 @dataclass(frozen=True)
@@ -160,19 +152,17 @@ def _prepare_one(job: OpenpiJob, *, run: _Run) -> OpenpiResult:
     place = _place(job, run)
     inputs = {"data": file_inputs(Path(job.root), files, opened=storage.count_open)}
     recipe = Recipe("stats", inputs=inputs, parameters=job.parameters)
-    found = inspect(place, recipe)
-    if found.content is not None and found.fresh and not run.force:
-        return _result(job, place, found.content, len(files))
+    earlier = partial(_earlier, job, place, recipe, len(files), keep_going=run.keep_going)
+    found = None if run.force else earlier()
+    if found is not None:
+        return found
     if not run.rank.is_main and not run.dry_run and (place.chosen or is_writable(place.root)):
-        content = wait_for(partial(_finished, place, recipe), what=str(place.path))
-        return _result(job, place, content, len(files))
+        return wait_for(earlier, what=str(place.path))
     done = _compute(job, storage, files, run)
     stats = {key: each.finish() for key, each in done.runs.items()}
     content = dump_foreign(norm_stats_record(stats), where=str(place.path))
     if done.findings:
-        # On record, so that a file that leaves something out never counts as fresh.
-        parameters = {**job.parameters, "left_out": [f.message for f in done.findings]}
-        recipe = replace(recipe, parameters=parameters)
+        recipe = _leaving_out(recipe, [finding.as_json() for finding in done.findings])
     return _published(job, place, recipe, _Made(content, done, len(files)), run)
 
 
@@ -183,11 +173,29 @@ class _Made:
     files_found: int
 
 
-def _finished(place: Place, recipe: Recipe) -> bytes | None:
-    """On another rank: the file, once the main rank has made it."""
+def _earlier(
+    job: OpenpiJob, place: Place, recipe: Recipe, files_found: int, *, keep_going: bool
+) -> OpenpiResult | None:
+    """Return the result of an earlier run when nothing has changed since; reads no frames."""
     found = inspect(place, recipe)
-    partial_ = found.provenance is not None and "left_out" in found.provenance.parameters
-    return found.content if found.fresh or partial_ else None
+    recorded = None if found.provenance is None else found.provenance.parameters.get("left_out")
+    findings: list[Finding] = []
+    if recorded:
+        try:
+            findings = [Finding.from_json(record) for record in recorded]
+        except (KeyError, TypeError, ValueError):
+            return None
+        if not keep_going and any(finding.code == UNREADABLE for finding in findings):
+            return None
+        found = inspect(place, _leaving_out(recipe, recorded))
+    if found.content is None or not found.fresh:
+        return None
+    return replace(_result(job, place, found.content, files_found), findings=findings)
+
+
+def _leaving_out(recipe: Recipe, left_out: object) -> Recipe:
+    # On record, so that a file that leaves something out counts as fresh only where that is said.
+    return replace(recipe, parameters={**recipe.parameters, "left_out": left_out})
 
 
 def _published(
@@ -236,7 +244,7 @@ def _one_pass(
     job: OpenpiJob, storage: Storage, files: list[str], run: _Run, *, widest: bool
 ) -> _Pass:
     done = _Pass()
-    for rel, found in _read_ahead(job, storage, files, run.threads):
+    for rel, found in read_ahead(storage, files, job.columns, threads=run.threads):
         if job.max_frames is not None and done.frames >= job.max_frames:
             break
         try:
@@ -247,7 +255,7 @@ def _one_pass(
             if not run.keep_going:
                 raise
             where = f"{storage.url}/{rel}"
-            done.findings.append(Finding("unreadable_file", str(error), where))
+            done.findings.append(Finding(UNREADABLE, str(error), where))
     if not done.frames:
         first = done.findings[0].message if done.findings else "no file has a frame"
         raise DataError(f"nothing to compute stats of: {first}", where=job.root)
@@ -261,50 +269,6 @@ def _dropped(job: OpenpiJob, key: str, dropped: NDArray[np.int64]) -> Finding:
     dims = tuple(np.flatnonzero(dropped).tolist())
     message = f"{key}: {int(dropped.sum()):,} values are not finite; their frames were left out"
     return Finding("non_finite", message, job.root, key, dims)
-
-
-def _read_ahead(
-    job: OpenpiJob, storage: Storage, files: list[str], threads: int
-) -> Iterator[tuple[str, dict[str, Matrix] | DataError]]:
-    """Yield each file's columns in order; with two threads the next file is read meanwhile."""
-
-    def read(rel: str) -> dict[str, Matrix] | DataError:
-        try:
-            return _read(job, storage, rel)
-        except DataError as error:
-            return error
-
-    if threads <= 1:
-        yield from ((rel, read(rel)) for rel in files)
-        return
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(read, files[0])
-        for rel, after in zip(files, [*files[1:], None], strict=True):
-            found = ahead.result()
-            if after is not None:
-                ahead = pool.submit(read, after)
-            yield rel, found
-
-
-def _read(job: OpenpiJob, storage: Storage, rel: str) -> dict[str, Matrix]:
-    where = f"{storage.url}/{rel}"
-    file = storage.open_parquet(rel)
-    present = file.schema_arrow.names
-    columns = dict(job.columns) if job.columns is not None else default_columns(present)
-    missing = [key for key in KEYS if key not in columns]
-    if missing:
-        raise DataError(
-            f"has no column for {' and '.join(missing)} (columns: {', '.join(present)})",
-            where=where,
-            hint="Name them under `columns` in a config, or in data_features_name_mapping.",
-        )
-    names = [columns[key] for key in KEYS]
-    check_columns(names, present, where)
-    table = storage.read_table(rel, names, file=file)
-    return {
-        key: to_matrix(table.column(columns[key]), f"{where}, column {columns[key]}")
-        for key in KEYS
-    }
 
 
 def _take(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from opentau_prep.artifacts.rank import Rank
 from opentau_prep.errors import ConfigError
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_QUANTILES", "MEMORY_BUDGET", "RunOptions", "StatsOptions"]
 
+EpisodeQuantiles = Literal["episode", "dataset"]
 DEFAULT_QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 MEMORY_BUDGET = 128 << 20
 DEFAULT_CHUNK_SIZE = 50
@@ -36,7 +37,7 @@ class StatsOptions:
 
     quantiles: tuple[float, ...] = ()
     episode_stats: bool = True
-    episode_quantiles: Literal["episode", "dataset"] = "episode"
+    episode_quantiles: EpisodeQuantiles = "episode"
     memory_budget: int = MEMORY_BUDGET
     chunk_size: int = DEFAULT_CHUNK_SIZE
 
@@ -48,6 +49,9 @@ class StatsOptions:
                     where="--quantile",
                     hint="For the 99.9 % quantile, say 0.999.",
                 )
+        if self.episode_quantiles not in get_args(EpisodeQuantiles):
+            known = " or ".join(get_args(EpisodeQuantiles))
+            raise ConfigError(f"must be {known}", where="--episode-quantiles")
         if self.chunk_size < 1:
             raise ConfigError(f"must be at least 1, found {self.chunk_size}", where="--chunk-size")
 
@@ -71,11 +75,20 @@ class RunOptions:
     keep_going: bool
     artifact_root: Path | None
     threads: int
+    keep_options: bool = False
     progress: Progress | None = None
     read_data: bool = True
 
     @classmethod
-    def of(cls, context: RunContext, rank: Rank, options: StatsOptions, *, jobs: int) -> RunOptions:
+    def of(
+        cls,
+        context: RunContext,
+        rank: Rank,
+        options: StatsOptions,
+        *,
+        jobs: int,
+        keep_options: bool = False,
+    ) -> RunOptions:
         """Return the options of a run over `jobs` datasets: threads where there is only one."""
         from opentau_prep.engine.local import default_workers
 
@@ -88,6 +101,7 @@ class RunOptions:
             context.keep_going,
             context.artifact_root,
             threads,
+            keep_options and not context.force,
             # Over several datasets the engine tells how far it is, and no callback can travel.
             context.progress if jobs <= 1 else None,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.errors import DataError, MetadataError
 from opentau_prep.stats.columns import Column, Layout
 from opentau_prep.stats.compare import Difference
-from opentau_prep.stats.findings import Finding
+from opentau_prep.stats.findings import UNREADABLE, Finding
 from opentau_prep.stats.moments import Moments
 from opentau_prep.stats.sketch import QuantileSketch, decode_sketches, encode_sketches
 
@@ -33,10 +34,23 @@ class Verdict:
     Attributes:
         sha256: Of the file that was compared.
         differences: What is different in it.
+        status: As in `FileResult`.
     """
 
     sha256: str
     differences: tuple[Difference, ...]
+    status: str = "differs"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the verdict JSON-ready."""
+        differences = [difference.as_json() for difference in self.differences]
+        return {"sha256": self.sha256, "differences": differences, "status": self.status}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Verdict:
+        """Rebuild what `as_json` gave."""
+        differences = tuple(Difference.from_json(d) for d in record["differences"])
+        return cls(record["sha256"], differences, str(record.get("status", "differs")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +83,11 @@ class StatsState:
     findings: tuple[Finding, ...] = ()
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """The episodes of files that could not be used."""
+        return tuple(e for f in self.findings if f.code == UNREADABLE for e in f.episodes)
+
     def to_bytes(self) -> bytes:
         """Return the file."""
         sketches = {
@@ -86,10 +105,7 @@ class StatsState:
             "episodes": {str(e): d for e, d in self.digests.items()},
             "lines": {str(e): d for e, d in self.lines.items()},
             "findings": [finding.as_json() for finding in self.findings],
-            "left_alone": {
-                name: {"sha256": v.sha256, "differences": [d.as_json() for d in v.differences]}
-                for name, v in self.verdicts.items()
-            },
+            "left_alone": {name: v.as_json() for name, v in self.verdicts.items()},
         }
         return dump_own(document)
 
@@ -111,12 +127,7 @@ class StatsState:
                 {int(e): d for e, d in document["episodes"].items()},
                 {int(e): d for e, d in document["lines"].items()},
                 tuple(Finding.from_json(f) for f in document["findings"]),
-                {
-                    name: Verdict(
-                        v["sha256"], tuple(Difference.from_json(d) for d in v["differences"])
-                    )
-                    for name, v in document["left_alone"].items()
-                },
+                {name: Verdict.from_json(v) for name, v in document["left_alone"].items()},
             )
         except (MetadataError, DataError, KeyError, TypeError, ValueError, AttributeError):
             return None

@@ -18,6 +18,8 @@ from opentau_prep.artifacts import Recipe, dataset_place, publish
 from opentau_prep.artifacts.place import Place
 from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, Outcome, State
+from opentau_prep.errors import MetadataError
+from opentau_prep.notices import warn
 from opentau_prep.stats.compare import Bracket, Comparison, Difference, compare
 from opentau_prep.stats.documents import Document, LinesDocument, WholeDocument
 from opentau_prep.stats.report import FileResult
@@ -140,17 +142,16 @@ def settle(
     Returns:
         What became of it, and, for a file that was left alone, what it was found to be.
     """
-    document = target.document(found.content, str(found.path))
+    found, document = _opened(target, found, force=force)
     stacked, episodes = computed.for_target(target, document)
     comparison = _compared(target, found, document, stacked, episodes, computed)
     ours = found.content is None or found.state in OURS
     told = _Told(target, found, comparison)
     blocked = any(np.isnan(stats["min"]).any() for stats in stacked.values() if len(episodes))
-    if blocked and not force:
-        return told.result("no finite value"), None
-    if comparison.differences and not (ours or force):
-        verdict = Verdict(sha256_of(found.content or b""), comparison.differences)
-        return told.result("differs"), verdict
+    left = "no finite value" if blocked else "differs"
+    if (blocked or (comparison.differences and not ours)) and not force:
+        verdict = Verdict(sha256_of(found.content or b""), comparison.differences, left)
+        return told.result(left), verdict
     if ours or force:
         content = document.merged(stacked, episodes, keep=False) if episodes else found.content
         outcome = publish(target.place, content or b"", recipe, force=force, dry_run=dry_run)
@@ -161,6 +162,24 @@ def settle(
     content = document.merged(stacked, episodes, keep=True)
     outcome = publish(target.place, content, recipe, extends=True, dry_run=dry_run)
     return told.outcome(outcome, "extended"), None
+
+
+def _opened(target: Target, found: Inspection, *, force: bool) -> tuple[Inspection, Document]:
+    """Read a file; a damaged one of stats alone counts as missing when it is to be replaced."""
+    try:
+        return found, target.document(found.content, str(found.path))
+    except MetadataError as error:
+        if target.kind == "table" or not force:  # a table holds more than can be made from frames
+            raise
+        message = error.message
+    warn(
+        "damaged_stats",
+        f"{found.path} {message}: it is made from the frames; what else it held, such as image"
+        " stats, is only in the old file, which is kept",
+        dataset=target.place.dataset,
+        file=target.name,
+    )
+    return replace(found, content=None), target.document(None, str(found.path))
 
 
 def _compared(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from opentau_prep.engine import Failure
 from opentau_prep.errors import DataError
 from opentau_prep.frames.rows import DataPart, data_parts
-from opentau_prep.notices import warn
+from opentau_prep.notices import some_names, warn
 from opentau_prep.tokenizer.evaluate import ErrorSums
 from opentau_prep.tokenizer.gather import ChunkRecipe, Sampled, SampleJob, sample_files
 
@@ -213,10 +213,9 @@ def _say_wrong_lengths(plans: Sequence[DatasetPlan], sampled: Sequence[Sampled])
     for dataset, episodes in wrong.items():
         if episodes:
             name = plans[dataset].entry.name
-            more = f" and {len(episodes) - 10} more" if len(episodes) > 10 else ""
             warn(
                 "episode_lengths_differ",
-                f"{name}: episodes {', '.join(map(str, episodes[:10]))}{more} have another number"
+                f"{name}: episodes {some_names(episodes)} have another number"
                 " of rows than the episodes table says; their chunks end where the rows end",
                 dataset=name,
                 episodes=episodes,

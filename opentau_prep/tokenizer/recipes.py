@@ -17,7 +17,7 @@ from opentau_prep.frames.delta import resolve_delta_map
 from opentau_prep.heads.build import build_norm_heads
 from opentau_prep.heads.members import read_members
 from opentau_prep.heads.options import HeadOptions
-from opentau_prep.notices import shorten_names, warn
+from opentau_prep.notices import collect_notices, shorten_names, warn
 from opentau_prep.tokenizer.gather import ChunkRecipe
 
 if TYPE_CHECKING:
@@ -189,12 +189,14 @@ def _state_width(resolved: ResolvedMixture) -> int:
     """Return a width that no state exceeds: it has no part in actions, and must not be cut."""
     widths = [1]
     for entry in resolved.entries:
-        feature = entry.meta.features.get(entry.name_map.columns.get("state", ""))
+        column = entry.name_map.columns.get("state", "")
+        feature = entry.meta.features.get(column)
         widths.append(int(np.prod(feature.shape)) if feature is not None and feature.shape else 1)
         index = entry.config.state_index
         if index:
             widths.append(len(index))
-        with contextlib.suppress(PrepError):  # stats that cannot be used are told of by the heads
-            stats = entry.stats.get(entry.name_map.columns.get("state", ""), {})
+        # What is wrong with the stats is told by the heads, which read them next.
+        with contextlib.suppress(PrepError), collect_notices():
+            stats = entry.stats_of([column]).get(column, {})
             widths.append(int(np.size(stats.get("mean", 0))))
     return max(widths)

@@ -65,16 +65,26 @@ class TokenizerReport:
         return bool(self.failures)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report JSON-ready."""
+        """Return the report JSON-ready, without times: the same fit gives the same report."""
         return {
             "status": self.status,
             "out_dir": str(self.out_dir),
-            **self.document,
+            **_without_times(self.document),
             "artifacts": dict(self.artifacts or {}),
             "backup": None if self.backup is None else str(self.backup),
             "changes": list(self.changes),
             "failures": [failure.as_json() for failure in self.failures],
         }
+
+
+def _without_times(document: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in document.items() if name != "timings_seconds"}
+    if "fit" in kept:
+        tried = [dict(candidate) for candidate in kept["fit"]["candidates"]]
+        for candidate in tried:
+            candidate.pop("seconds", None)
+        kept["fit"] = {**kept["fit"], "candidates": tried}
+    return kept
 
 
 def build_report(

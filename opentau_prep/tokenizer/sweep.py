@@ -50,7 +50,6 @@ class SweepRow:
         mean: Mean tokens a chunk.
         p99: 99th percentile of them.
         vocabulary_share: Share of the vocabulary that is used.
-        seconds: What the fit took.
     """
 
     scale: float
@@ -60,7 +59,6 @@ class SweepRow:
     mean: float
     p99: float
     vocabulary_share: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -157,5 +155,4 @@ def _row(sampling: Sampling, point: FitOptions, scale_index: int) -> SweepRow:
         mean=stats.mean,
         p99=stats.p99,
         vocabulary_share=fitted.measured.vocabulary.share,
-        seconds=fitted.seconds[0],
     )

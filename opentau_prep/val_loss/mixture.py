@@ -26,7 +26,6 @@ __all__ = [
 ]
 
 PLAN_SCHEMA_VERSION: Final = 1
-_NAMES_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -183,11 +182,10 @@ def _not_a_plan(where: str, why: str) -> DataError:
 def _warn_empty(empty: Sequence[ValidationSet]) -> None:
     if not empty:
         return
-    shown = ", ".join(f"{part.name} ({part.n_frames} frames)" for part in empty[:_NAMES_SHOWN])
-    more = f" and {len(empty) - _NAMES_SHOWN} more" if len(empty) > _NAMES_SHOWN else ""
+    shown = notices.some_names(f"{part.name} ({part.n_frames} frames)" for part in empty)
     notices.warn(
         "empty_validation_set",
         f"{len(empty)} dataset(s) have too few frames for their val_split_ratio, and no validation "
-        f"loss: {shown}{more}.",
+        f"loss: {shown}.",
         datasets=[part.name for part in empty],
     )

@@ -6,12 +6,12 @@ import glob
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts import Rank, Recipe, ensure
-from opentau_prep.artifacts.fingerprint import hash_files
+from opentau_prep.artifacts.fingerprint import cache_left_alone, hash_files
 from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.artifacts.place import Place, file_place
 from opentau_prep.artifacts.rank import main_rank_notices
@@ -137,7 +137,7 @@ def prepare_report(
     """
     chosen = options or ReportOptions()
     rank = context.rank or Rank.detect()
-    with main_rank_notices(rank):
+    with main_rank_notices(rank), cache_left_alone(context.dry_run):
         work = _Work(patterns, None if resolved is None else mixture_sources(resolved), chosen)
         report, written = _write(work, rank, context)
         worse = None
@@ -272,9 +272,7 @@ def _write(work: _Work, rank: Rank, context: RunContext) -> tuple[ValidationRepo
         report = ValidationReport.from_json(load_own(content, where=where), where)
     if options.csv is not None:
         place = file_place("validation_table", options.csv, schema_version=REPORT_SCHEMA_VERSION)
-        # `report.csv` and `report.json` must not share a provenance.
-        own = options.csv.with_name(f"{options.csv.name}.prep.json")
-        write(replace(place, provenance_path=own), lambda: report.as_csv().encode())
+        write(place, lambda: report.as_csv().encode())
     return report, written
 
 

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 from opentau_prep.errors import ConfigError, DataError
+from opentau_prep.notices import some_names
 from opentau_prep.val_loss.samples import NO_HEAD, Cell, unmasked
 
 __all__ = ["UNKNOWN_MODE", "HeadsLike", "Provenance", "recover_modes"]
@@ -161,7 +162,7 @@ def _exact_weights(
             )
         weights = dict(zip(names, weights, strict=True))
     if missing := [name for name in names if name not in weights]:
-        raise ConfigError(f"no weight for {', '.join(missing[:10])}", where="weights")
+        raise ConfigError(f"no weight for {some_names(missing)}", where="weights")
     exact = {}
     for name, weight in weights.items():
         try:

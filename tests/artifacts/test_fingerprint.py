@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from opentau_prep.artifacts.fingerprint import MISSING, cache_dir, file_inputs, hash_files
+from opentau_prep.artifacts.fingerprint import (
+    MISSING,
+    cache_dir,
+    cache_left_alone,
+    file_inputs,
+    hash_files,
+)
 from opentau_prep.artifacts.provenance import changes_in_common, describe_changes
 from opentau_prep.errors import DataError
 
@@ -156,6 +162,24 @@ def test_cache_dir_follows_the_environment() -> None:
     assert cache_dir({"OPENTAU_PREP_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/b"}) == Path("/a")
     assert cache_dir({"XDG_CACHE_HOME": "/b"}) == Path("/b/opentau-prep")
     assert cache_dir({}) == Path.home() / ".cache" / "opentau-prep"
+
+
+def test_cache_left_alone_writes_nothing_and_reads_no_file_twice(root: Path, cache: Path) -> None:
+    opened: list[str] = []
+    with cache_left_alone():
+        first = hash_files(root, RELS, opened=opened.append)
+        with cache_left_alone():
+            assert hash_files(root, RELS, opened=opened.append) == first
+        assert not cache.exists()
+    assert sorted(opened) == sorted(RELS)
+    with cache_left_alone(False):
+        hash_files(root, RELS)
+    (file,) = (cache / "fingerprints").iterdir()
+    before = file.read_bytes()
+    with cache_left_alone():
+        hash_files(root, RELS[:1], opened=opened.append)
+        assert len(opened) == len(RELS)  # what the cache knows is used
+    assert file.read_bytes() == before
 
 
 def test_file_inputs_without_reading_tells_sizes_until_hashes_are_remembered(

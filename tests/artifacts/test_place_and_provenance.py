@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opentau_prep.artifacts.catalog import CATALOG
-from opentau_prep.artifacts.place import dataset_place, safe_folder_name
+from opentau_prep.artifacts.place import dataset_place, file_place, safe_folder_name
 from opentau_prep.artifacts.provenance import Provenance, describe_changes
 from opentau_prep.errors import ConfigError
 
@@ -29,6 +29,13 @@ def test_dataset_place_names_and_paths(tmp_path: Path) -> None:
     assert head.name == "norm_heads/v1.2-0a1b"
     episodes = dataset_place("episodes", tmp_path, file="chunk-000/file-001")
     assert episodes.provenance_path == tmp_path / "meta/prep/episodes/chunk-000/file-001.json"
+
+
+def test_file_place_no_two_files_share_a_provenance(tmp_path: Path) -> None:
+    names = ["x.json", "x.csv", "x", "x.csv.json", "x.prep", "x.JSON", "y.json", ".json"]
+    beside = [file_place("a", tmp_path / name).provenance_path for name in names]
+    assert beside[0] == tmp_path / "x.prep.json"
+    assert len({*beside, *(tmp_path / name for name in names)}) == 2 * len(names)
 
 
 @pytest.mark.parametrize("bad", ["", "..", "a/../b", "/etc", "a//b", "a\\b", "a\x00b", "./a"])

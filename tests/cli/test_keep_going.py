@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from builders import tiny_dataset
@@ -25,6 +26,47 @@ def test_keep_going_dataset_that_cannot_be_opened_does_not_stop_the_others(tmp_p
     assert str(bad / "meta/info.json") in failures[0]["where"]
     assert [d["dataset"] for d in ran.json["datasets"]] == ["good"]
     assert (good / "meta/prep").exists()
+
+
+def _pair(tmp_path, *, spoil):
+    tags = {"robot_type": "arm", "control_mode": "joint"}
+    roots = [tiny_dataset(tmp_path, "v2.1", name=n, **tags) for n in ("good", "bad")]
+    spoil(roots[1])
+    mixture = tmp_path / "mixture.json"
+    entries = [{"repo_id": f"o/{root.name}", "root": str(root)} for root in roots]
+    mixture.write_text(json.dumps({"datasets": entries}))
+    return mixture, roots[0]
+
+
+def _stats_are_text(root):
+    (root / "meta/episodes_stats.jsonl").write_text("{")
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+@pytest.mark.parametrize("spoil", [shutil.rmtree, _stats_are_text])
+def test_run_keep_going_makes_no_heads_or_tokenizer_without_a_member(tmp_path, spoil, dry_run):
+    mixture, good = _pair(tmp_path, spoil=spoil)
+    assert run_cli("run", "--mixture-json", mixture, *dry_run).code == 3
+    ran = run_cli("run", "--mixture-json", mixture, "--keep-going", "--json", *dry_run)
+    assert ran.code == 1, ran.err
+    steps = {step["step"]: step for step in ran.json["steps"]}
+    for name in ("heads", "fit-tokenizer"):
+        assert "bad" in steps[name]["reason"]
+    assert [f["dataset"] for f in steps["stats"]["failures"]] == ["o/bad"]
+    assert "good" in str(steps["speed-percentiles"]["datasets"])
+    assert any(f["severity"] == "error" for f in steps["validate"]["findings"])
+    assert not (tmp_path / "norm_heads.json").exists()
+    assert not (good / "meta/norm_heads").exists()
+    assert (good / "meta/speed_percentiles.jsonl").exists() == (not dry_run)
+
+
+def test_run_keep_going_says_in_its_table_what_was_not_done(tmp_path):
+    mixture, _ = _pair(tmp_path, spoil=shutil.rmtree)
+    ran = run_cli("run", "--mixture-json", mixture, "--keep-going")
+    assert ran.code == 1
+    lines = [line for line in ran.out.splitlines() if line.startswith("not done: ")]
+    assert len(lines) == 2
+    assert all("o/bad" in line for line in lines)
 
 
 def test_keep_going_no_dataset_can_be_opened_exits_3(tmp_path):

@@ -31,7 +31,7 @@ def test_report_dry_run_and_other_ranks_write_nothing(mixture, tmp_path):
     assert (other.code, names(tmp_path), other.err) == (1, before, "")
     assert other.json["out"]["status"] == "left to the main rank"
     main = run_cli("report", "--mixture-json", mixture, "--json", cwd=tmp_path)
-    assert names(tmp_path) == sorted([*before, "report.html", "report.prep.json"])
+    assert names(tmp_path) == sorted([*before, "report.html", "report.html-prep.json"])
     shared = ("to_do", "mixture", "artifacts", "heads", "notices")
     assert [other.json[key] for key in shared] == [main.json[key] for key in shared]
 

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from opentau_prep.collecting import paused_collection
 from opentau_prep.errors import MetadataError
 from opentau_prep.metadata.dataset import load_dataset_metadata
-from opentau_prep.metadata.jsonread import paused_collection
 from opentau_prep.metadata.statspack import pack_stats, pack_vectors, pool_lines
 from opentau_prep.pooling import aggregate_stats
 

@@ -124,7 +124,7 @@ def test_page_is_whole_self_contained_and_the_same_twice(demo):
     page = read_page(Path("report.html"))
     first = Path("report.html").read_bytes()
     after = hashes(demo.parent)
-    assert set(after) - set(before) == {"report.html", "report.prep.json"}
+    assert set(after) - set(before) == {"report.html", "report.html-prep.json"}
     assert {name: after[name] for name in before} == before
     again = run("report", "--mixture-json", "demo/mixture.json")
     assert "report.html: up to date" in again.stdout

@@ -79,6 +79,15 @@ def test_openpi_bare_folder_is_read_in_sorted_order(tmp_path, limit):
     assert found["actions"] == _reference(frames, 1, limit)
 
 
+def test_openpi_folders_of_one_name_have_places_of_their_own(tmp_path):
+    folders = [_folder(tmp_path / parent)[0] for parent in "ab"]
+    args = ("--format", "openpi", *folders, "--artifact-root", tmp_path / "out", "--json")
+    for status in ("written", "up to date"):
+        ran = run_cli("stats", *args)
+        assert [d["status"] for d in ran.json["datasets"]] == [status] * 2
+    assert len({d["path"] for d in ran.json["datasets"]}) == 2
+
+
 def test_openpi_files_of_mixed_dtype_are_run_in_float64(tmp_path):
     folder, frames = _folder(tmp_path, (np.float32, np.float64, np.float32))
     ran = run_cli("stats", "--format", "openpi", "--base-dir", folder, "--json")
@@ -87,19 +96,21 @@ def test_openpi_files_of_mixed_dtype_are_run_in_float64(tmp_path):
     assert ran.json["datasets"][0]["norm_stats"]["state"] == _reference(wide, 0)
 
 
-def test_openpi_unusable_files_are_named_and_never_fresh(tmp_path):
+def test_openpi_unusable_files_are_named_each_time_and_read_once(tmp_path):
     folder, frames = _folder(tmp_path)
     (folder / "part-0/ep_9.parquet").write_bytes(b"PAR1 but not really")
     pq.write_table(pa.table({"other": [1]}), folder / "part-1/ep_9.parquet")
     ran = run_cli("stats", "--format", "openpi", "--base-dir", folder)
     assert ran.code == 3
     assert "ep_9.parquet" in ran.err
-    for _ in range(2):
+    for processed in (3, 0):
         ran = run_cli("stats", "--format", "openpi", "--base-dir", folder, "--keep-going", "--json")
         assert ran.code == 1
         (result,) = ran.json["datasets"]
+        assert result["files_processed"] == processed
         assert [Path(f["where"]).name for f in result["findings"]] == ["ep_9.parquet"] * 2
         assert result["norm_stats"]["state"] == _reference(frames, 0)
+    assert run_cli("stats", "--format", "openpi", "--base-dir", folder).code == 3
 
 
 def test_openpi_a_foreign_file_that_differs_is_left_alone(tmp_path):
@@ -141,6 +152,47 @@ def test_openpi_options_without_the_format_are_refused(tmp_path):
     ran = run_cli("stats", tiny_dataset(tmp_path), "--action-dim", 8)
     assert ran.code == 2
     assert "--format openpi" in ran.err
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--quantile", 0.5],
+        ["--no-episode-stats"],
+        ["--episode-stats"],
+        ["--episode-quantiles", "episode"],
+        ["--memory-budget", 128],
+        ["--chunk-size", 50],
+    ],
+)
+def test_openpi_options_of_the_lerobot_format_are_refused(tmp_path, option):
+    root = tiny_dataset(tmp_path)
+    for openpi in (["--format", "openpi", root], ["--base-dir", root]):
+        ran = run_cli("stats", *openpi, *option)
+        assert ran.code == 2
+        assert "no effect" in ran.err
+    assert not (root / "meta/norm_stats.json").exists()
+
+
+def test_openpi_source_with_the_lerobot_format_is_refused(tmp_path):
+    ran = run_cli("stats", "--format", "lerobot", "--base-dir", tiny_dataset(tmp_path))
+    assert ran.code == 2
+    assert "--base-dir" in ran.err
+
+
+def test_openpi_keep_going_does_the_roots_that_can_be_opened(tmp_path):
+    good, bad = tiny_dataset(tmp_path, name="good"), tiny_dataset(tmp_path, name="bad")
+    (bad / "meta/info.json").write_text("{")
+    folder, _ = _folder(tmp_path)
+    roots = [bad, good, folder, tmp_path / "nowhere"]
+    assert run_cli("stats", "--format", "openpi", *roots).code == 3
+    ran = run_cli("stats", "--format", "openpi", "--keep-going", "--json", *roots)
+    assert ran.code == 1, ran.err
+    assert {d["dataset"] for d in ran.json["datasets"]} == {"good", "raw"}
+    assert [f["dataset"] for f in ran.json["failures"]] == ["bad", "nowhere"]
+    alone = run_cli("stats", "--format", "openpi", "--keep-going", "--json", *roots[2:])
+    assert alone.code == 1
+    assert [f["dataset"] for f in alone.json["failures"]] == [str(tmp_path / "nowhere")]
 
 
 def _config(tmp_path, **fields):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from builders import tiny_dataset
 from cli_runner import run_cli
-from stats_runs import assert_plain, frames_of, read_lines, run_one
+from stats_runs import assert_plain, bytes_below, frames_of, read_lines, run_one
 
 FILE = "data/chunk-000/episode_000001.parquet"
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
@@ -77,9 +78,26 @@ def test_stats_keep_going_leaves_out_an_unusable_file_and_says_so(tmp_path, kind
     assert sorted(rows) == [0, 2]
     for e, stats in rows.items():
         assert_plain(stats["action"], columns["action"][episode == e])
+
+
+@pytest.mark.parametrize("kind", ["truncated", "missing", "column"])
+def test_stats_keep_going_again_reads_nothing_and_says_what_is_still_unusable(tmp_path, kind):
+    root = tiny_dataset(tmp_path, "v2.1", lengths=[30, 20, 40])
+    whole = (root / FILE).read_bytes()
+    BREAKS[kind](root)
+    first = run_one(root, keep_going=True)
+    before = bytes_below(root)
     again = run_cli("stats", root, "--json", "--keep-going", "--workers", 1)
-    assert again.code == 1  # what leaves something out never counts as fresh
-    assert again.json["datasets"][0]["findings"] == [finding]
+    assert again.code == 1
+    (result,) = again.json["datasets"]
+    assert (result["files_read"], result["status"]) == (0, "up to date")
+    assert [f["message"] for f in result["findings"]] == [f.message for f in first.findings]
+    assert bytes_below(root) == before
+    # Where nothing may be left out it is no result.
+    assert run_cli("stats", root, "--workers", 1).code == 3
+    (root / FILE).write_bytes(whole)
+    mended = run_one(root, keep_going=True)
+    assert (mended.files_read, mended.findings, mended.episodes) == (3, (), 3)
 
 
 def test_stats_keep_going_does_the_other_datasets(tmp_path):
@@ -126,6 +144,10 @@ def test_stats_a_dim_without_a_finite_value_stops_the_write_unless_forced(tmp_pa
     status = {f.name: f.status for f in result.files}
     assert status["meta/episodes_stats.jsonl"] == "no finite value"
     assert not (root / "meta/episodes_stats.jsonl").exists()
+    before = bytes_below(root)
+    again = run_one(root)
+    assert (again.files_read, again.status) == (0, "no finite value")
+    assert bytes_below(root) == before
     run_one(root, force=True)
     stats = read_lines(root / "meta/episodes_stats.jsonl")[1]["stats"]["action"]
     assert math.isnan(stats["mean"][0])
@@ -186,3 +208,26 @@ def test_stats_a_fault_deep_in_a_shared_file_leaves_all_of_it_out(tmp_path, monk
     (finding,) = result.findings
     assert (finding.code, finding.episodes) == ("unreadable_file", (0, 1))
     assert (result.episodes, result.frames) == (2, 75)
+
+
+@pytest.mark.parametrize("rel", ["meta/stats.json", "meta/episodes_stats.jsonl"])
+@pytest.mark.parametrize("damage", [b'{"action": {"mean": [0.1', b"[]\n", b"\xff\xfe"])
+def test_stats_a_damaged_file_is_replaced_with_force_only_and_kept(tmp_path, rel, damage):
+    root = tiny_dataset(tmp_path, "v2.1", lengths=[30, 20, 40])
+    run_one(root)
+    (root / rel).write_bytes(damage)
+    ran = run_cli("stats", root, "--workers", 1)
+    assert ran.code == 3
+    assert rel in ran.err
+    assert "--force" in ran.err
+    before = bytes_below(root)
+    assert run_cli("stats", root, "--workers", 1, "--force", "--dry-run").code == 0
+    assert bytes_below(root) == before
+    forced = run_cli("stats", root, "--workers", 1, "--force", "--json")
+    assert forced.code == 0, forced.err
+    (backup,) = (f["backup"] for f in forced.json["datasets"][0]["files"] if f["file"] == rel)
+    assert Path(backup).read_bytes() == damage
+    rows = frames_of(root)[0]["action"]
+    assert_plain(json.loads((root / "meta/stats.json").read_text())["action"], rows)
+    assert [r["episode_index"] for r in read_lines(root / "meta/episodes_stats.jsonl")] == [0, 1, 2]
+    assert run_one(root).files_read == 0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from builders import VERSIONS, copy_real, tiny_dataset, tiny_episodes
@@ -239,6 +241,20 @@ def test_datasets_without_stats_are_all_named(tmp_path):
         (root / "meta/episodes_stats.jsonl").unlink()
     with pytest.raises(MetadataError, match=r"(?s)t/b.*t/c"):
         sample(mixture(tmp_path, *roots), keep_going=True)
+
+
+def test_incomplete_stats_are_told_of_the_features_in_use_only(tmp_path):
+    root = tiny_dataset(tmp_path, "v2.1", quantiles=True)
+    path = root / "meta/episodes_stats.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for stats in rows[1]["stats"].values():
+        stats.pop("q01", None)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with collect_notices() as said:
+        sample(mixture(tmp_path, root))
+    told = [n.message for n in said if n.kind == "dropped_quantiles"]
+    assert len(told) == 2
+    assert all("'action'" in text or "'observation.state'" in text for text in told)
 
 
 def test_empty_dataset_is_named_or_left_out(tmp_path):

@@ -208,3 +208,9 @@ def test_result_bad_weights_are_config_error(weights):
 def test_result_bad_loss_weights_are_config_error():
     with pytest.raises(ConfigError, match="loss_weights"):
         losses_of((0, "a", "joint", 1.0)).result(loss_weights={"MSE": float("inf")})
+
+
+def test_many_datasets_without_a_weight_are_counted_not_cut_off():
+    heads = heads_of(franka__joint=[f"d{i}" for i in range(13)])
+    with pytest.raises(ConfigError, match=r"d8, d9 and 3 more"):
+        losses_of((0, "d0", "joint", 1.0)).result(heads=heads, weights={})

@@ -19,6 +19,9 @@ from opentau_prep.demo.robots import ARM6
 from opentau_prep.demo.spec import DatasetSpec, EpisodeData, Version
 from opentau_prep.demo.trajectories import demonstrate
 from opentau_prep.demo.write import write_dataset
+from opentau_prep.metadata.resolve import resolve_mixture
+from opentau_prep.stats import prepare_stats
+from opentau_prep.stats.options import StatsOptions
 from opentau_prep.validate import CheckOptions, Subject, ValidateReport, validate
 
 FPS = 10
@@ -176,6 +179,16 @@ def written(rel: str, content: bytes | None) -> Files:
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
+
+    return change
+
+
+def with_stats(**options: Any) -> Files:
+    """Let `stats` add what it makes of the frames."""
+
+    def change(root: Path) -> None:
+        resolved = resolve_mixture(mixture_from_roots([root]))
+        prepare_stats(resolved, RunContext(workers=1, force=True), StatsOptions(**options))
 
     return change
 

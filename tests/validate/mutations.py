@@ -19,6 +19,7 @@ from breaking import (
     put,
     table,
     times,
+    with_stats,
     written,
 )
 
@@ -360,6 +361,7 @@ MUTATIONS = (
     mutation(
         "a quantile is none", "S019", "v2.0", files=document("meta/stats.json", stat("q90", 0, 0.0))
     ),
+    mutation("episodes' own quantiles", "S020", files=with_stats()),
     # K: tasks
     mutation("no tasks table", "K001", files=written(TASKS, None)),
     mutation("tasks.parquet is text", "K001", "v3.0", files=written(V3_TASKS, LFS)),

@@ -94,7 +94,8 @@ RULES = (
         "An artifact was made of other episodes, tasks or data than are there now (content, not"
         " modification time; without `--deep`, data files are compared by number and size).",
         "Training reads it as if it were up to date: buckets, heads and tokens of another dataset.",
-        "Run its command again with --force.",
+        "Run its command again with --force (`--fix` does so for stats, speed percentiles and the"
+        " heads of the mixture).",
         stale,
     ),
     Rule(
@@ -121,7 +122,7 @@ RULES = (
         "warning",
         "There is the provenance of an artifact, but not the artifact.",
         "It was removed, or never copied along: training does without or stops.",
-        "Run its command again.",
+        "Run its command again (`--fix` does so for stats and the heads of the mixture).",
         orphan,
     ),
     Rule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,17 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.errors import PrepError
+from opentau_prep.heads.sketches import RANK_TOLERANCE, quantile_ranks
 from opentau_prep.metadata.records import EpisodesStats, IntArray
 from opentau_prep.metadata.statsread import STATS, pool_stats
 from opentau_prep.metadata.v2 import EPISODES_STATS
 from opentau_prep.metadata.v3 import EPISODES_DIR
 from opentau_prep.notices import collect_notices
+from opentau_prep.stats import decode_sketch_file
+from opentau_prep.validate.checks.stats import own_stats_file, vector_stats
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.quantiles import fraction_of, rank_faults
 from opentau_prep.validate.rule import Rule
 
 if TYPE_CHECKING:
     from opentau_prep.stats import Moments
+    from opentau_prep.stats.sketch import QuantileSketch
     from opentau_prep.validate.view import DatasetView
 
 __all__ = ["RULES"]
@@ -175,6 +180,45 @@ def quantile_rank(view: DatasetView) -> Iterator[Hit]:
             )
 
 
+def training_quantiles(view: DatasetView) -> Iterator[Hit]:
+    sketches = _fresh_sketches(view)
+    file = own_stats_file(view)
+    if not sketches or (view.frames is not None and file == STATS):
+        return  # frames that were read tell more of that file: S019
+    for column, entry in vector_stats(view):
+        known = {s: v.astype(np.float64) for s, v in entry.items() if fraction_of(s) is not None}
+        sketch = sketches.get(column)
+        if sketch is None or any(value.shape != (sketch.dims,) for value in known.values()):
+            continue  # of another width: told by S008
+        ranks = [r for r in quantile_ranks({column: known}, {column: sketch}) if r.dims_off]
+        if ranks:
+            worst = [(r, int(r.errors.argmax())) for r in ranks]
+            told = [f"{r.quantile} is the {r.ranks[d]:.1%} quantile in dim {d}" for r, d in worst]
+            yield hit(
+                f"{'pools to' if file == EPISODES_STATS else 'has'} quantiles that are none of the"
+                f" data: {listed(told)}",
+                _POOLED if file == EPISODES_STATS else "",
+                file=file,
+                column=column,
+                dims=sorted({d for r in ranks for d in r.dims_off}),
+            )
+
+
+def _fresh_sketches(view: DatasetView) -> Mapping[str, QuantileSketch]:
+    """Return column -> sketch of all frames, if `stats` left one that is of the data as it is."""
+    for found in view.artifacts:
+        if found.spec.name == "quantile_sketch" and found.content is not None:
+            if found.torn or found.edited or found.changes or found.provenance is None:
+                break  # told by the rules on artifacts
+            with contextlib.suppress(PrepError):
+                return decode_sketch_file(found.content, found.rel)
+    return {}
+
+
+_POOLED = (
+    "Let each episode's row hold the dataset's: `opentau-prep stats --episode-quantiles dataset"
+    " --force`; or take the real ones: `opentau-prep heads --quantiles sketch`."
+)
 _AGAIN = "Compute them again: `opentau-prep stats --force`, which keeps the old file."
 RULES = (
     Rule(
@@ -222,5 +266,20 @@ RULES = (
         "Compute exact ones: `opentau-prep stats --force`, which keeps the old file.",
         quantile_rank,
         "frames",
+    ),
+    Rule(
+        "S020",
+        "training-quantiles",
+        "note",
+        "q01 or q99 as training takes it does not have its rank in the data: it is off by over"
+        f" {RANK_TOLERANCE}. v2.1 readers average the quantiles of the episodes, and that is no"
+        " quantile of the dataset. Told where `stats` has left its sketch of the frames.",
+        "A policy that normalizes with quantiles then cuts off far more of the data than the two"
+        " per cent it means to, or far less; to one that normalizes with min and max or mean and"
+        " std it is nothing.",
+        "Let each episode's row hold the dataset's quantiles (`opentau-prep stats"
+        " --episode-quantiles dataset --force`), or take the heads' from sketches (`opentau-prep"
+        " heads --quantiles sketch`).",
+        training_quantiles,
     ),
 )
