@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import Any
 
 from opentau_prep.engine.jobs import Done, Job
@@ -45,6 +46,8 @@ _LOGGERS = ("distributed", "distributed.client", "tornado.application")
 _NEVER = logging.CRITICAL + 1
 # Read by dask in a worker.
 _SILENT = {"DASK_LOGGING": "{'distributed': 'critical', 'tornado.application': 'critical'}"}
+# Nannies put a worker's variables into the process they are in, and leave them there.
+_LEFT_BEHIND = (*WORKER_ENV, *_SILENT, "PYTHONHASHSEED", "__DASK_PARENT_PID")
 
 
 class DaskEngine:
@@ -200,9 +203,10 @@ def _started(dask: Any, processes: int) -> Iterator[Any]:
     config = optional_package("dask.config", engine="dask")
     with contextlib.ExitStack() as stack:
         stack.enter_context(config.set(settings))
-        # Nannies put a worker's variables into this process, and leave them there.
-        stack.enter_context(variables(dict.fromkeys((*WORKER_ENV, *_SILENT))))
+        stack.enter_context(variables(dict.fromkeys(_LEFT_BEHIND)))
         scratch = tempfile.TemporaryDirectory(prefix="opentau-prep-", ignore_cleanup_errors=True)
+        # Python before 3.12 unblocks SIGINT in the thread that starts this helper of workers.
+        resource_tracker.ensure_running()
         with sigint_held():  # the cluster's threads start the workers, and inherit this
             cluster = dask.LocalCluster(
                 n_workers=0,

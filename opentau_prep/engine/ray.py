@@ -11,9 +11,11 @@ import logging
 import re
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 from opentau_prep.engine.jobs import Done, Job
@@ -38,6 +40,8 @@ _POLL_S = 2.0
 # What ray reads where it starts a cluster: report no usage, and listen on loopback only (this name
 # says systems for which that is the default; it is read on import).
 _PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# What ray puts into this process, and leaves there.
+_LEFT_BEHIND = ("PYTHONBREAKPOINT", "RAY_AUTH_MODE")
 
 
 class RayEngine:
@@ -67,7 +71,11 @@ class RayEngine:
         if not jobs or (self.address is None and processes <= 1):
             yield from LocalEngine(1).run(fn, jobs, keep_going=keep_going)
             return
-        with sigterm_interrupts(), contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(sigterm_interrupts())
+            # Ray prints there what the cluster says of dead workers, and cannot be told not to.
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            stack.enter_context(variables(dict.fromkeys(_LEFT_BEHIND)))
             if self.address is None:
                 stack.enter_context(_started(self._ray, processes))
             else:
@@ -187,14 +195,42 @@ def _joined(ray: Any, where: str, **options: Any) -> Iterator[None]:
 
 
 def _init(ray: Any, where: str, options: dict[str, Any]) -> None:
-    """Call `ray.init`, which would take SIGTERM from us."""
+    """Call `ray.init`, which would take SIGTERM from us and may wait for ever."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        with _at_most(START_S):
+            ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         raise EngineError(f"ray cannot be joined ({error})", where=where) from error
+    except _TooLate:
+        hint = "Does the cluster ask for a token (RAY_AUTH_MODE=token)?"
+        raise EngineError("the ray cluster lets nobody in", where=where, hint=hint) from None
     except SystemExit:  # ray's answer to SIGTERM
         raise KeyboardInterrupt from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+
+
+class _TooLate(BaseException):
+    """Ends a wait; no `Exception`, which ray would take for a reason to try again."""
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raise in the block when it takes longer, where signals can do that."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGALRM, _raise_too_late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def _raise_too_late(signum: int, frame: FrameType | None) -> None:
+    raise _TooLate
