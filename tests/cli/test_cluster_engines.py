@@ -13,10 +13,10 @@ from cli_runner import run_cli
 from clusters import PACKAGES, need, running_cluster
 
 COMMANDS = {
-    "stats": ["--quiet"],
-    "speed-percentiles": ["--quiet"],
-    "fit-tokenizer": ["--quiet", "--chunk-size", 10, "--total-chunks", 200]
-    + ["--max-token-length", 16, "--vocab-size", 512],
+    "stats": "--quiet",
+    "speed-percentiles": "--quiet",
+    "fit-tokenizer": "--quiet --chunk-size 10 --total-chunks 200 --max-token-length 16"
+    " --vocab-size 512",
 }
 
 
@@ -43,7 +43,7 @@ def content_after_commands(demo: Path, *options: object) -> dict[str, Any]:
     root = Path(shutil.copytree(demo, demo.parent / "copy"))
     try:
         for name, more in COMMANDS.items():
-            ran = run_cli(name, "--mixture-json", root / "mixture.json", *more, *options)
+            ran = run_cli(name, "--mixture-json", root / "mixture.json", *more.split(), *options)
             assert ran.code == 0, ran.err
             assert ran.out == ""
             assert [s for s in ran.err.splitlines() if not s.startswith("Warning: ")] == []
