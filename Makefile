@@ -52,7 +52,8 @@ check-transformers: $(DEV) ## Load a tokenizer folder under transformers 4.57 an
 
 check-ray: $(DEV) ## Run the tests of the ray engine; installs ray
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray]'
-	$(BIN)/python -m pytest -q tests/engine/test_cluster_map.py tests/cli/test_cluster_engines.py $(ARGS)
+	$(BIN)/python -m pytest -q tests/engine/test_cluster_map.py \
+		tests/engine/test_cluster_interrupt.py tests/cli/test_cluster_engines.py $(ARGS)
 
 run stats heads speed-percentiles validate: $(STAMP) ## A command on MIXTURE=path
 	$(BIN)/opentau-prep $@ --mixture-json $(MIXTURE) $(ARGS)

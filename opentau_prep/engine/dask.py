@@ -127,12 +127,10 @@ class _Pool:
 
     def stop(self, futures: Collection[Any]) -> None:
         deadline = time.monotonic() + GRACE_S
-        with contextlib.suppress(OSError, CancelledError):
+        with contextlib.suppress(OSError, CancelledError, self._dask.TimeoutError):
             self._client.cancel(list(futures))
             while time.monotonic() < deadline:
-                # Not `client.run`, which has no timeout: a worker may be deaf.
-                ask = partial(self._client._run, _stop, self._run, on_error="ignore")
-                if not any(self._client.sync(ask, callback_timeout=GRACE_S).values()):
+                if not any(_ask(self._client, GRACE_S, "ignore", _stop, self._run).values()):
                     return
                 time.sleep(0.02)
 
@@ -142,7 +140,7 @@ def _told() -> Iterator[None]:
     """Turn the loss of the scheduler into an error that says so."""
     try:
         yield
-    except (CancelledError, OSError) as error:
+    except (CancelledError, OSError, asyncio.TimeoutError) as error:
         raise EngineError("lost the connection to the dask scheduler", where="--engine") from error
 
 
@@ -171,6 +169,29 @@ def _stop(run: str) -> int:
     return len(threads)
 
 
+def _ask(
+    client: Any, seconds: float, on_error: str, fn: Callable[..., Any], *args: Any
+) -> dict[str, Any]:
+    """Return what a function returns beside the jobs of every worker.
+
+    As `client.run`, which would wait for ever for a worker that is deaf.
+    """
+    ask = partial(client._run, fn, *args, on_error=on_error)
+    answers: dict[str, Any] = client.sync(ask, callback_timeout=seconds)
+    return answers
+
+
+def _ask_versions(client: Any, where: str) -> dict[str, Any]:
+    try:
+        answers = _ask(client, START_S, "return", eval, PROBE)
+    except (asyncio.TimeoutError, OSError) as error:
+        raise EngineError("the workers of the dask cluster do not answer", where=where) from error
+    if not answers:
+        hint = "Start some with `dask worker`; for an adaptive cluster, set minimum=1."
+        raise EngineError("the dask cluster has no workers", where=where, hint=hint)
+    return answers
+
+
 @contextlib.contextmanager
 def _connected(dask: Any, address: str) -> Iterator[Any]:
     """Yield a client of somebody's cluster, whose workers are as they should be."""
@@ -181,11 +202,7 @@ def _connected(dask: Any, address: str) -> Iterator[Any]:
         hint = "Start one with `dask scheduler`, or leave the address out."
         raise EngineError(f"no dask scheduler answers ({error})", where=where, hint=hint) from error
     try:
-        answers = client.run(eval, PROBE, on_error="return")
-        if not answers:
-            hint = "Start some with `dask worker`; for an adaptive cluster, set minimum=1."
-            raise EngineError("the dask cluster has no workers", where=where, hint=hint)
-        check_workers(answers)
+        check_workers(_ask_versions(client, where))
         yield client
     finally:
         with sigint_held():
@@ -232,7 +249,7 @@ def _close(cluster: Any) -> None:
 def _await_workers(client: Any, processes: int) -> None:
     try:
         client.wait_for_workers(processes, timeout=START_S)
-    except TimeoutError as error:
+    except asyncio.TimeoutError as error:
         hint = "Is the machine overloaded? Try --engine local."
         raise EngineError(str(error), where="--engine dask", hint=hint) from error
 
