@@ -197,6 +197,7 @@ def _connected(dask: Any, address: str) -> Iterator[Any]:
     """Yield a client of somebody's cluster, whose workers are as they should be."""
     where = f"--engine-address {address}"
     try:
+        dask.comm.resolve_address(address)  # of what cannot be one, the client makes a traceback
         client = dask.Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         hint = "Start one with `dask scheduler`, or leave the address out."
