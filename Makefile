@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type check docs clean check-transformers \
+.PHONY: help demo test lint type check docs clean check-transformers check-ray \
 	run stats heads speed-percentiles fit-tokenizer validate report
 
 help: ## Show this text
@@ -52,6 +52,11 @@ fit-tokenizer: $(STAMP) ## Fit the action tokenizer on MIXTURE=path, CHUNK_SIZE=
 
 check-transformers: $(DEV) ## Load a tokenizer folder under transformers 4.57 and 5, offline
 	$(BIN)/python scripts/check_transformers.py $(ARGS)
+
+check-ray: $(DEV) ## Run the tests of the ray engine; installs ray
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray]'
+	$(BIN)/python -m pytest -q tests/engine/test_cluster_map.py \
+		tests/engine/test_cluster_interrupt.py tests/cli/test_cluster_engines.py $(ARGS)
 
 run stats heads speed-percentiles validate report: $(STAMP) ## A command on MIXTURE=path
 	$(BIN)/opentau-prep $@ --mixture-json $(MIXTURE) $(ARGS)

@@ -41,7 +41,7 @@ class RunContext:
 
     Attributes:
         workers: Processes; None takes what the machine or the job's allocation offers.
-        engine: `local`; cluster engines have names of their own.
+        engine: `local`, `dask` or `ray`.
         engine_address: Where a cluster engine's scheduler is.
         force: Recompute, and replace files that were not written by this tool (they are kept
             beside the new ones).
@@ -95,7 +95,9 @@ class RunContext:
         from opentau_prep.engine import get_engine, map_ordered
 
         do = partial(_dry, fn) if self.dry_run else fn
-        workers = 1 if len(items) <= items_per_worker else self.workers
+        # The processes of a cluster that runs already cost nothing to start.
+        small = len(items) <= items_per_worker and self.engine_address is None
+        workers = 1 if small else self.workers
         return map_ordered(
             do,
             items,

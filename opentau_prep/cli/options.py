@@ -37,10 +37,11 @@ class CommonOptions:
         typer.Option(min=1, metavar="N", help="Processes. Default: the cores this job may use."),
     ] = None
     engine: Annotated[
-        str, typer.Option(metavar="NAME", help="What runs the work: local (dask, ray: later).")
+        str, typer.Option(metavar="NAME", help="What runs the work: local, dask or ray.")
     ] = "local"
     engine_address: Annotated[
-        str | None, typer.Option(metavar="URL", help="Scheduler of a cluster engine.")
+        str | None,
+        typer.Option(metavar="URL", help="A running dask or ray cluster. Default: start one."),
     ] = None
     force: Annotated[
         bool, typer.Option("--force", help="Recompute and replace; the old file is kept beside.")

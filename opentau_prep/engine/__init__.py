@@ -1,4 +1,4 @@
-"""Run a function over many datasets, in order, on this machine."""
+"""Run a function over many datasets, in order, on this machine or on a cluster."""
 
 from opentau_prep.engine.base import Engine, Failure, map_ordered
 from opentau_prep.engine.choose import get_engine

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from opentau_prep.engine.base import Engine
 from opentau_prep.engine.local import LocalEngine
-from opentau_prep.errors import ConfigError, EngineError
+from opentau_prep.errors import ConfigError
 
 __all__ = ["get_engine"]
-
-_CLUSTER_ENGINES = ("dask", "ray")
 
 
 def get_engine(
@@ -17,28 +15,33 @@ def get_engine(
     """Return an engine.
 
     Args:
-        name: `"local"`: processes of this machine.
+        name: `"local"`: processes of this machine; `"dask"` or `"ray"`: a cluster's, or those of
+            one that is started for the run.
         address: Where a cluster's scheduler listens; for cluster engines only.
-        workers: How many processes; by default as many as this process may use cores.
+        workers: How many processes; by default as many as this process may use cores, or as the
+            cluster at `address` has.
 
     Raises:
         ConfigError: An unknown name, an address for the local engine, or less than one worker.
-        EngineError: An engine that this version does not have.
+        EngineError: The engine's package is not installed.
     """
-    if name in _CLUSTER_ENGINES:
-        raise EngineError(
-            f"the {name} engine is not in this version",
-            where="--engine",
-            hint="Use --engine local.",
-        )
-    if name != "local":
-        raise ConfigError(f"unknown engine {name!r}", where="--engine", hint="Use --engine local.")
+    if name not in ("local", "dask", "ray"):
+        hint = "Use local, dask or ray."
+        raise ConfigError(f"unknown engine {name!r}", where="--engine", hint=hint)
+    if workers is not None and workers < 1:
+        raise ConfigError(f"must be at least 1 (found {workers})", where="--workers")
+    if name == "dask":
+        from opentau_prep.engine.dask import DaskEngine
+
+        return DaskEngine(address, workers)
+    if name == "ray":
+        from opentau_prep.engine.ray import RayEngine
+
+        return RayEngine(address, workers)
     if address is not None:
         raise ConfigError(
             f"the local engine has no address (found {address!r})",
             where="--engine-address",
-            hint="Leave it out.",
+            hint="Leave it out, or choose --engine dask or ray.",
         )
-    if workers is not None and workers < 1:
-        raise ConfigError(f"must be at least 1 (found {workers})", where="--workers")
     return LocalEngine(workers)

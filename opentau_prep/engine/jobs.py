@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from opentau_prep import notices
 from opentau_prep.errors import EngineError, PrepError
 
-__all__ = ["Done", "Failure", "Job", "UnexpectedError", "perform", "unexpected"]
+__all__ = ["Done", "Failure", "Job", "UnexpectedError", "died", "perform", "unexpected"]
 
 
 class UnexpectedError(EngineError):
@@ -89,6 +89,17 @@ def unexpected(job: Job, error: BaseException, text: str) -> Failure:
     message = f"unexpected {kind}: {error}" if str(error) else f"unexpected {kind}"
     wrapped = UnexpectedError(message, where=job.label, hint=hint, traceback=text)
     return Failure(job.label, wrapped, text)
+
+
+def died(jobs: Sequence[Job]) -> Done:
+    """Return the outcome of jobs whose worker died, each of them a suspect."""
+    names = ", ".join(job.label for job in jobs)
+    error = EngineError(
+        "a worker process died, probably for lack of memory",
+        where=names,
+        hint="Use fewer --workers.",
+    )
+    return Done(failure=Failure(names, error))
 
 
 def _rebuild(message: str, where: str, hint: str, text: str) -> UnexpectedError:

@@ -23,17 +23,18 @@ from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
 from typing import Any
 
-from opentau_prep.engine.jobs import Done, Failure, Job, perform, unexpected
+from opentau_prep.engine.jobs import Done, Failure, Job, died, perform, unexpected
+from opentau_prep.engine.signals import sigint_held, sigterm_interrupts
 from opentau_prep.errors import EngineError
 
-__all__ = ["GRACE_S", "LocalEngine", "default_workers"]
+__all__ = ["GRACE_S", "WORKER_ENV", "LocalEngine", "default_workers"]
 
 GRACE_S = 0.5
 
 _IN_WORKER = "OPENTAU_PREP_IN_WORKER"
 _PARENT_POLL_S = 0.5
 # One thread a worker: the processes are the parallelism, and sums must not depend on the machine.
-_WORKER_ENV = dict.fromkeys(
+WORKER_ENV = dict.fromkeys(
     (
         _IN_WORKER,
         "OMP_NUM_THREADS",
@@ -80,7 +81,7 @@ class LocalEngine:
         With `keep_going`, the jobs that were running when a worker died are run again, one at a
         time, so that only the one that kills its worker fails.
         """
-        with _sigterm_interrupts():
+        with sigterm_interrupts():
             workers = min(self.workers, len(jobs))
             if workers <= 1:
                 for job in jobs:
@@ -90,11 +91,11 @@ class LocalEngine:
             while queue:
                 suspects = yield from _drain(fn, queue, workers)
                 if suspects and not keep_going:
-                    yield suspects[0].index, _died(suspects)
+                    yield suspects[0].index, died(suspects)
                     return
                 for job in suspects:
                     if (yield from _drain(fn, deque([job]), 1)):
-                        yield job.index, _died([job])
+                        yield job.index, died([job])
 
 
 def _drain(fn: Callable[[Any], Any], queue: deque[Job], workers: int) -> _Drained:
@@ -140,16 +141,6 @@ def _outcome(future: Future[Done], job: Job) -> Done:
     return future.result() if error is None else Done(failure=unexpected(job, error, str(error)))
 
 
-def _died(jobs: Sequence[Job]) -> Done:
-    names = ", ".join(job.label for job in jobs)
-    error = EngineError(
-        "a worker process died, probably for lack of memory",
-        where=names,
-        hint="Use fewer --workers.",
-    )
-    return Done(failure=Failure(names, error))
-
-
 @contextlib.contextmanager
 def _pool(workers: int, pending: dict[Future[Done], Job]) -> Iterator[Callable[..., Future[Done]]]:
     """Yield the `submit` of a new pool, whose workers end with the block, if need be by force."""
@@ -161,23 +152,23 @@ def _pool(workers: int, pending: dict[Future[Done], Job]) -> Iterator[Callable[.
     # `submit` holds the signal.
     resource_tracker.ensure_running()
     pool = ProcessPoolExecutor(
-        workers, initializer=_start_worker, initargs=(os.getpid(),), env=_WORKER_ENV
+        workers, initializer=_start_worker, initargs=(os.getpid(),), env=WORKER_ENV
     )
 
     def submit(*args: Any) -> Future[Done]:
         # Workers are started here and inherit the mask: Ctrl-C goes to the whole process group, and
         # only this process is to act on it, also while a worker is still importing.
-        with _sigint_held():
+        with sigint_held():
             future: Future[Done] = pool.submit(*args)
             return future
 
     try:
         yield submit
     except BaseException:
-        with _sigint_held():
+        with sigint_held():
             _stop(pool, pending)
         raise
-    with _sigint_held():
+    with sigint_held():
         pool.shutdown(wait=True, kill_workers=bool(pending))
 
 
@@ -221,27 +212,3 @@ def _end_with_parent(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)
     os._exit(1)
-
-
-@contextlib.contextmanager
-def _sigint_held() -> Iterator[None]:
-    """Keep SIGINT of this thread waiting until the block is done."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM interrupt as Ctrl-C does, unless somebody else handles it already."""
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -21,8 +21,9 @@ def write_for_ever(number: int) -> None:
 folder = Path(sys.argv[1])
 
 if __name__ == "__main__":
+    engine = get_engine(*sys.argv[2:], workers=2)
     try:
-        map_ordered(write_for_ever, range(6), labels=list("abcdef"), engine=get_engine(workers=2))
+        map_ordered(write_for_ever, range(6), labels=list("abcdef"), engine=engine)
     except KeyboardInterrupt:
         sys.stdout.write("interrupted\n")
         sys.exit(130)

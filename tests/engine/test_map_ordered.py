@@ -154,12 +154,6 @@ def test_default_workers_respects_slurm_share(monkeypatch: pytest.MonkeyPatch) -
         assert default_workers() == expected
 
 
-@pytest.mark.parametrize("name", ["dask", "ray"])
-def test_get_engine_cluster_is_not_in_this_version(name: str) -> None:
-    with pytest.raises(EngineError, match=name):
-        get_engine(name)
-
-
 def test_get_engine_wrong_arguments_are_config_errors() -> None:
     for arguments in ({"name": "spark"}, {"address": "tcp://x"}, {"workers": 0}):
         with pytest.raises(ConfigError):

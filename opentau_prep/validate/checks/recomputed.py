@@ -16,7 +16,7 @@ from opentau_prep.metadata.statsread import STATS, pool_stats
 from opentau_prep.metadata.v2 import EPISODES_STATS
 from opentau_prep.metadata.v3 import EPISODES_DIR
 from opentau_prep.notices import collect_notices
-from opentau_prep.stats import decode_sketch_file
+from opentau_prep.stats.load import decode_sketch_file
 from opentau_prep.validate.checks.stats import own_stats_file, vector_stats
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.quantiles import fraction_of, rank_faults

@@ -1,0 +1,236 @@
+"""The ray engine: worker processes of a ray cluster, one of yours or one started for the run.
+
+To stop, ray is asked to interrupt our tasks, which unwinds them, so that a file being written takes
+its temp file along; after `GRACE_S` their workers are killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from opentau_prep.engine.jobs import Done, Job
+from opentau_prep.engine.local import GRACE_S, WORKER_ENV, LocalEngine, default_workers
+from opentau_prep.engine.remote import (
+    CONNECT_S,
+    PROBE,
+    START_S,
+    WorkerDiedError,
+    check_workers,
+    drain,
+    optional_package,
+    variables,
+    work,
+)
+from opentau_prep.engine.signals import sigint_held, sigterm_interrupts
+from opentau_prep.errors import EngineError
+
+__all__ = ["RayEngine"]
+
+_POLL_S = 2.0
+# What ray reads where it starts a cluster: report no usage, and listen on loopback only (this name
+# says systems for which that is the default; it is read on import).
+_PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# What ray puts into this process, and leaves there.
+_LEFT_BEHIND = ("PYTHONBREAKPOINT", "RAY_AUTH_MODE")
+
+
+class RayEngine:
+    """Runs jobs on a ray cluster.
+
+    Args:
+        address: The cluster, such as `10.0.0.1:6379` or `auto`. Without one, a cluster of processes
+            of this machine is started for the run, unless there is one worker or one job.
+        workers: How many jobs run at once at most; by default as many as the cluster has CPUs, or
+            `default_workers()` processes.
+
+    Raises:
+        EngineError: ray is not installed.
+    """
+
+    def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+        with variables(_PRIVATE if address is None else {}):
+            self._ray = optional_package("ray", engine="ray")
+        self.address = address
+        self.workers = workers
+
+    def run(
+        self, fn: Callable[[Any], Any], jobs: Sequence[Job], *, keep_going: bool
+    ) -> Generator[tuple[int, Done], None, None]:
+        """Yield each job's index and outcome as it finishes; see `Engine.run` and `drain`."""
+        processes = min(self.workers or default_workers(), len(jobs))
+        if not jobs or (self.address is None and processes <= 1):
+            yield from LocalEngine(1).run(fn, jobs, keep_going=keep_going)
+            return
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(sigterm_interrupts())
+            # Ray prints there what the cluster says of dead workers, and cannot be told not to.
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            stack.enter_context(variables(dict.fromkeys(_LEFT_BEHIND)))
+            if self.address is None:
+                stack.enter_context(_started(self._ray, processes))
+            else:
+                stack.enter_context(_connected(self._ray, self.address))
+            pool = _Pool(self._ray, self.workers if self.address else None)
+            yield from drain(pool, fn, jobs, keep_going=keep_going)
+
+
+class _Pool:
+    """A `Pool` of twice as many jobs as the cluster has CPUs, within `limit`."""
+
+    def __init__(self, ray: Any, limit: int | None) -> None:
+        self._ray, self._limit = ray, limit
+        self._work = ray.remote(num_cpus=1, max_retries=0)(work)
+
+    def slots(self) -> int:
+        offered = max(1, 2 * int(self._ray.cluster_resources().get("CPU", 1)))
+        return offered if self._limit is None else min(offered, self._limit)
+
+    def submit(self, payload: bytes) -> Any:
+        return self._work.remote(payload)
+
+    def finished(self, futures: Collection[Any]) -> list[Any]:
+        while True:
+            ready, _ = self._ray.wait(list(futures), timeout=_POLL_S)
+            if ready:
+                return list(ready)
+
+    def result(self, future: Any) -> bytes:
+        errors = self._ray.exceptions
+        try:
+            result: bytes = self._ray.get(future)
+        except errors.RayTaskError as error:
+            raise error.cause from error
+        except (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError) as error:
+            raise WorkerDiedError from error
+        except errors.RayError as error:
+            raise EngineError(f"ray has failed: {error}", where="--engine ray") from error
+        return result
+
+    def stop(self, futures: Collection[Any]) -> None:
+        for future in futures:
+            self._ray.cancel(future)
+        _, left = self._ray.wait(list(futures), num_returns=len(futures), timeout=GRACE_S)
+        for future in left:
+            self._ray.cancel(future, force=True)
+
+
+@contextlib.contextmanager
+def _started(ray: Any, processes: int) -> Iterator[None]:
+    """Start a cluster of this machine that ends with the block."""
+    folder = tempfile.TemporaryDirectory(prefix="prep-ray-", ignore_cleanup_errors=True)
+    with folder as scratch, variables(_PRIVATE):
+        options = {"num_cpus": processes, "num_gpus": 0, "include_dashboard": False}
+        with _joined(ray, "--engine ray", address="local", _temp_dir=scratch, **options):
+            yield
+
+
+@contextlib.contextmanager
+def _connected(ray: Any, address: str) -> Iterator[None]:
+    """Join somebody's cluster, whose workers are as they should be."""
+    where = f"--engine-address {address}"
+    if found := re.fullmatch(r"(?:ray://)?(\[.+\]|[^:/]+):(\d+)", address):
+        host, port = found[1].strip("[]"), int(found[2])
+        try:  # ray itself would try for a minute
+            socket.create_connection((host, port), timeout=CONNECT_S).close()
+        except (OSError, OverflowError) as error:
+            hint = "Start one with `ray start --head`, or leave the address out."
+            raise EngineError(
+                f"no ray cluster answers ({error})", where=where, hint=hint
+            ) from error
+    with _joined(ray, where, address=address):
+        check_workers(_ask_nodes(ray))
+        yield
+
+
+def _ask_nodes(ray: Any) -> dict[str, Any]:
+    """Return what a worker of each node answers to `PROBE`, or the error that it raised."""
+    affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    # By value: nodes need nothing of ours to run it.
+    ask = ray.remote(num_cpus=0, max_retries=0)(lambda text: eval(text))
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    if not nodes:
+        raise EngineError("the ray cluster has no CPUs", where="--engine-address")
+    asked = {
+        node["NodeManagerAddress"]: ask.options(
+            scheduling_strategy=affinity(node["NodeID"], soft=False)
+        ).remote(PROBE)
+        for node in nodes
+    }
+    ray.wait(list(asked.values()), num_returns=len(asked), timeout=START_S)
+    return {node: _answer(ray, future) for node, future in asked.items()}
+
+
+def _answer(ray: Any, future: Any) -> Any:
+    try:
+        return ray.get(future, timeout=0.1)
+    except ray.exceptions.RayTaskError as error:
+        return error.cause
+    except ray.exceptions.RayError as error:
+        return error
+
+
+@contextlib.contextmanager
+def _joined(ray: Any, where: str, **options: Any) -> Iterator[None]:
+    """Make this process a driver of a cluster for the block."""
+    if ray.is_initialized():
+        message = "this process has joined a ray cluster already"
+        raise EngineError(message, where=where, hint="Call ray.shutdown() before.")
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    try:
+        _init(ray, where, {**options, **quiet, "runtime_env": {"env_vars": WORKER_ENV}})
+        yield
+    finally:
+        with sigint_held():
+            ray.shutdown()
+
+
+def _init(ray: Any, where: str, options: dict[str, Any]) -> None:
+    """Call `ray.init`, which would take SIGTERM from us and may wait for ever."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with _at_most(START_S):
+            ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+        raise EngineError(f"ray cannot be joined ({error})", where=where) from error
+    except _TooLate:
+        hint = "Does the cluster ask for a token (RAY_AUTH_MODE=token)?"
+        raise EngineError("the ray cluster lets nobody in", where=where, hint=hint) from None
+    except SystemExit:  # ray's answer to SIGTERM
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+class _TooLate(BaseException):
+    """Ends a wait; no `Exception`, which ray would take for a reason to try again."""
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raise in the block when it takes longer, where signals can do that."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGALRM, _raise_too_late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def _raise_too_late(signum: int, frame: FrameType | None) -> None:
+    raise _TooLate

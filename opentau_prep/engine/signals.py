@@ -1,0 +1,38 @@
+"""Signals while workers run: one way to be interrupted, and blocks that are not."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+__all__ = ["sigint_held", "sigterm_interrupts"]
+
+
+@contextlib.contextmanager
+def sigint_held() -> Iterator[None]:
+    """Keep SIGINT of this thread waiting until the block is done.
+
+    Threads and processes started in the block inherit the mask for good: Ctrl-C goes to the whole
+    process group, and only the caller is to act on it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM interrupt as Ctrl-C does, unless somebody else handles it already."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
