@@ -155,6 +155,21 @@ def test_refusals_come_at_once_and_clear(tmp_path: Path, sides, args, code: int,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", [("validate", "--json"), ("report", "--artifact-root", "A")])
+def test_credentials_in_a_mixture_are_never_shown(tmp_path: Path, sides, command) -> None:
+    good = f"{sides['local'].parent}/data/v2.1"
+    roots = ["s3://K:S3CRET@b/x", "ftp://me:S3CRET@h/y?t=S3CRET", good]
+    entries = [{"repo_id": f"a/{i}", "root": root} for i, root in enumerate(roots)]
+    (tmp_path / "mix.json").write_text(json.dumps({"datasets": entries}))
+    ran = run_cli(*command, "--mixture-json", "mix.json", cwd=tmp_path)
+    assert ran.code == 1
+    (tmp_path / "mix.json").unlink()
+    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    shown = "".join([ran.out, ran.err, *written])
+    assert "no credentials" in shown
+    assert "S3CRET" not in shown
+
+
 def test_validate_and_val_plan_need_no_artifact_root(sides, tmp_path: Path) -> None:
     url = f"local://{sides['local'].parent}/data/v2.1"
     assert run_cli("validate", url, cwd=tmp_path).code in (0, 1)
