@@ -98,7 +98,7 @@ def test_run_again_finds_all_fresh(sides) -> None:
     ("command", "options"),
     [
         ("val-plan", ("--world-size", 2, "--batch-size", 4, "--out", "plan.json")),
-        ("validate", ("--write", "--deep")),
+        ("validate", ("--write", "--deep", "--workers", 1)),
         ("heads", ("--out", "sketch_heads.json", "--quantiles", "sketch", "--audit")),
         ("report", ()),
     ],
