@@ -62,6 +62,10 @@ class RunContext:
     rank: Rank | None = None
     progress: Progress = _silent
 
+    def stays_here(self, n_items: int) -> bool:
+        """Whether `map` over so many items works in this process, where callbacks can be used."""
+        return n_items <= 1 and self.engine_address is None
+
     def map(
         self,
         what: str,
