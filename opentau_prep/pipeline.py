@@ -190,7 +190,7 @@ def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
     Raises:
         PrepError: A step failed; those after it were not begun.
     """
-    options = LocateOptions(download=context.download, frames=True)
+    options = LocateOptions.of_run(context, frames=True)
     outcomes: list[StepOutcome] = []
     with cache_left_alone(context.dry_run):
         for step in STEPS:
