@@ -71,6 +71,10 @@ class RunContext:
         if self.artifact_root is not None:
             check_written(self.artifact_root, "--artifact-root")
 
+    def stays_here(self, n_items: int) -> bool:
+        """Whether `map` over so many items works in this process, where callbacks can be used."""
+        return n_items <= 1 and self.engine_address is None
+
     def map(
         self,
         what: str,

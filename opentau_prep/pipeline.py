@@ -193,7 +193,7 @@ def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
             there is no `context.artifact_root`.
     """
     check_artifact_root(mixture.roots, context.artifact_root)
-    options = LocateOptions(download=context.download, frames=True)
+    options = LocateOptions.of_run(context, frames=True)
     outcomes: list[StepOutcome] = []
     with cache_left_alone(context.dry_run):
         for step in STEPS:

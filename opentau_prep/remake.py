@@ -78,7 +78,7 @@ def plan_remakes(subject: Subject, context: RunContext, *, deep: bool = False) -
 def remake(plan: Remake, mixture: Mixture, context: RunContext) -> tuple[str, ...]:
     """Do a step again as `run` does it; return what stood in its way, in words."""
     step = next(step for step in STEPS if step.name == plan.step)
-    options = LocateOptions(download=context.download, frames=True)
+    options = LocateOptions.of_run(context, frames=True)
     problems: list[str] = []
     try:
         resolved = resolve_mixture(mixture, options, keep_going=True)

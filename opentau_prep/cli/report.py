@@ -70,7 +70,7 @@ def report(
     mixture = named_mixture(roots, mixture_json)
     check_artifact_root(mixture.roots, context.artifact_root)
     options = ReportOptions(norm_heads, tokenizer, val_plan, val_report, discrete_action_max_length)
-    locate = LocateOptions(download=context.download, frames=False)
+    locate = LocateOptions.of_run(context, frames=False)
     # A dataset that cannot be opened is the first thing that the page has to say.
     resolved = resolve_mixture(mixture, locate, keep_going=True)
     made = make_report(resolved, context, options, out=out)

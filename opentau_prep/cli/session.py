@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 from opentau_prep.artifacts.rank import Rank
 from opentau_prep.context import RunContext
 from opentau_prep.notices import Notice, collect_notices
+from opentau_prep.storage.urls import check_written
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
     from rich.progress import Progress
 
@@ -28,6 +31,13 @@ PIPE_WIDTH = 160
 
 def _raise_current() -> None:
     raise BrokenPipeError
+
+
+def _for_workers(folder: Path | None, common: CommonOptions) -> Path | None:
+    """Return a folder as workers can use it: a cluster's have working directories of their own."""
+    if folder is not None:
+        check_written(folder, "--artifact-root")  # which an absolute path could not tell
+    return folder.absolute() if folder and common.engine_address is not None else folder
 
 
 class Session:
@@ -48,7 +58,7 @@ class Session:
             force=common.force,
             dry_run=common.dry_run,
             keep_going=common.keep_going,
-            artifact_root=common.artifact_root,
+            artifact_root=_for_workers(common.artifact_root, common),
             download=common.download,
             rank=self.rank,
             progress=self._on_progress,

@@ -61,6 +61,8 @@ def run_openpi(
         )
     found, lost = _jobs(session, roots, mixture_json, given)
     jobs = [_with_options(job, given) for job in found]
+    if session.context.engine_address is not None:
+        jobs = [_absolute(job) for job in jobs]
     if given["--out"] is not None and len(jobs) + len(lost) > 1:
         raise ConfigError(
             f"--out names one file for {len(jobs) + len(lost)} datasets", where="--out"
@@ -68,6 +70,12 @@ def run_openpi(
     report = prepare_openpi(jobs, session.context, lost=lost)
     failed = report.needs_attention
     return Result(report.as_json(), openpi_table(report), exit_code=1 if failed else 0)
+
+
+def _absolute(job: OpenpiJob) -> OpenpiJob:
+    """Return a job as the workers of a cluster can do it, wherever they are."""
+    root = job.root if "://" in job.root else str(Path(job.root).absolute())
+    return replace(job, root=root, out=job.out and job.out.absolute())
 
 
 def _jobs(
@@ -143,7 +151,7 @@ def _config_job(session: Session, config: NormStatsConfig, base_dir: Path | None
 
     folder = base_dir or config.folder()
     if folder is None:
-        options = LocateOptions(download=session.context.download, frames=True)
+        options = LocateOptions.of_run(session.context, frames=True)
         root = locate_dataset(repo_id=config.repo_id, root=None, options=options)
         job = replace(_folder_job(Path(root)), name=str(config.repo_id))
     else:

@@ -79,7 +79,7 @@ def load_targets(
     from opentau_prep.metadata.locate import LocateOptions
     from opentau_prep.metadata.resolve import resolve_mixture
 
-    options = LocateOptions(download=context.download, frames=frames)
+    options = LocateOptions.of_run(context, frames=frames)
     keep_going = one_by_one and context.keep_going
     mixture = named_mixture(roots, mixture_json)
     if writes:

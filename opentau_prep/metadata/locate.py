@@ -7,10 +7,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.metadata.info import INFO
 from opentau_prep.storage.urls import check_url, is_remote
+
+if TYPE_CHECKING:
+    from opentau_prep.context import RunContext
 
 __all__ = ["LocateOptions", "check_repo_id", "locate_dataset"]
 
@@ -25,10 +29,22 @@ class LocateOptions:
         download: Fetch `meta/` (and `data/` when frames are needed) from the hub when the dataset
             is nowhere on this machine.
         frames: Whether `data/` will be read.
+        absolute: Whether the path must mean the same in any working directory.
     """
 
     download: bool = False
     frames: bool = False
+    absolute: bool = False
+
+    @classmethod
+    def of_run(cls, context: RunContext, *, frames: bool) -> LocateOptions:
+        """Return the options of a run: workers of a cluster have working directories of their own.
+
+        Args:
+            context: The run.
+            frames: Whether `data/` will be read.
+        """
+        return cls(context.download, frames, absolute=context.engine_address is not None)
 
 
 def locate_dataset(
@@ -67,6 +83,8 @@ def locate_dataset(
     tried: list[str] = []
     for place in places:
         if _is_there(f"{place}/{INFO}"):
+            if options.absolute:
+                place = os.path.abspath(place)
             return _completed(place, repo_id, revision, options)
         tried.append(place)
     if options.download and repo_id is not None and root is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,8 @@ def prepare_delta(
         if entry.config.use_delta_joint_actions:
             jobs.setdefault((entry.meta.root, delta_recipe(entry, resolved.mixture).digest), entry)
     entries = list(jobs.values())
-    work = partial(_prepare_one, mixture=resolved.mixture, run=run)
+    # One dataset can be several entries with delta actions of their own: no callback travels.
+    work = partial(_prepare_one, mixture=resolved.mixture, run=replace(run, progress=None))
     names = [entry.name for entry in entries]
     results = context.map("stats of delta actions", work, entries, names)
     done = [r for r in results if isinstance(r, DeltaResult)]

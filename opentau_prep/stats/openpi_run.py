@@ -111,7 +111,7 @@ def prepare_openpi(
     if len(set(outs)) < len(outs):
         raise ConfigError("one --out for several datasets", hint="Run them one by one.")
     rank = context.rank or Rank.detect()
-    threads = 2 if context.workers != 1 and len(jobs) == 1 else 1
+    threads = 2 if context.workers != 1 and context.stays_here(len(jobs)) else 1
     run = _Run(
         rank, context.force, context.dry_run, context.keep_going, context.artifact_root, threads
     )

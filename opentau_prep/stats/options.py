@@ -92,7 +92,8 @@ class RunOptions:
         """Return the options of a run over `jobs` datasets: threads where there is only one."""
         from opentau_prep.engine.local import default_workers
 
-        threads = (context.workers or default_workers()) if jobs <= 1 else 1
+        here = context.stays_here(jobs)
+        threads = (context.workers or default_workers()) if here else 1
         return cls(
             options,
             rank,
@@ -103,5 +104,5 @@ class RunOptions:
             threads,
             keep_options and not context.force,
             # Over several datasets the engine tells how far it is, and no callback can travel.
-            context.progress if jobs <= 1 else None,
+            context.progress if here else None,
         )

@@ -82,6 +82,20 @@ def test_commands_on_a_cluster_write_the_same_bytes(
         }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["stats", "stats --format openpi"])
+def test_relative_paths_mean_those_of_the_command_not_of_the_workers(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    with running_cluster("dask") as address:  # whose workers are somewhere else
+        monkeypatch.chdir(tmp_path)
+        shutil.copytree(demo / "datasets/demo/arm6_pick", "mine")
+        options = ["--artifact-root", "out", "--engine", "dask", "--engine-address", address]
+        ran = run_cli(*command.split(), "mine", *options)
+    assert ran.code == 0, ran.err
+    assert list(Path("out").rglob("*stats.json")) != []
+
+
 def modules_of_workers(address: str) -> set[str]:
     """Return which modules every worker has, so what ran there and not beside the command."""
     import distributed

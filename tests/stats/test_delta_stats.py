@@ -154,3 +154,15 @@ def test_delta_stats_a_map_beyond_the_columns_is_config_error(tmp_path):
     ran = run_cli("stats", "--mixture-json", tmp_path / "mixture.json")
     assert ran.code == 2
     assert "delta_action_state_map" in ran.err
+
+
+def test_stats_command_one_dataset_in_entries_of_their_own_maps_takes_workers(tmp_path):
+    root = tiny_dataset(tmp_path, "v2.1", lengths=[20, 30])
+    entry = {"repo_id": "tiny", "root": str(root), "use_delta_joint_actions": True}
+    maps = ({"0": 2}, {"1": 0})
+    content = {"datasets": [{**entry, "delta_action_state_map": each} for each in maps]}
+    (tmp_path / "mixture.json").write_text(json.dumps(content))
+    args = ("--mixture-json", tmp_path / "mixture.json", "--chunk-size", 4, "--workers", 2)
+    ran = run_cli("stats", *args, "--json")
+    assert ran.code == 0, ran.err
+    assert [delta["status"] for delta in ran.json["delta"]] == ["written", "written"]
