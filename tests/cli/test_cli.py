@@ -58,7 +58,6 @@ def test_version_is_the_package_version():
         (["speed-percentiles", "--nonsense"], 2, "--nonsense"),
         (["speed-percentiles", "--workers", "0", "x"], 2, "--workers"),
         (["speed-percentiles", "--engine", "abacus", "{root}"], 2, "abacus"),
-        (["speed-percentiles", "--engine", "dask", "{root}"], 4, "dask"),
         (["speed-percentiles", "-q", "-v", "{root}"], 2, "contradict"),
         (["speed-percentiles", "/nonexistent"], 3, "/nonexistent"),
         (["speed-percentiles", "{root}", "--mixture-json", "m.json"], 2, "exclude each other"),
