@@ -100,10 +100,10 @@ def aggregate_stats(
     names = _checked_names(contributor_names, len(stats_list))
     factors = _checked_weights(weights, len(stats_list))
     pooled: dict[str, dict[str, Array]] = {}
+    at_once = {} if factors is None else pool_matrices(_matrices(stats_list), factors)
     for feature in sorted({feature for stats in stats_list for feature in stats}):
-        at_once = None if factors is None else _pool_matrices(stats_list, feature, factors)
-        if at_once is not None:
-            pooled[feature] = at_once
+        if feature in at_once:
+            pooled[feature] = at_once[feature]
             continue
         record = pool_feature(stats_list, feature, weights=factors, contributor_names=names)
         _warn_dropped(record, feature, names, context)
@@ -111,13 +111,17 @@ def aggregate_stats(
     return pooled
 
 
-def _pool_matrices(
-    stats_list: Sequence[Mapping[str, FeatureStats]], feature: str, weights: Array
-) -> dict[str, Array] | None:
-    """Return one feature pooled at once; None unless everyone's stats of it are a matrix."""
-    entries = [stats.get(feature) for stats in stats_list]
-    matrices = [entry for entry in entries if isinstance(entry, StatMatrix)]
-    return pool_matrices(matrices, weights) if len(matrices) == len(entries) else None
+def _matrices(
+    stats_list: Sequence[Mapping[str, FeatureStats]],
+) -> dict[str, list[StatMatrix]]:
+    """Return the features whose stats are a matrix in every contributor."""
+    found: dict[str, list[StatMatrix]] = {}
+    for feature in stats_list[0] if stats_list else ():
+        entries = [stats.get(feature) for stats in stats_list]
+        matrices = [entry for entry in entries if isinstance(entry, StatMatrix)]
+        if len(matrices) == len(entries):
+            found[feature] = matrices
+    return found
 
 
 def aggregate_stacked(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str, Array]]:

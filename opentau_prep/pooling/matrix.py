@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 import numpy as np
@@ -136,16 +136,35 @@ def as_arrays(entry: Mapping[str, Array]) -> dict[str, Array]:
     return entry.arrays() if isinstance(entry, StatMatrix) else dict(entry)
 
 
-def pool_matrices(matrices: Sequence[StatMatrix], weights: Floats) -> dict[str, Array] | None:
-    """Return the pooled stats of one feature of several contributors, as `aggregate_stats` does.
+def pool_matrices(
+    features: Mapping[str, Sequence[StatMatrix]], weights: Floats
+) -> dict[str, dict[str, Array]]:
+    """Return the pooled stats of features of several contributors, as `aggregate_stats` does.
 
     Args:
-        matrices: The contributors' stats.
+        features: Feature -> the contributors' stats.
         weights: (n,) float64, >= 0.
 
     Returns:
-        stat -> array; None unless all have the same stats, of one width of 2 or more.
+        feature -> stat -> array, without the features whose contributors do not all have the same
+        stats, of one width of 2 or more.
     """
+    groups: dict[StatLayout, dict[str, Floats]] = {}
+    for feature, matrices in features.items():
+        block = _stacked(matrices)
+        if block is not None:
+            groups.setdefault(matrices[0].layout, {})[feature] = block
+    total = total_weight(weights)
+    found: dict[str, dict[str, Array]] = {}
+    for layout, blocks in groups.items():
+        pooled = _pool_joined(list(blocks.values()), weights)
+        for feature, rows in zip(blocks, pooled, strict=True):
+            found[feature] = StatMatrix(layout.pooled, rows, 0).arrays() | {COUNT: total.copy()}
+    return found
+
+
+def _stacked(matrices: Sequence[StatMatrix]) -> Floats | None:
+    """Return matrices in one block, (n, S, width); None unless all are alike."""
     first = matrices[0]
     alike = all(m.layout is first.layout and m.width == first.width for m in matrices)
     if not alike or first.width < MIN_WIDTH:
@@ -158,9 +177,7 @@ def pool_matrices(matrices: Sequence[StatMatrix], weights: Floats) -> dict[str, 
         stacked = np.concatenate(parts).reshape(len(parts), -1, own)
         block[start : start + len(parts), :, :kept] = stacked[..., :kept]
         start += len(parts)
-    pooled = pool_rows(block, weights.reshape(-1, 1, 1))
-    layout = first.layout.pooled
-    return StatMatrix(layout, pooled, 0).arrays() | {COUNT: total_weight(weights)}
+    return block
 
 
 def pool_blocks(blocks: Sequence[Floats], layout: StatLayout, counts: Array) -> list[StatMatrix]:
@@ -171,11 +188,13 @@ def pool_blocks(blocks: Sequence[Floats], layout: StatLayout, counts: Array) -> 
         layout: Of all features.
         counts: (n, 1) int64, >= 0: what the n contributors weigh.
     """
-    joined = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=2)
-    pooled = pool_rows(joined, counts.reshape(-1, 1, 1))
     total = int(counts.sum())
-    found, start = [], 0
-    for block in blocks:
-        here = pooled[:, start : (start := start + block.shape[2])]
-        found.append(StatMatrix(layout.pooled, here, total))
-    return found
+    return [StatMatrix(layout.pooled, rows, total) for rows in _pool_joined(blocks, counts)]
+
+
+def _pool_joined(blocks: Sequence[Floats], weights: Array) -> list[Floats]:
+    """Return the pooled rows of blocks of one layout, (S, W) each, in one go."""
+    joined = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=2)
+    pooled = pool_rows(joined, weights.reshape(-1, 1, 1))
+    ends = list(accumulate(block.shape[2] for block in blocks))
+    return [pooled[:, end - block.shape[2] : end] for block, end in zip(blocks, ends, strict=True)]
