@@ -42,7 +42,9 @@ class PrepError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
-        if self.hint:
+        if self.hint and "\n" in self.message:  # a list: what to do stands below it
+            text = f"{text}\n{self.hint}"
+        elif self.hint:
             text = f"{text.rstrip('.')}. {self.hint}"
         return text
 

@@ -230,7 +230,7 @@ def _lacking(members: Sequence[HeadMember]) -> PrepError:
     roots = " ".join(dict.fromkeys(str(m.entry.meta.root) for m in members[:10]))
     target = f"--mixture-json {mixture}" if mixture else roots
     return MetadataError(
-        f"{len(members)} datasets have no {_SKETCH_FILE}, which --quantiles sketch needs:{names}\n",
+        f"{len(members)} datasets have no {_SKETCH_FILE}, which --quantiles sketch needs:{names}",
         hint=f"Make them: `opentau-prep stats {target}`.",
     )
 
