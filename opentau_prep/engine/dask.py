@@ -32,7 +32,7 @@ from opentau_prep.engine.remote import (
     WorkerDiedError,
     check_workers,
     drain,
-    optional_package,
+    engine_package,
     variables,
     work,
 )
@@ -64,7 +64,7 @@ class DaskEngine:
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
-        self._dask = optional_package("distributed", engine="dask")
+        self._dask = engine_package("distributed", engine="dask")
         self.address = address
         self.workers = workers
 
@@ -218,7 +218,7 @@ def _started(dask: Any, processes: int) -> Iterator[Any]:
         "distributed.scheduler.work-stealing": False,
         "distributed.nanny.pre-spawn-environ": {**WORKER_ENV, **_SILENT},
     }
-    config = optional_package("dask.config", engine="dask")
+    config = engine_package("dask.config", engine="dask")
     with contextlib.ExitStack() as stack:
         stack.enter_context(config.set(settings))
         stack.enter_context(variables(dict.fromkeys(_LEFT_BEHIND)))

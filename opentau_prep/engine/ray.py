@@ -27,7 +27,7 @@ from opentau_prep.engine.remote import (
     WorkerDiedError,
     check_workers,
     drain,
-    optional_package,
+    engine_package,
     variables,
     work,
 )
@@ -59,7 +59,7 @@ class RayEngine:
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
         with variables(_PRIVATE if address is None else {}):
-            self._ray = optional_package("ray", engine="ray")
+            self._ray = engine_package("ray", engine="ray")
         self.address = address
         self.workers = workers
 

@@ -7,7 +7,6 @@ whatever cannot be pickled, there or back, is the failure of one job.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 from opentau_prep.engine.jobs import Done, Job, died, perform, unexpected
 from opentau_prep.engine.signals import sigint_held
 from opentau_prep.errors import EngineError
+from opentau_prep.extras import optional_package
 
 __all__ = [
     "CONNECT_S",
@@ -25,7 +25,7 @@ __all__ = [
     "WorkerDiedError",
     "check_workers",
     "drain",
-    "optional_package",
+    "engine_package",
     "variables",
     "work",
 ]
@@ -66,20 +66,9 @@ class Pool(Protocol):
         """End these jobs, running or not, and return when they have ended, or soon after."""
 
 
-def optional_package(name: str, *, engine: str) -> Any:
-    """Return a package that only one engine needs.
-
-    Raises:
-        EngineError: It is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise EngineError(
-            f"the {engine} engine needs the package {name}",
-            where="--engine",
-            hint=f"Install it: pip install 'opentau-prep[{engine}]'.",
-        ) from error
+def engine_package(name: str, *, engine: str) -> Any:
+    """Return a package that only one engine needs; see `optional_package`."""
+    return optional_package(name, extra=engine, what=f"the {engine} engine", where="--engine")
 
 
 @contextlib.contextmanager

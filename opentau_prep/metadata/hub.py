@@ -6,10 +6,12 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from opentau_prep.errors import EngineError, MetadataError, PrepError
+from opentau_prep.errors import MetadataError, PrepError
+from opentau_prep.extras import optional_package
 
 __all__ = ["download"]
 
@@ -26,15 +28,8 @@ def download(repo_id: str, revision: str | None, *, frames: bool) -> Path:
         EngineError: The package `huggingface_hub` is not installed.
         MetadataError: The hub cannot be reached, or has no such dataset, revision or permission.
     """
-    try:
-        hub: Any = importlib.import_module("huggingface_hub")
-        errors: Any = importlib.import_module("huggingface_hub.errors")
-    except ImportError as error:
-        raise EngineError(
-            "--download needs the package huggingface_hub",
-            where=repo_id,
-            hint="Install it: pip install 'opentau-prep[hub]'.",
-        ) from error
+    need = partial(optional_package, extra="hub", what="--download", where=repo_id)
+    hub, errors = need("huggingface_hub"), need("huggingface_hub.errors")
     # Transport errors are those of the HTTP library that this version of the package uses: the
     # bases of its own error.
     failures = (*errors.HfHubHTTPError.__bases__, errors.EntryNotFoundError, OSError, ValueError)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from opentau_prep.errors import ConfigError, EngineError, PrepError
+from opentau_prep.extras import optional_package
 from opentau_prep.storage.base import storage_error
 from opentau_prep.storage.urls import safe_url
 
@@ -27,15 +28,8 @@ def connect(url: str) -> tuple[Any, str]:
         ConfigError: No driver is known for this kind of URL.
         MetadataError: The driver cannot be set up: no credentials, no answer.
     """
-    try:
-        core: Any = importlib.import_module("fsspec.core")
-        registry: Any = importlib.import_module("fsspec.registry")
-    except ImportError as error:
-        raise EngineError(
-            "roots that are URLs need the package fsspec",
-            where=url,
-            hint="Install it: pip install 'opentau-prep[remote]'.",
-        ) from error
+    need = partial(optional_package, extra="remote", what="a root that is a URL", where=url)
+    core, registry = need("fsspec.core"), need("fsspec.registry")
     for protocol in _protocols(url):
         _check_driver(registry, protocol, url)
     with told("meta/", url):
