@@ -17,26 +17,25 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import CancelledError
 from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any
 
-from opentau_prep.engine.jobs import Done, Job
-from opentau_prep.engine.local import GRACE_S, WORKER_ENV, LocalEngine, default_workers
+from opentau_prep.engine.local import GRACE_S, WORKER_ENV
 from opentau_prep.engine.remote import (
     CONNECT_S,
     PROBE,
     START_S,
+    ClusterEngine,
     WorkerDiedError,
     check_workers,
-    drain,
     engine_package,
     variables,
     work,
 )
-from opentau_prep.engine.signals import sigint_held, sigterm_interrupts
+from opentau_prep.engine.signals import sigint_held
 from opentau_prep.errors import EngineError
 
 __all__ = ["DaskEngine"]
@@ -50,7 +49,7 @@ _SILENT = {"DASK_LOGGING": "{'distributed': 'critical', 'tornado.application': '
 _LEFT_BEHIND = (*WORKER_ENV, *_SILENT, "PYTHONHASHSEED", "__DASK_PARENT_PID")
 
 
-class DaskEngine:
+class DaskEngine(ClusterEngine):
     """Runs jobs on a dask cluster.
 
     Args:
@@ -65,25 +64,18 @@ class DaskEngine:
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
         self._dask = engine_package("distributed", engine="dask")
-        self.address = address
-        self.workers = workers
+        super().__init__(address, workers)
 
-    def run(
-        self, fn: Callable[[Any], Any], jobs: Sequence[Job], *, keep_going: bool
-    ) -> Generator[tuple[int, Done], None, None]:
-        """Yield each job's index and outcome as it finishes; see `Engine.run` and `drain`."""
-        processes = min(self.workers or default_workers(), len(jobs))
-        if not jobs or (self.address is None and processes <= 1):
-            yield from LocalEngine(1).run(fn, jobs, keep_going=keep_going)
-            return
-        with sigterm_interrupts(), _quiet(), contextlib.ExitStack() as stack:
+    @contextlib.contextmanager
+    def pool(self, processes: int) -> Iterator[_Pool]:
+        """See `ClusterEngine.pool`."""
+        with _quiet(), contextlib.ExitStack() as stack:
             if self.address is None:
                 client = stack.enter_context(_started(self._dask, processes))
-                pool = _Pool(self._dask, client, 1, processes)
+                yield _Pool(self._dask, client, 1, processes)
             else:
                 client = stack.enter_context(_connected(self._dask, self.address))
-                pool = _Pool(self._dask, client, 2, self.workers)
-            yield from drain(pool, fn, jobs, keep_going=keep_going)
+                yield _Pool(self._dask, client, 2, self.workers)
 
 
 class _Pool:

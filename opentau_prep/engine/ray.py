@@ -14,24 +14,23 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from types import FrameType
 from typing import Any
 
-from opentau_prep.engine.jobs import Done, Job
-from opentau_prep.engine.local import GRACE_S, WORKER_ENV, LocalEngine, default_workers
+from opentau_prep.engine.local import GRACE_S, WORKER_ENV
 from opentau_prep.engine.remote import (
     CONNECT_S,
     PROBE,
     START_S,
+    ClusterEngine,
     WorkerDiedError,
     check_workers,
-    drain,
     engine_package,
     variables,
     work,
 )
-from opentau_prep.engine.signals import sigint_held, sigterm_interrupts
+from opentau_prep.engine.signals import sigint_held
 from opentau_prep.errors import EngineError
 
 __all__ = ["RayEngine"]
@@ -44,7 +43,7 @@ _PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER":
 _LEFT_BEHIND = ("PYTHONBREAKPOINT", "RAY_AUTH_MODE")
 
 
-class RayEngine:
+class RayEngine(ClusterEngine):
     """Runs jobs on a ray cluster.
 
     Args:
@@ -60,19 +59,12 @@ class RayEngine:
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
         with variables(_PRIVATE if address is None else {}):
             self._ray = engine_package("ray", engine="ray")
-        self.address = address
-        self.workers = workers
+        super().__init__(address, workers)
 
-    def run(
-        self, fn: Callable[[Any], Any], jobs: Sequence[Job], *, keep_going: bool
-    ) -> Generator[tuple[int, Done], None, None]:
-        """Yield each job's index and outcome as it finishes; see `Engine.run` and `drain`."""
-        processes = min(self.workers or default_workers(), len(jobs))
-        if not jobs or (self.address is None and processes <= 1):
-            yield from LocalEngine(1).run(fn, jobs, keep_going=keep_going)
-            return
+    @contextlib.contextmanager
+    def pool(self, processes: int) -> Iterator[_Pool]:
+        """See `ClusterEngine.pool`."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(sigterm_interrupts())
             # Ray prints there what the cluster says of dead workers, and cannot be told not to.
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
             stack.enter_context(variables(dict.fromkeys(_LEFT_BEHIND)))
@@ -80,8 +72,7 @@ class RayEngine:
                 stack.enter_context(_started(self._ray, processes))
             else:
                 stack.enter_context(_connected(self._ray, self.address))
-            pool = _Pool(self._ray, self.workers if self.address else None)
-            yield from drain(pool, fn, jobs, keep_going=keep_going)
+            yield _Pool(self._ray, self.workers if self.address else None)
 
 
 class _Pool:

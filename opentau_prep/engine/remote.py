@@ -6,6 +6,7 @@ whatever cannot be pickled, there or back, is the failure of one job.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 from collections import deque
@@ -13,7 +14,8 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from typing import Any, Protocol
 
 from opentau_prep.engine.jobs import Done, Job, died, perform, unexpected
-from opentau_prep.engine.signals import sigint_held
+from opentau_prep.engine.local import LocalEngine, default_workers
+from opentau_prep.engine.signals import sigint_held, sigterm_interrupts
 from opentau_prep.errors import EngineError
 from opentau_prep.extras import optional_package
 
@@ -21,6 +23,7 @@ __all__ = [
     "CONNECT_S",
     "PROBE",
     "START_S",
+    "ClusterEngine",
     "Pool",
     "WorkerDiedError",
     "check_workers",
@@ -64,6 +67,44 @@ class Pool(Protocol):
 
     def stop(self, futures: Collection[Any]) -> None:
         """End these jobs, running or not, and return when they have ended, or soon after."""
+
+
+class ClusterEngine(abc.ABC):
+    """An engine that runs jobs in a cluster: one of yours, or one started for the run.
+
+    Args:
+        address: Where yours is.
+        workers: How many jobs run at once at most.
+    """
+
+    def __init__(self, address: str | None, workers: int | None) -> None:
+        self.address = address
+        self.workers = workers
+
+    @abc.abstractmethod
+    def pool(self, processes: int) -> contextlib.AbstractContextManager[Pool]:
+        """Return the cluster for the length of a run, in a context.
+
+        Args:
+            processes: How many a cluster that is started for the run has.
+
+        Raises:
+            EngineError: There is no such cluster, or it is not fit for the run.
+        """
+
+    def run(
+        self, fn: Callable[[Any], Any], jobs: Sequence[Job], *, keep_going: bool
+    ) -> Generator[tuple[int, Done], None, None]:
+        """Yield each job's index and outcome as it finishes; see `Engine.run` and `drain`.
+
+        No cluster is started for what one process can do as well.
+        """
+        processes = min(self.workers or default_workers(), len(jobs))
+        if not jobs or (self.address is None and processes <= 1):
+            yield from LocalEngine(1).run(fn, jobs, keep_going=keep_going)
+            return
+        with sigterm_interrupts(), self.pool(processes) as pool:
+            yield from drain(pool, fn, jobs, keep_going=keep_going)
 
 
 def engine_package(name: str, *, engine: str) -> Any:
