@@ -210,11 +210,9 @@ def _version(storage: Storage, info: dict[str, Any]) -> str:
     v2_table = storage.exists(v2.EPISODES)
     if v2_table and declared in ((2, 0), (2, 1)):
         return f"v2.{declared[1]}"
-    v3_table = not v2_table and declared != (3, 0) and _has_v3_table(storage)
-    major = declared[0] if declared else None
-    if major not in (2, 3) or (major == 2 and not v2_table) or (major == 3 and not v3_table):
-        major = 3 if v3_table else 2 if v2_table else major if major in (2, 3) else 2
-    if major == 3:
+    says_v3 = declared is not None and declared[0] == 3
+    # Without a table of either kind, what is declared is all that there is to go by.
+    if not v2_table and (says_v3 or _has_v3_table(storage)):
         found = "v3.0"
     elif declared in ((2, 0), (2, 1)):
         found = f"v2.{declared[1]}"
