@@ -41,6 +41,7 @@ _PUBLIC = {
     "plan_validation": "opentau_prep.val_loss.plan",
     "resolve_refs": "opentau_prep.config.refs",
     "standardize_stats": "opentau_prep.heads.standardize",
+    "train_val_split": "opentau_prep.metadata.split",
     "unnormalize": "opentau_prep.normalization",
     "unnormalize_mean_std": "opentau_prep.normalization",
     "validation_subset": "opentau_prep.val_loss.subset",
