@@ -7,7 +7,8 @@ only finite numbers, unless the writer was forced; then they stand bare, as Pyth
 understand them.
 
 Floats are written with the fewest digits that read back as the same float64; a float32 is written
-as the float64 of the same value, so that casting it back is exact. Keys keep their order.
+as the float64 of the same value, so that casting it back is exact. Keys keep their order. What a
+terminal would obey, and half a surrogate pair, is written as an escape (see `text.json_safe`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from opentau_prep.errors import ArtifactError, MetadataError
+from opentau_prep.text import json_safe
 
 __all__ = [
     "dump_foreign",
@@ -225,6 +227,4 @@ def _compact(value: Any) -> str:
 
 
 def _encode(text: str) -> bytes:
-    # A lone surrogate (an escape such as \ud800 in somebody's file) has no UTF-8 form; the handler
-    # writes it as that same escape again, which is what it is in JSON.
-    return (text + "\n").encode("utf-8", errors="backslashreplace")
+    return (json_safe(text) + "\n").encode("utf-8")

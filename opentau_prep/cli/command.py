@@ -17,6 +17,7 @@ import typer
 
 from opentau_prep.cli.options import CommonOptions
 from opentau_prep.errors import ConfigError, PrepError
+from opentau_prep.text import printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -139,7 +140,7 @@ def _bug(error: Exception, common: CommonOptions) -> int:
     if common.verbose:
         import traceback
 
-        traceback.print_exception(error)
+        _say("".join(traceback.format_exception(error)).rstrip())
     kind = type(error).__name__
     _say(f"Internal error: {kind}: {error}")
     _say("This is a bug in opentau-prep. Run again with --verbose and report what it prints.")
@@ -147,4 +148,4 @@ def _bug(error: Exception, common: CommonOptions) -> int:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable_lines(text) + "\n")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opentau_prep.cli.tables import Render
-from opentau_prep.report.markup import plain
 from opentau_prep.report.page import verdict_of
+from opentau_prep.text import printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +21,7 @@ def report_tables(made: MadeReport) -> Render:
 
     def render(console: Console) -> None:
         def say(text: str) -> None:
-            console.print(plain(text), markup=False, soft_wrap=True)
+            console.print(printable_lines(text), markup=False, soft_wrap=True)
 
         facts = made.facts
         words = verdict_of(facts)

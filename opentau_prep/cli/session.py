@@ -71,13 +71,17 @@ class Session:
     @cached_property
     def stderr(self) -> Console:
         """The console for everything that is not the result."""
-        from rich.console import Console
+        from opentau_prep.cli.console import SafeConsole
 
-        return Console(stderr=True, highlight=False, soft_wrap=True)
+        return SafeConsole(stderr=True, soft_wrap=True)
 
     def __enter__(self) -> Session:
         if self.common.verbose:
-            logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
+            from opentau_prep.cli.console import PlainFormatter
+
+            logging.basicConfig(stream=sys.stderr)
+            for handler in logging.getLogger().handlers:
+                handler.setFormatter(PlainFormatter("%(name)s: %(message)s"))
             logging.getLogger("opentau_prep").setLevel(logging.DEBUG)
         shown = self._on_notice if self.rank.speaks else None
         self._stack.enter_context(collect_notices(shown))
@@ -97,11 +101,11 @@ class Session:
         if self.common.json:
             self._print_json(result.payload)
         elif self.rank.speaks and not self.common.quiet:
-            from rich.console import Console
+            from opentau_prep.cli.console import SafeConsole
 
             # A file or a pipe has no width of its own: names must not be cut there.
             width = None if sys.stdout.isatty() else PIPE_WIDTH
-            console = Console(highlight=False, width=width)
+            console = SafeConsole(width=width)
             # Rich ends the process with code 1 when the reader has gone; `command` knows better.
             console.on_broken_pipe = _raise_current  # type: ignore[method-assign]
             result.render(console)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opentau_prep.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -27,7 +29,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     from rich.text import Text
 
     # Names come from users' files: they are text, never markup.
-    heading = Text(title, style="table.title") if title else None
+    heading = Text(printable(title), style="table.title") if title else None
     made = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", pad_edge=False)
     for column in columns:
         numeric = column.startswith("#")
@@ -131,4 +133,6 @@ def _ends(percentiles: list[float] | None) -> tuple[object, ...]:
 
 
 def _cell(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return printable(str(value))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opentau_prep.errors import ConfigError
+from opentau_prep.text import printable
 
 __all__ = [
     "Fault",
@@ -23,7 +24,6 @@ __all__ = [
     "format_path",
     "nearest",
     "place",
-    "printable",
     "shown",
 ]
 
@@ -91,11 +91,6 @@ def shown(value: object) -> str:
     else:
         text = _leaf(value)
     return printable(text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "...")
-
-
-def printable(text: str) -> str:
-    """Return text with every control character, line break and lone surrogate spelled out."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _leaf(value: object) -> str:

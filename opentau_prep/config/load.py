@@ -14,12 +14,13 @@ from pydantic import ValidationError
 
 from opentau_prep.collecting import paused_collection
 from opentau_prep.config.explain import explain
-from opentau_prep.config.faults import JsonPath, fault_error, nearest, place, printable, shown
+from opentau_prep.config.faults import JsonPath, fault_error, nearest, place, shown
 from opentau_prep.config.refs import Origin, load_document
 from opentau_prep.config.schema import DatasetEntry, Mixture, MixtureSource
 from opentau_prep.errors import ConfigError
 from opentau_prep.notices import warn
 from opentau_prep.storage.urls import check_url, is_remote
+from opentau_prep.text import printable
 
 __all__ = ["load_mixture", "mixture_from_roots", "mixture_sha256"]
 

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from opentau_prep.config.explain import explain
-from opentau_prep.config.faults import fault_error, place, printable, shown
+from opentau_prep.config.faults import fault_error, place, shown
 from opentau_prep.config.refs import load_document
 from opentau_prep.errors import ConfigError
 from opentau_prep.storage.urls import is_remote
+from opentau_prep.text import printable
 
 __all__ = ["NormStatsColumns", "NormStatsConfig", "load_norm_stats_config"]
 

@@ -20,9 +20,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from opentau_prep.config.faults import JsonPath, place, printable, shown
+from opentau_prep.config.faults import JsonPath, place, shown
 from opentau_prep.errors import ConfigError
 from opentau_prep.notices import warn
+from opentau_prep.text import printable
 
 __all__ = ["Document", "Origin", "load_document", "resolve_refs"]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.metadata.info import INFO
 from opentau_prep.storage.urls import check_url, is_remote
+from opentau_prep.text import printable
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
@@ -91,11 +92,11 @@ def locate_dataset(
         from opentau_prep.metadata.hub import download
 
         return str(download(repo_id, revision, frames=options.frames))
-    places = ", ".join(map(_printable, dict.fromkeys(map(Path, tried))))
+    places = ", ".join(dict.fromkeys(printable(str(Path(p))) for p in tried))
     hint = "Correct the path." if root is not None else "Give its `root`, or pass --download."
     raise MetadataError(
         f"dataset not found; there is no {INFO} in {places}",
-        where=_printable(root if root is not None else repo_id),
+        where=printable(str(root if root is not None else repo_id)),
         hint=hint,
     )
 
@@ -120,10 +121,6 @@ def _completed(
     from opentau_prep.metadata.hub import download
 
     return str(download(repo_id, revision, frames=True))
-
-
-def _printable(text: object) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
 def check_repo_id(repo_id: str) -> None:

@@ -12,14 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Union
 
-__all__ = ["Element", "Node", "el", "plain", "render"]
+from opentau_prep.text import printable_lines
 
-# What a reader's browser would obey or drop instead of showing: controls, lone surrogates,
-# noncharacters, and the characters that reverse the order of a text.
-_UNSHOWN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"
-    "\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
-)
+__all__ = ["Element", "Node", "el", "render"]
+
 _NAME = re.compile(r"[a-z][a-zA-Z0-9-]*")
 _VOID = frozenset({"meta", "br", "hr"})
 _RAW = frozenset({"style"})
@@ -103,11 +99,6 @@ def el(tag: str, *children: Node, **attributes: str | float | bool | None) -> El
     return Element(tag, named, tuple(_flat(children)))
 
 
-def plain(text: str) -> str:
-    """Return a text with invisible and order-changing characters spelled out, as in JSON."""
-    return _UNSHOWN.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
-
-
 def render(element: Element) -> str:
     """Return an element as HTML."""
     return "".join(_pieces(element))
@@ -132,7 +123,7 @@ def _pieces(element: Element) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    return html.escape(plain(text), quote=True)
+    return html.escape(printable_lines(text), quote=True)
 
 
 def _raw(text: str) -> str:

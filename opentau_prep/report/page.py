@@ -7,7 +7,7 @@ import hashlib
 from importlib import resources
 
 from opentau_prep.report.facts import ReportFacts, ToDo
-from opentau_prep.report.markup import Element, Node, el, plain, render
+from opentau_prep.report.markup import Element, Node, el, render
 from opentau_prep.report.sections_details import (
     heads_section,
     losses_section,
@@ -52,7 +52,7 @@ def render_page(facts: ReportFacts) -> str:
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("meta", name="referrer", content="no-referrer"),
         el("meta", name="color-scheme", content="light dark"),
-        el("title", f"{plain(name)}: {verdict_of(facts)}"),
+        el("title", f"{name}: {verdict_of(facts)}"),
         el("style", style),
     )
     return f"<!doctype html>{render(el('html', head, body, lang='en'))}\n"

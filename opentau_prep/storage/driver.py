@@ -12,6 +12,7 @@ from opentau_prep.errors import ConfigError, EngineError, PrepError
 from opentau_prep.extras import optional_package
 from opentau_prep.storage.base import storage_error
 from opentau_prep.storage.urls import safe_url
+from opentau_prep.text import printable
 
 __all__ = ["connect", "told"]
 
@@ -111,5 +112,4 @@ def _status(error: Exception) -> int | None:
 def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error)
     line = next(iter(str(text).strip().splitlines()), "")
-    shown = "".join(char if char.isprintable() else " " for char in safe_url(line))
-    return shown[:_MAX_REASON].rstrip(". ") or type(error).__name__
+    return printable(safe_url(line))[:_MAX_REASON].rstrip(". ") or type(error).__name__

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts.atomic import write_atomic
 from opentau_prep.artifacts.provenance import sha256_of
-from opentau_prep.config.faults import printable
 from opentau_prep.metadata.info import DEFAULT_CHUNKS_SIZE, INFO, as_integer
 from opentau_prep.notices import collect_notices
+from opentau_prep.text import printable
 from opentau_prep.validate.checks.episodes import rows_differ, wrong_file
 from opentau_prep.validate.checks.format import files_missing, files_unclaimed, files_unreadable
 from opentau_prep.validate.renew import plan_renewals

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from opentau_prep.config.faults import printable
+from opentau_prep.text import printable
 
 if TYPE_CHECKING:
     from opentau_prep.validate.findings import Finding
