@@ -217,8 +217,8 @@ def carry_out(
     Raises:
         PrepError: It failed.
     """
-    if step.whole and resolved.lost:
-        return NotDone(_incomplete(step, resolved), resolved.lost)
+    if step.whole and resolved.faults:
+        return NotDone(_incomplete(step, resolved), resolved.faults)
     try:
         return step.run(resolved, context)
     except PrepError as error:
@@ -231,7 +231,7 @@ def carry_out(
 
 
 def _incomplete(step: Step, resolved: ResolvedMixture) -> PrepError:
-    names = some_names(failure.label for failure in resolved.lost)
+    names = some_names(failure.label for failure in resolved.faults)
     return MetadataError(
         f"{step.name} puts all datasets of the mixture together, and without {names} the result"
         " would not be what training has: nothing was written",

@@ -87,7 +87,7 @@ def remake(plan: Remake, mixture: Mixture, context: RunContext) -> tuple[str, ..
     entries = [entry for entry in resolved.entries if entry.name in plan.entries]
     # One by one, so that a dataset that cannot be read stops no other, and nothing of it is left
     # out unless --keep-going says so.
-    alone = [replace(resolved, entries=[entry], vqa=(), lost=()) for entry in entries]
+    alone = [replace(resolved, entries=[entry], vqa=(), faults=(), broken=()) for entry in entries]
     for part in [resolved] if step.whole else alone:
         try:
             report = carry_out(step, part, context)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from opentau_prep.cli.session import Session
     from opentau_prep.config.norm_stats import NormStatsConfig
+    from opentau_prep.metadata.dataset import Dataset
     from opentau_prep.stats.openpi_report import OpenpiReport
     from opentau_prep.stats.openpi_run import OpenpiJob
 
@@ -122,8 +123,8 @@ def _dataset_jobs(
 
     resolved = load_targets(roots, mixture_json, session.context, frames=True, one_by_one=True)
     warn_vqa(resolved.vqa)
-    jobs: dict[str, OpenpiJob] = {}
-    lost = list(resolved.lost)
+    jobs: dict[Dataset, OpenpiJob] = {}
+    lost = list(resolved.faults)
     for entry in resolved.entries:
         try:
             mapped = entry.name_map.columns
@@ -134,7 +135,8 @@ def _dataset_jobs(
             continue
         columns = {key: mapped[key] for key in ("state", "actions") if key in mapped}
         full = columns if len(columns) == 2 else None
-        jobs.setdefault(entry.meta.root, OpenpiJob(entry.artifact_name, entry.meta.root, full))
+        job = OpenpiJob(entry.artifact_name, entry.dataset.root, full)
+        jobs.setdefault(entry.dataset, job)
     return list(jobs.values()), lost
 
 

@@ -27,6 +27,7 @@ from opentau_prep.heads.stale import stale_said_once
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.heads.members import HeadMember
+    from opentau_prep.metadata.dataset import Dataset
     from opentau_prep.metadata.records import StatsView
     from opentau_prep.metadata.resolve import ResolvedMixture
 
@@ -191,17 +192,16 @@ def _dataset_jobs(
     resolved: ResolvedMixture, built: MixtureHeads, options: HeadOptions, context: RunContext
 ) -> list[_Job]:
     """Return a job for each dataset; entries of one dataset share its file."""
-    by_dataset: dict[tuple[str, str], list[HeadMember]] = {}
+    by_dataset: dict[Dataset, list[HeadMember]] = {}
     for member in built.members:
-        dataset = (member.entry.meta.root, member.entry.artifact_name)
-        by_dataset.setdefault(dataset, []).append(member)
+        by_dataset.setdefault(member.entry.dataset, []).append(member)
     encoder = _Encoder(resolved, built, options)
     jobs = []
-    for (_, artifact_name), members in by_dataset.items():
+    for dataset, members in by_dataset.items():
         place = dataset_place(
             "norm_head",
-            members[0].entry.meta.storage,
-            dataset=artifact_name,
+            dataset.storage,
+            dataset=dataset.artifact_name,
             artifact_root=context.artifact_root,
             mixture_id=resolved.mixture.mixture_id,
         )

@@ -1,13 +1,19 @@
-"""One dataset's metadata, whatever its version; each part is read when it is asked for."""
+"""One dataset: its metadata, whatever the version, and how much of it there is.
+
+Each part is read when it is asked for.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.errors import MetadataError
+import numpy as np
+
+from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.metadata import v2
 from opentau_prep.metadata.info import INFO, parse_features, parse_fps, parse_version
 from opentau_prep.metadata.jsonread import read_json_object
@@ -16,9 +22,11 @@ from opentau_prep.notices import warn
 from opentau_prep.storage import Storage, open_storage
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from opentau_prep.metadata.records import EpisodesStats, EpisodeTable, Feature, Stats, StatsView
 
-__all__ = ["DatasetMetadata", "load_dataset_metadata"]
+__all__ = ["Dataset", "DatasetMetadata", "Extent", "load_dataset_metadata"]
 
 
 _FIRST_TABLE = "meta/episodes/chunk-000/file-000.parquet"
@@ -180,6 +188,104 @@ class DatasetMetadata:
             f"{self.root}/{missing} is missing: using {source} instead",
             dataset=self.repo_id,
         )
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of a dataset there is.
+
+    Attributes:
+        episodes: How many episodes.
+        frames: How many frames they have.
+    """
+
+    episodes: int
+    frames: int
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One folder or URL that holds `meta/info.json`, however many entries of a mixture name it.
+
+    Attributes:
+        root: The folder or URL, as it was found.
+        repo_id: The id by which the first entry names it.
+        artifact_name: What its folder below `--artifact-root` is called: the repo id, or the first
+            entry's mixture-level name where datasets in different folders have one id.
+        opened: Its metadata, or why that cannot be opened.
+    """
+
+    root: str
+    repo_id: str
+    artifact_name: str
+    opened: DatasetMetadata | PrepError
+
+    @property
+    def fault(self) -> PrepError | None:
+        """Why the metadata cannot be opened; None for a dataset that can be used."""
+        return self.opened if isinstance(self.opened, PrepError) else None
+
+    @property
+    def meta(self) -> DatasetMetadata:
+        """The metadata; raises the `PrepError` of a dataset that cannot be opened."""
+        if isinstance(self.opened, PrepError):
+            raise self.opened
+        return self.opened
+
+    @cached_property
+    def storage(self) -> Storage:
+        """The way to its files."""
+        return open_storage(self.root) if self.fault is not None else self.meta.storage
+
+    @cached_property
+    def extent(self) -> Extent:
+        """What the episodes table holds: the one count of a dataset's episodes and frames.
+
+        What pools a head is `info["total_frames"]`, since training weighs by it; it is a weight
+        there, not a count.
+
+        Raises:
+            MetadataError: The table is missing or malformed.
+        """
+        table = self.meta.episodes
+        return Extent(len(table), table.total_frames)
+
+    @cached_property
+    def declared(self) -> Extent:
+        """What info.json or the episodes table promises, whichever is more."""
+        counts = []
+        for key, found in (
+            ("total_episodes", self.extent.episodes),
+            ("total_frames", self.extent.frames),
+        ):
+            value = self.meta.info.get(key)
+            counts.append(max(found, value) if type(value) is int else found)
+        return Extent(*counts)
+
+    @cached_property
+    def present(self) -> Extent:
+        """The part of the episodes table whose data files are there; no file is opened.
+
+        Raises:
+            PrepError: The table is missing or malformed, or the files cannot be listed.
+        """
+        has_file = self.has_data_file
+        lengths = self.meta.episodes.length[has_file]
+        return Extent(int(has_file.sum()), int(lengths.sum()))
+
+    @cached_property
+    def has_data_file(self) -> npt.NDArray[np.bool_]:
+        """Whether the data file of each episode is there, (E,) bool, in the table's order."""
+        paths = self.meta.data_paths
+        folders = sorted({rel.rpartition("/")[0].partition("/")[0] for rel in paths} - {""})
+        listed = {rel for folder in folders for rel in self.storage.list_files(folder, "")}
+        there = [rel in listed or ("/" not in rel and self.storage.exists(rel)) for rel in paths]
+        return np.array(there, dtype=np.bool_)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether episodes are promised that are not there."""
+        return self.present.episodes < self.declared.episodes
 
 
 def load_dataset_metadata(

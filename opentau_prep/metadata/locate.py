@@ -31,21 +31,26 @@ class LocateOptions:
             is nowhere on this machine.
         frames: Whether `data/` will be read.
         absolute: Whether the path must mean the same in any working directory.
+        tolerant: Whether a folder that is given as a root and has no info.json is found too: a
+            dataset, and a broken one.
     """
 
     download: bool = False
     frames: bool = False
     absolute: bool = False
+    tolerant: bool = False
 
     @classmethod
-    def of_run(cls, context: RunContext, *, frames: bool) -> LocateOptions:
+    def of_run(cls, context: RunContext, *, frames: bool, tolerant: bool = False) -> LocateOptions:
         """Return the options of a run: workers of a cluster have working directories of their own.
 
         Args:
             context: The run.
             frames: Whether `data/` will be read.
+            tolerant: Whether folders without info.json are found too.
         """
-        return cls(context.download, frames, absolute=context.engine_address is not None)
+        absolute = context.engine_address is not None
+        return cls(context.download, frames, absolute=absolute, tolerant=tolerant)
 
 
 def locate_dataset(
@@ -84,10 +89,12 @@ def locate_dataset(
     tried: list[str] = []
     for place in places:
         if _is_there(f"{place}/{INFO}"):
-            if options.absolute:
-                place = os.path.abspath(place)
-            return _completed(place, repo_id, revision, options)
+            found = os.path.abspath(place) if options.absolute else place
+            return _completed(found, repo_id, revision, options)
         tried.append(place)
+    bare = _bare_folder(tried) if options.tolerant and root is not None else None
+    if bare is not None:
+        return os.path.abspath(bare) if options.absolute else bare
     if options.download and repo_id is not None and root is None:
         from opentau_prep.metadata.hub import download
 
@@ -99,6 +106,11 @@ def locate_dataset(
         where=printable(str(root if root is not None else repo_id)),
         hint=hint,
     )
+
+
+def _bare_folder(places: Iterable[str]) -> str | None:
+    """Return the first place that is a folder, though it has no info.json."""
+    return next((place for place in places if os.path.isdir(place)), None)
 
 
 def _is_there(path: str) -> bool:

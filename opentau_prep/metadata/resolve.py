@@ -14,8 +14,8 @@ import orjson
 
 from opentau_prep.collecting import paused_collection
 from opentau_prep.engine import Failure
-from opentau_prep.errors import MetadataError, PrepError, join_errors
-from opentau_prep.metadata.dataset import DatasetMetadata, load_dataset_metadata
+from opentau_prep.errors import EngineError, MetadataError, PrepError, join_errors
+from opentau_prep.metadata.dataset import Dataset, DatasetMetadata, load_dataset_metadata
 from opentau_prep.metadata.features import NameMap, name_map_of
 from opentau_prep.metadata.info import shown
 from opentau_prep.metadata.locate import LocateOptions, locate_dataset
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from opentau_prep.config.schema import DatasetEntry, Mixture
     from opentau_prep.metadata.records import IntArray, Stats, StatsView
 
-__all__ = ["ResolvedEntry", "ResolvedMixture", "resolve_mixture", "warn_vqa"]
+__all__ = [
+    "ResolvedEntry",
+    "ResolvedMixture",
+    "resolve_mixture",
+    "warn_vqa",
+]
 
 
 @dataclass(frozen=True)
@@ -37,16 +42,23 @@ class ResolvedEntry:
         index: Its position among all entries of the mixture.
         name: Its mixture-level name, with `#N` where the id occurs more than once.
         config: The entry as written.
-        meta: The dataset's metadata; entries of one root share it.
-        artifact_name: What its folder below `--artifact-root` is called: the repo id, or the name
-            where datasets in different folders have one id.
+        dataset: The dataset that it names.
     """
 
     index: int
     name: str
     config: DatasetEntry
-    meta: DatasetMetadata
-    artifact_name: str
+    dataset: Dataset
+
+    @property
+    def meta(self) -> DatasetMetadata:
+        """The dataset's metadata; raises the `PrepError` of a dataset that cannot be opened."""
+        return self.dataset.meta
+
+    @property
+    def artifact_name(self) -> str:
+        """What the dataset's folder below `--artifact-root` is called; see `Dataset`."""
+        return self.dataset.artifact_name
 
     @property
     def is_subset(self) -> bool:
@@ -118,15 +130,45 @@ class ResolvedMixture:
 
     Attributes:
         mixture: As written.
-        entries: The robot datasets, in mixture order.
+        entries: The robot datasets that can be used, in mixture order.
         vqa: The names of the entries that carry no robot data.
-        lost: The entries that could not be opened, where that was no reason to stop.
+        faults: The entries that were not found or cannot be opened, where that was no reason to
+            stop.
+        broken: Of those, the entries whose folder was found, in mixture order.
     """
 
     mixture: Mixture
     entries: Sequence[ResolvedEntry]
     vqa: Sequence[str]
-    lost: Sequence[Failure] = ()
+    faults: Sequence[Failure] = ()
+    broken: Sequence[ResolvedEntry] = ()
+
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """The datasets that can be used, each once, in mixture order."""
+        return tuple(dict.fromkeys(entry.dataset for entry in self.entries))
+
+    @property
+    def located_datasets(self) -> tuple[Dataset, ...]:
+        """All datasets whose folder was found, those that cannot be opened too."""
+        found = sorted([*self.entries, *self.broken], key=lambda entry: entry.index)
+        return tuple(dict.fromkeys(entry.dataset for entry in found))
+
+    def entries_of(self, dataset: Dataset) -> tuple[ResolvedEntry, ...]:
+        """Return the entries that name a dataset, in mixture order."""
+        return self._by_dataset.get(dataset, ())
+
+    @cached_property
+    def _by_dataset(self) -> dict[Dataset, tuple[ResolvedEntry, ...]]:
+        found: dict[Dataset, tuple[ResolvedEntry, ...]] = {}
+        for entry in (*self.entries, *self.broken):
+            found[entry.dataset] = (*found.get(entry.dataset, ()), entry)
+        return found
+
+    @property
+    def first_entries(self) -> tuple[ResolvedEntry, ...]:
+        """The first entry of each dataset that can be used: for work done once per dataset."""
+        return tuple(self.entries_of(dataset)[0] for dataset in self.datasets)
 
 
 def warn_vqa(names: Sequence[str]) -> None:
@@ -142,50 +184,106 @@ def warn_vqa(names: Sequence[str]) -> None:
 def resolve_mixture(
     mixture: Mixture, options: LocateOptions | None = None, *, keep_going: bool = False
 ) -> ResolvedMixture:
-    """Find every dataset of a mixture and open its metadata, each root once.
+    """Find every dataset of a mixture and open its metadata, each folder once.
+
+    This alone decides which datasets a mixture has: entries name one dataset when their roots are
+    one folder, or one URL.
 
     Args:
         mixture: The mixture.
         options: Where to look.
-        keep_going: Put datasets that cannot be opened into `lost`, as long as there are others.
+        keep_going: Put datasets that cannot be opened into `faults`, as long as there are others
+            (with `options.tolerant`, even if there are not).
 
     Raises:
         MetadataError: Datasets were not found or have no usable info.json; all of them are listed.
         ConfigError: A repo id would leave a cache folder.
+        EngineError: A root is a URL whose driver is not installed.
     """
-    opened: dict[str, DatasetMetadata] = {}
-    found: list[tuple[int, str, DatasetEntry, DatasetMetadata]] = []
-    vqa: list[str] = []
-    lost: list[Failure] = []
-    declared: dict[bytes, DatasetMetadata] = {}
-    named = zip(mixture.dataset_names, mixture.datasets, strict=True)
-    times = Counter(config.repo_id for config in mixture.datasets)
     options = options or LocateOptions()
+    found: list[_Found] = []
+    vqa: list[str] = []
+    faults: list[Failure] = []
     with paused_collection():
-        for index, (name, config) in enumerate(named):
+        opener = _Opener()
+        for index, (name, config) in enumerate(
+            zip(mixture.dataset_names, mixture.datasets, strict=True)
+        ):
             if config.is_vqa:
                 vqa.append(name)
                 continue
             try:
                 root = _locate(config, options)
-                # Only entries of one id can share what is opened.
-                key = f"{_identity(root)}\0{config.repo_id}" if times[config.repo_id] > 1 else name
-                if key not in opened:
-                    opened[key] = load_dataset_metadata(root, repo_id=config.repo_id)
-                    _share_features(opened[key], declared)
+            except EngineError:
+                raise  # a package to be installed is no fault of the dataset
             except PrepError as fault:
-                lost.append(Failure(name, fault))
-            else:
-                found.append((index, name, config, opened[key]))
-    if lost and not (keep_going and found):
-        raise join_errors([(f.label, f.error) for f in lost], "datasets cannot be opened")
-    roots = {(meta.repo_id, meta.root) for *_, meta in found}
-    shared = Counter(repo_id for repo_id, _ in roots)
-    entries = [
-        ResolvedEntry(i, name, config, meta, name if shared[meta.repo_id] > 1 else meta.repo_id)
-        for i, name, config, meta in found
-    ]
-    return ResolvedMixture(mixture, tuple(entries), tuple(vqa), tuple(lost))
+                faults.append(Failure(name, fault))
+                continue
+            opened = opener.open(root, str(config.repo_id))
+            if isinstance(opened.metadata, PrepError):
+                faults.append(Failure(name, opened.metadata))
+            found.append(_Found(index, name, config, opened))
+    entries = _entries(found)
+    usable = tuple(entry for entry in entries if entry.dataset.fault is None)
+    stop = not keep_going or not (usable or options.tolerant)
+    if faults and stop:
+        raise join_errors([(f.label, f.error) for f in faults], "datasets cannot be opened")
+    broken = tuple(entry for entry in entries if entry.dataset.fault is not None)
+    return ResolvedMixture(mixture, usable, tuple(vqa), tuple(faults), broken)
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    root: str
+    repo_id: str
+    metadata: DatasetMetadata | PrepError
+
+
+@dataclass(frozen=True)
+class _Found:
+    index: int
+    name: str
+    config: DatasetEntry
+    opened: _Opened
+
+
+class _Opener:
+    """Opens each folder once, whatever the paths that lead to it."""
+
+    def __init__(self) -> None:
+        self._by_folder: dict[str, _Opened] = {}
+        self._declared: dict[bytes, DatasetMetadata] = {}
+
+    def open(self, root: str, repo_id: str) -> _Opened:
+        key = _identity(root)
+        if key not in self._by_folder:
+            self._by_folder[key] = _Opened(root, repo_id, self._metadata(root, repo_id))
+        return self._by_folder[key]
+
+    def _metadata(self, root: str, repo_id: str) -> DatasetMetadata | PrepError:
+        try:
+            meta = load_dataset_metadata(root, repo_id=repo_id)
+        except EngineError:
+            raise
+        except PrepError as fault:
+            return fault
+        _share_features(meta, self._declared)
+        return meta
+
+
+def _entries(found: Sequence[_Found]) -> list[ResolvedEntry]:
+    distinct = dict.fromkeys(each.opened for each in found)
+    folders_of_id = Counter(opened.repo_id for opened in distinct)
+    datasets: dict[_Opened, Dataset] = {}
+    entries = []
+    for each in found:
+        opened = each.opened
+        if opened not in datasets:
+            alone = folders_of_id[opened.repo_id] == 1
+            artifact_name = opened.repo_id if alone else each.name
+            datasets[opened] = Dataset(opened.root, opened.repo_id, artifact_name, opened.metadata)
+        entries.append(ResolvedEntry(each.index, each.name, each.config, datasets[opened]))
+    return entries
 
 
 def _share_features(meta: DatasetMetadata, declared: dict[bytes, DatasetMetadata]) -> None:
@@ -200,7 +298,7 @@ def _share_features(meta: DatasetMetadata, declared: dict[bytes, DatasetMetadata
             meta.derived = first.derived
 
 
-def _locate(config: DatasetEntry, options: LocateOptions) -> str | os.PathLike[str]:
+def _locate(config: DatasetEntry, options: LocateOptions) -> str:
     file = config.root_file
     return locate_dataset(
         repo_id=config.repo_id,

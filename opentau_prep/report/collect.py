@@ -30,7 +30,6 @@ from opentau_prep.report.speed import speed_facts
 from opentau_prep.report.steps import damaged, judged, speed_steps, stats_steps, token_steps
 from opentau_prep.report.to_do import Gathered, at_once, list_to_do
 from opentau_prep.report.tokens import check_folder, tokenizer_facts
-from opentau_prep.stats.inspect import distinct_roots
 from opentau_prep.tokenizer.inspect import inspect_tokenizer, read_report
 from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
 from opentau_prep.tokenizer.prepare import default_out_dir
@@ -218,12 +217,12 @@ class _Collector:
         return facts
 
     def _check_complete(self) -> None:
-        if self.resolved.lost:
+        if self.resolved.faults:
             raise ArtifactError("cannot be judged while datasets of the mixture cannot be opened")
 
     def _unknown(self, step: str, kind: str, path: Path, fault: PrepError) -> ArtifactFacts:
         # Lost datasets are told once, as what is to be done first.
-        level: Any = "ok" if self.resolved.lost else "do"
+        level: Any = "ok" if self.resolved.faults else "do"
         return ArtifactFacts(step, kind, (), None, str(path), "unknown", level, str(fault))
 
 
@@ -233,7 +232,7 @@ def _decode_heads(content: bytes, where: str) -> None:
 
 def _by_size(resolved: ResolvedMixture) -> Iterator[str]:
     """Yield the datasets whose data files' hashes are not remembered on this machine."""
-    for entry in distinct_roots(resolved.entries):
+    for entry in resolved.first_entries:
         try:
             inputs = describe_inputs(entry.meta, read=False)
         except PrepError:

@@ -21,7 +21,7 @@ def mixture_facts(resolved: ResolvedMixture) -> MixtureFacts:
     """Return the mixture with its entries in order, also those that carry no robot data."""
     mixture = resolved.mixture
     known = {entry.name: _robot(entry) for entry in resolved.entries}
-    lost = {each.label: str(each.error) for each in resolved.lost}
+    lost = {each.label: str(each.error) for each in resolved.faults}
     datasets = []
     for name, config in zip(mixture.dataset_names, mixture.datasets, strict=True):
         if name in known:

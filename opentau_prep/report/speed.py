@@ -15,7 +15,6 @@ from opentau_prep.speed.buckets import PERCENTILES
 from opentau_prep.speed.inspect import inspect_speed
 from opentau_prep.speed.rows import SpeedRow, decode_rows
 from opentau_prep.speed.tasks import tasks_of_tables
-from opentau_prep.stats.inspect import distinct_roots
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
@@ -31,7 +30,7 @@ def speed_facts(resolved: ResolvedMixture, context: RunContext) -> Iterator[Spee
 
     An episode's task is the one that the tables tell: data files are not opened.
     """
-    for entry in distinct_roots(resolved.entries):
+    for entry in resolved.first_entries:
         names = names_of(resolved, entry)
         try:
             found = inspect_speed(entry, artifact_root=context.artifact_root)
@@ -47,7 +46,7 @@ def speed_facts(resolved: ResolvedMixture, context: RunContext) -> Iterator[Spee
 def _lengths(resolved: ResolvedMixture, entry: ResolvedEntry) -> dict[int | None, list[int]]:
     """Return task -> the lengths of the selected episodes; None stands for an unknown task."""
     meta = entry.meta
-    selected = [e.episodes for e in resolved.entries if e.meta.root == meta.root]
+    selected = [each.episodes for each in resolved.entries_of(entry.dataset)]
     episodes = np.unique(np.concatenate(selected))
     tasks = tasks_of_tables(meta, episodes).task_index
     found: dict[int | None, list[int]] = {}

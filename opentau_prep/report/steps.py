@@ -16,7 +16,7 @@ from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.report.facts import ArtifactFacts, Level
 from opentau_prep.speed.inspect import EPISODES, KEPT_ROWS, inspect_speed, speed_place
 from opentau_prep.speed.rows import decode_rows
-from opentau_prep.stats.inspect import distinct_roots, inspect_stats
+from opentau_prep.stats.inspect import inspect_stats
 from opentau_prep.tokenizer.dataset_files import inspect_dataset_files
 from opentau_prep.validate.artifacts import why_torn
 
@@ -96,7 +96,7 @@ def damaged(
 
 def stats_steps(resolved: ResolvedMixture, context: RunContext) -> Iterator[ArtifactFacts]:
     """Yield the stats of every dataset."""
-    for entry in distinct_roots(resolved.entries):
+    for entry in resolved.first_entries:
         names, root = names_of(resolved, entry), entry.meta.root
         try:
             found = list(inspect_stats(resolved, entry, context))
@@ -125,7 +125,7 @@ def _compared(facts: ArtifactFacts, found: FoundStats, sketches: FoundStats) -> 
 
 def speed_steps(resolved: ResolvedMixture, context: RunContext) -> Iterator[ArtifactFacts]:
     """Yield the speed percentiles of every dataset."""
-    for entry in distinct_roots(resolved.entries):
+    for entry in resolved.first_entries:
         names, root = names_of(resolved, entry), entry.meta.root
         try:
             found = inspect_speed(entry, artifact_root=context.artifact_root)
@@ -134,7 +134,7 @@ def speed_steps(resolved: ResolvedMixture, context: RunContext) -> Iterator[Arti
             yield damaged("speed-percentiles", "speed", names, path, fault, root=root)
             continue
         facts = judged("speed-percentiles", "speed", names, found, root=root, decode=decode_rows)
-        own = [each for each in resolved.entries if each.meta.root == root]
+        own = resolved.entries_of(entry.dataset)
         subset = all(each.is_subset for each in own)
         yield replace(_trusted(facts, found), subset=subset)
 
@@ -178,7 +178,7 @@ def token_steps(
 
 def names_of(resolved: ResolvedMixture, entry: ResolvedEntry) -> tuple[str, ...]:
     """Return the names of all entries of a dataset."""
-    return tuple(e.name for e in resolved.entries if e.meta.root == entry.meta.root)
+    return tuple(each.name for each in resolved.entries_of(entry.dataset))
 
 
 def optional(step: str, kind: str, path: Path) -> ArtifactFacts:

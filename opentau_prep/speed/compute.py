@@ -67,7 +67,7 @@ def prepare_speed(
         ordered = [done[index] for index in sorted(done)]
         report = SpeedReport(
             [r for r in ordered if isinstance(r, SpeedResult)],
-            [*resolved.lost, *(r for r in ordered if isinstance(r, Failure))],
+            [*resolved.faults, *(r for r in ordered if isinstance(r, Failure))],
         )
         _say_not_written([r for r in report.results if r.status == "subset"])
     return report
@@ -78,7 +78,7 @@ def _distinct(entries: Sequence[ResolvedEntry]) -> list[ResolvedEntry]:
     kept: dict[object, ResolvedEntry] = {}
     for entry in entries:
         selection = (entry.config.episodes, entry.config.excluded_episodes)
-        kept.setdefault((entry.meta.root, selection if entry.is_subset else None), entry)
+        kept.setdefault((entry.dataset, selection if entry.is_subset else None), entry)
     return list(kept.values())
 
 

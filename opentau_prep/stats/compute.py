@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -53,7 +52,7 @@ def prepare_stats(
     options = options or StatsOptions()
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
     rank = context.rank or Rank.detect()
-    jobs = distinct_roots(resolved.entries)
+    jobs = resolved.first_entries
     run = RunOptions.of(context, rank, options, jobs=len(jobs), keep_options=keep_options)
     with main_rank_notices(rank):
         warn_vqa(resolved.vqa)
@@ -62,15 +61,7 @@ def prepare_stats(
         done = [r for r in results if isinstance(r, StatsResult)]
         failures = [r for r in results if isinstance(r, Failure)]
         delta, failed = prepare_delta(resolved, context, run)
-        return StatsReport(done, [*resolved.lost, *failures, *failed], delta)
-
-
-def distinct_roots(entries: Sequence[ResolvedEntry]) -> list[ResolvedEntry]:
-    """Return one entry for each dataset."""
-    kept: dict[str, ResolvedEntry] = {}
-    for entry in entries:
-        kept.setdefault(entry.meta.root, entry)
-    return list(kept.values())
+        return StatsReport(done, [*resolved.faults, *failures, *failed], delta)
 
 
 def _prepare_one(entry: ResolvedEntry, *, run: RunOptions) -> StatsResult:

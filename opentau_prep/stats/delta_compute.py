@@ -46,7 +46,7 @@ def prepare_delta(
     jobs: dict[object, ResolvedEntry] = {}
     for entry in resolved.entries:
         if entry.config.use_delta_joint_actions:
-            jobs.setdefault((entry.meta.root, delta_recipe(entry, resolved.mixture).digest), entry)
+            jobs.setdefault((entry.dataset, delta_recipe(entry, resolved.mixture).digest), entry)
     entries = list(jobs.values())
     # One dataset can be several entries with delta actions of their own: no callback travels.
     work = partial(_prepare_one, mixture=resolved.mixture, run=replace(run, progress=None))

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from opentau_prep.artifacts import Rank
-from opentau_prep.stats.compute import distinct_roots
 from opentau_prep.stats.dataset import DatasetWork, FoundStats
 from opentau_prep.stats.delta import FOLDER, delta_recipe, delta_sizes
 from opentau_prep.stats.delta_compute import inspect_delta
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
 
-__all__ = ["distinct_roots", "inspect_stats"]
+__all__ = ["inspect_stats"]
 
 
 def inspect_stats(
@@ -40,8 +39,8 @@ def inspect_stats(
     run = replace(run, read_data=False)
     yield from DatasetWork(entry, run).found()
     told = set()
-    for each in resolved.entries:
-        if each.meta.root != entry.meta.root or not each.config.use_delta_joint_actions:
+    for each in resolved.entries_of(entry.dataset):
+        if not each.config.use_delta_joint_actions:
             continue
         recipe = delta_recipe(each, resolved.mixture)
         # Where there are none yet, those that `stats` would make on its own are missed.

@@ -17,6 +17,7 @@ from opentau_prep.tokenizer.report import with_forecast
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
+    from opentau_prep.metadata.dataset import Dataset
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
     from opentau_prep.tokenizer.options import FitOptions
 
@@ -90,10 +91,10 @@ def _recorded_limit(content: bytes | None) -> int | None:
 def _measured(
     resolved: ResolvedMixture, document: Mapping[str, Any]
 ) -> Iterable[list[ResolvedEntry]]:
-    by_dataset: dict[tuple[str, str], list[ResolvedEntry]] = {}
+    by_dataset: dict[Dataset, list[ResolvedEntry]] = {}
     for entry in resolved.entries:
         if entry.name in document["token_lengths"]["datasets"]:
-            by_dataset.setdefault((entry.meta.root, entry.artifact_name), []).append(entry)
+            by_dataset.setdefault(entry.dataset, []).append(entry)
     return by_dataset.values()
 
 

@@ -38,12 +38,11 @@ def mixture_inputs(
     Raises:
         PrepError: A dataset's tables or files cannot be read, and `context.keep_going` is off.
     """
-    distinct = {entry.meta.root: entry for entry in resolved.entries}
     found = context.map(
         "checking what changed",
         partial(_describe, read=read),
-        list(distinct.values()),
-        [entry.name for entry in distinct.values()],
+        resolved.first_entries,
+        [entry.name for entry in resolved.first_entries],
         items_per_worker=_SMALL_MIXTURE,
     )
     each: list[dict[str, Any]] = [

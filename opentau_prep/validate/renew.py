@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from opentau_prep.config.load import mixture_from_roots
 from opentau_prep.errors import PrepError
+from opentau_prep.metadata.dataset import Dataset
 from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
 from opentau_prep.speed import prepare_speed
 from opentau_prep.speed.rows import SPEED_FILE, encode_rows
@@ -76,6 +77,5 @@ def _whole_dataset(view: DatasetView) -> ResolvedMixture:
     mixture = mixture_from_roots([view.target.root])
     config = mixture.datasets[0]
     repo_id = view.target.repo_id
-    return ResolvedMixture(
-        mixture, (ResolvedEntry(0, view.target.name, config, view.meta, repo_id),), ()
-    )
+    dataset = Dataset(view.target.root, repo_id, repo_id, view.meta)
+    return ResolvedMixture(mixture, (ResolvedEntry(0, view.target.name, config, dataset),), ())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentau_prep.errors import PrepError
 from opentau_prep.metadata import DatasetMetadata
+from opentau_prep.metadata.dataset import Dataset
 from opentau_prep.metadata.info import INFO
 from opentau_prep.metadata.resolve import ResolvedEntry
 from opentau_prep.metadata.statsread import STATS, read_stats
@@ -219,8 +220,8 @@ class DatasetView:
     @cached_property
     def entries(self) -> Sequence[ResolvedEntry]:
         """The entries that name this dataset."""
-        name = self.target.name
-        return [ResolvedEntry(e.index, e.name, e.config, self.meta, name) for e in self._specs]
+        dataset = Dataset(self.target.root, self.target.repo_id, self.target.name, self.meta)
+        return [ResolvedEntry(e.index, e.name, e.config, dataset) for e in self._specs]
 
     @property
     def _specs(self) -> Sequence[EntrySpec]:

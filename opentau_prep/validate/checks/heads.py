@@ -11,6 +11,7 @@ from opentau_prep.heads.audit import audit_heads
 from opentau_prep.heads.build import head_weight
 from opentau_prep.heads.members import HeadMember
 from opentau_prep.metadata import load_dataset_metadata
+from opentau_prep.metadata.dataset import Dataset
 from opentau_prep.metadata.resolve import ResolvedEntry
 from opentau_prep.notices import collect_notices
 from opentau_prep.validate.facts import MAX_DIM
@@ -114,7 +115,8 @@ def misfits(view: MixtureView) -> Iterator[Hit]:
 def _member(facts: EntryFacts, key: str) -> HeadMember:
     with collect_notices():
         meta = load_dataset_metadata(facts.root)
-    entry = ResolvedEntry(facts.index, facts.name, facts.config, meta, facts.name)
+    dataset = Dataset(facts.root, meta.repo_id, facts.name, meta)
+    entry = ResolvedEntry(facts.index, facts.name, facts.config, dataset)
     stats = {name: dict(entry) for name, entry in (facts.stats or {}).items()}
     weight = head_weight(facts.info, facts.name)
     return HeadMember(entry, facts.info, key, False, weight, stats, facts.dims or (0, 0))
