@@ -23,6 +23,7 @@ from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any
 
+from opentau_prep.engine.handshake import HANDSHAKE_S, check_dask
 from opentau_prep.engine.local import GRACE_S, WORKER_ENV
 from opentau_prep.engine.remote import (
     CONNECT_S,
@@ -35,7 +36,7 @@ from opentau_prep.engine.remote import (
     variables,
     work,
 )
-from opentau_prep.engine.signals import sigint_held
+from opentau_prep.engine.signals import TooLate, at_most, sigint_held
 from opentau_prep.errors import EngineError
 
 __all__ = ["DaskEngine"]
@@ -188,12 +189,18 @@ def _ask_versions(client: Any, where: str) -> dict[str, Any]:
 def _connected(dask: Any, address: str) -> Iterator[Any]:
     """Yield a client of somebody's cluster, whose workers are as they should be."""
     where = f"--engine-address {address}"
+    hint = "Start one with `dask scheduler`, or leave --engine-address out."
+    check_dask(address, where)
     try:
         dask.comm.resolve_address(address)  # of what cannot be one, the client makes a traceback
-        client = dask.Client(address, timeout=CONNECT_S, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        hint = "Start one with `dask scheduler`, or leave the address out."
+        with at_most(HANDSHAKE_S):
+            client = dask.Client(address, timeout=CONNECT_S, set_as_default=False)
+    # Of an answer that is no scheduler's, the client may reserve as much memory as it names.
+    except (OSError, ValueError, TypeError, MemoryError, asyncio.TimeoutError) as error:
         raise EngineError(f"no dask scheduler answers ({error})", where=where, hint=hint) from error
+    except TooLate:
+        message = f"no dask scheduler answers within {HANDSHAKE_S:g} s"
+        raise EngineError(message, where=where, hint=hint) from None
     try:
         check_workers(_ask_versions(client, where))
         yield client

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import signal
-import socket
 import sys
 import tempfile
 import threading
 from collections.abc import Collection, Iterator
-from types import FrameType
 from typing import Any
 
+from opentau_prep.engine.handshake import HANDSHAKE_S, check_ray
 from opentau_prep.engine.local import GRACE_S, WORKER_ENV
 from opentau_prep.engine.remote import (
-    CONNECT_S,
     PROBE,
     START_S,
     ClusterEngine,
@@ -30,7 +27,7 @@ from opentau_prep.engine.remote import (
     variables,
     work,
 )
-from opentau_prep.engine.signals import sigint_held
+from opentau_prep.engine.signals import TooLate, at_most, sigint_held
 from opentau_prep.errors import EngineError
 
 __all__ = ["RayEngine"]
@@ -121,7 +118,7 @@ def _started(ray: Any, processes: int) -> Iterator[None]:
     folder = tempfile.TemporaryDirectory(prefix="prep-ray-", ignore_cleanup_errors=True)
     with folder as scratch, variables(_PRIVATE):
         options = {"num_cpus": processes, "num_gpus": 0, "include_dashboard": False}
-        with _joined(ray, "--engine ray", address="local", _temp_dir=scratch, **options):
+        with _joined(ray, "--engine ray", START_S, address="local", _temp_dir=scratch, **options):
             yield
 
 
@@ -129,16 +126,8 @@ def _started(ray: Any, processes: int) -> Iterator[None]:
 def _connected(ray: Any, address: str) -> Iterator[None]:
     """Join somebody's cluster, whose workers are as they should be."""
     where = f"--engine-address {address}"
-    if found := re.fullmatch(r"(?:ray://)?(\[.+\]|[^:/]+):(\d+)", address):
-        host, port = found[1].strip("[]"), int(found[2])
-        try:  # ray itself would try for a minute
-            socket.create_connection((host, port), timeout=CONNECT_S).close()
-        except (OSError, OverflowError) as error:
-            hint = "Start one with `ray start --head`, or leave the address out."
-            raise EngineError(
-                f"no ray cluster answers ({error})", where=where, hint=hint
-            ) from error
-    with _joined(ray, where, address=address):
+    check_ray(address, where)
+    with _joined(ray, where, HANDSHAKE_S, address=address):
         check_workers(_ask_nodes(ray))
         yield
 
@@ -171,57 +160,34 @@ def _answer(ray: Any, future: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _joined(ray: Any, where: str, **options: Any) -> Iterator[None]:
+def _joined(ray: Any, where: str, seconds: float, **options: Any) -> Iterator[None]:
     """Make this process a driver of a cluster for the block."""
     if ray.is_initialized():
         message = "this process has joined a ray cluster already"
         raise EngineError(message, where=where, hint="Call ray.shutdown() before.")
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
-        _init(ray, where, {**options, **quiet, "runtime_env": {"env_vars": WORKER_ENV}})
+        _init(ray, where, seconds, {**options, **quiet, "runtime_env": {"env_vars": WORKER_ENV}})
         yield
     finally:
         with sigint_held():
             ray.shutdown()
 
 
-def _init(ray: Any, where: str, options: dict[str, Any]) -> None:
+def _init(ray: Any, where: str, seconds: float, options: dict[str, Any]) -> None:
     """Call `ray.init`, which would take SIGTERM from us and may wait for ever."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        with _at_most(START_S):
+        with at_most(seconds):
             ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         raise EngineError(f"ray cannot be joined ({error})", where=where) from error
-    except _TooLate:
+    except TooLate:
+        message = f"the ray cluster lets nobody in within {seconds:g} s"
         hint = "Does the cluster ask for a token (RAY_AUTH_MODE=token)?"
-        raise EngineError("the ray cluster lets nobody in", where=where, hint=hint) from None
+        raise EngineError(message, where=where, hint=hint) from None
     except SystemExit:  # ray's answer to SIGTERM
         raise KeyboardInterrupt from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
-
-
-class _TooLate(BaseException):
-    """Ends a wait; no `Exception`, which ray would take for a reason to try again."""
-
-
-@contextlib.contextmanager
-def _at_most(seconds: float) -> Iterator[None]:
-    """Raise in the block when it takes longer, where signals can do that."""
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGALRM, _raise_too_late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-
-
-def _raise_too_late(signum: int, frame: FrameType | None) -> None:
-    raise _TooLate

@@ -6,8 +6,9 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
-__all__ = ["sigint_held", "sigterm_interrupts"]
+__all__ = ["TooLate", "at_most", "sigint_held", "sigterm_interrupts"]
 
 
 @contextlib.contextmanager
@@ -36,3 +37,27 @@ def sigterm_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class TooLate(BaseException):
+    """Ends a wait; no `Exception`, which a package may take for a reason to try again."""
+
+
+@contextlib.contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Raise `TooLate` in the block when it takes longer, where signals can do that."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGALRM, _raise_too_late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def _raise_too_late(signum: int, frame: FrameType | None) -> None:
+    raise TooLate
