@@ -34,7 +34,7 @@ def render(rules: tuple[Rule, ...]) -> str:
             lines.append(f"### {rule.code} {rule.name}\n")
             lines.append(f"**{rule.severity}**{deep}. {rule.what}\n")
             lines.append(f"Why it matters: {rule.why}\n")
-            lines.append(f"To mend it: {rule.mend}\n")
+            lines.append(f"To fix it: {rule.fix}\n")
     return "\n".join(lines)
 
 

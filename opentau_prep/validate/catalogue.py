@@ -9,6 +9,7 @@ from opentau_prep.errors import ConfigError
 from opentau_prep.validate.checks import (
     artifacts,
     columns,
+    counts,
     episodes,
     format,
     frames,
@@ -29,6 +30,7 @@ __all__ = ["all_rules", "find_rule", "pick_rules"]
 
 _MODULES = (
     format,
+    counts,
     episodes,
     columns,
     frames,

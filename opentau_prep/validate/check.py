@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +15,17 @@ import numpy as np
 from opentau_prep.engine import Failure
 from opentau_prep.errors import PrepError
 from opentau_prep.notices import collect_notices
+from opentau_prep.storage import is_remote
 from opentau_prep.validate.catalogue import all_rules, find_rule
+from opentau_prep.validate.causes import only_cause
 from opentau_prep.validate.checks.internal import NOT_CHECKED
 from opentau_prep.validate.deep import plan_slices, scan_slice, summaries
 from opentau_prep.validate.facts import EntryFacts, collect_facts
-from opentau_prep.validate.findings import Finding, hit
+from opentau_prep.validate.findings import Finding, fold, hit
 from opentau_prep.validate.frames import FrameSummary, joined
 from opentau_prep.validate.mixture_view import MixtureView
 from opentau_prep.validate.report import ValidateReport
+from opentau_prep.validate.rule import Settle
 from opentau_prep.validate.targets import Subject, find_targets
 from opentau_prep.validate.view import DatasetView, Target
 
@@ -76,11 +80,12 @@ def validate(
     targets, lost = find_targets(
         subject, download=context.download, artifact_root=context.artifact_root, deep=options.deep
     )
+    settle = _settle(subject, context)
     frames, faults = _read_frames(targets, context) if options.deep else ({}, [])
     codes = tuple(rule.code for rule in rules)
     checked = context.map(
         WHAT,
-        partial(_check_one, codes=codes),
+        partial(_check_one, codes=codes, settle=settle),
         [(target, frames.get(target.root)) for target in targets],
         [target.name for target in targets],
         items_per_worker=_DATASETS_PER_WORKER,
@@ -104,32 +109,61 @@ def validate(
         options.chunk_size,
         options.max_tokens,
     )
-    findings += _apply(rules, "mixture", view, subject.name)
+    findings += _apply(rules, "mixture", view, subject.name, settle)
     return ValidateReport(tuple(findings), tuple(targets), subject.name, options.deep, codes)
 
 
 def _check_one(
-    work: tuple[Target, FrameSummary | None], *, codes: Sequence[str]
+    work: tuple[Target, FrameSummary | None], *, codes: Sequence[str], settle: Settle
 ) -> tuple[list[Finding], list[EntryFacts]]:
     target, frames = work
     rules = [find_rule(code) for code in codes]
     # Junk in stats overflows: what rules make of it is told as findings, not by NumPy on stderr.
     with collect_notices(), np.errstate(all="ignore"):
         view = DatasetView(target, frames)
-        found = _apply(rules, "dataset", view, target.name)
+        own = dataclasses.replace(settle, root=_absolute(target.root))
+        cause = only_cause(view)
+        if cause is not None:
+            rules = [rule for rule in rules if rule.code == cause]
+        found = _apply(rules, "dataset", view, target.name, own)
         if frames is not None:
-            found += _apply(rules, "frames", view, target.name)
-        facts = collect_facts(view) if view.info is not None else []
+            found += _apply(rules, "frames", view, target.name, own)
+        facts = collect_facts(view) if cause is None else []
     return found, facts
 
 
-def _apply(rules: Iterable[Rule], scope: str, view: Any, dataset: str) -> list[Finding]:
+def _settle(subject: Subject, context: RunContext) -> Settle:
+    """Return what commands of findings about the mixture are made of."""
+    mixture = subject.mixture
+    words: tuple[str, ...] = ()
+    if mixture is not None and subject.from_file and mixture.path is not None:
+        words = ("--mixture-json", _absolute(mixture.path))
+    elif mixture is not None and not subject.from_file:
+        words = tuple(_absolute(root) for root in mixture.roots)
+    root = context.artifact_root
+    options = () if root is None else ("--artifact-root", _absolute(root))
+    own = (
+        mixture.mixture_id
+        if words and subject.from_file and not subject.faults and mixture
+        else None
+    )
+    return Settle(None, words, options, own)
+
+
+def _absolute(root: str | os.PathLike[str]) -> str:
+    return os.fspath(root) if is_remote(root) else os.path.abspath(root)
+
+
+def _apply(
+    rules: Iterable[Rule], scope: str, view: Any, dataset: str, settle: Settle
+) -> list[Finding]:
     findings: list[Finding] = []
     for rule in rules:
         if rule.scope != scope:
             continue
         try:
-            findings += [rule.finding(found, dataset) for found in rule.check(view)]
+            found = rule.check(view) if scope == "mixture" else fold(rule.check(view))
+            findings += [rule.finding(each, dataset, settle.fill) for each in found]
         except PrepError as fault:
             findings.append(rule.finding(hit(f"cannot be checked: {fault}"), dataset))
     return findings

@@ -1,21 +1,22 @@
-"""What a rule has to say, and where: findings are data, told the same in every output format."""
+"""What a rule found, and where: findings are data, the same in every output format."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from opentau_prep.errors import MetadataError
 
-__all__ = ["SEVERITIES", "Finding", "Hit", "Place", "Severity", "hit", "listed"]
+__all__ = ["SEVERITIES", "Finding", "Hit", "Place", "Severity", "fold", "hit", "listed"]
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 _LISTED = 10
+_FOLDED = 3
 _VERBS = {"have": "has", "are": "is", "do": "does", "belong": "belongs", "name": "names"}
 _ONE = re.compile(
     r"(?<![\d,.])(1 (data file|file|episode|task string|task|dim|frame|null value|value|row))s"
@@ -39,6 +40,28 @@ class Place:
     column: str | None = None
     dims: tuple[int, ...] = ()
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the place JSON-ready; `from_json` reads it back."""
+        return {
+            "file": self.file,
+            "episodes": list(self.episodes),
+            "column": self.column,
+            "dims": list(self.dims),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Place:
+        """Return the place that `as_json` gave.
+
+        Raises:
+            TypeError: A part has the wrong type; KeyError and ValueError likewise.
+        """
+        file, column = document["file"], document["column"]
+        if not all(part is None or isinstance(part, str) for part in (file, column)):
+            raise TypeError("file and column are strings")
+        episodes, dims = (tuple(map(int, document[name])) for name in ("episodes", "dims"))
+        return cls(file, episodes, column, dims)
+
     def __str__(self) -> str:
         parts = [self.file] if self.file else []
         if self.episodes:
@@ -59,11 +82,16 @@ class Hit:
         message: What was found against what was expected, in one sentence.
         hint: What to do; empty takes the rule's own words.
         place: Where.
+        command: Words of the command that settles it (see `Rule.command`); None takes the rule's,
+            and no words say that a person must act.
+        places: Every place, when several hits were folded into this one.
     """
 
     message: str
     hint: str
     place: Place
+    command: tuple[str, ...] | None = None
+    places: tuple[Place, ...] = ()
 
 
 def hit(
@@ -74,10 +102,41 @@ def hit(
     episodes: Iterable[Any] = (),
     column: str | None = None,
     dims: Iterable[Any] = (),
+    command: tuple[str, ...] | None = None,
 ) -> Hit:
     """Return a hit; NumPy integers are taken for episodes and dims."""
     place = Place(file, tuple(int(e) for e in episodes), column, tuple(int(d) for d in dims))
-    return Hit(_ONE.sub(_singular, message), hint, place)
+    return Hit(_ONE.sub(_singular, message), hint, place, command)
+
+
+def fold(hits: Iterable[Hit]) -> list[Hit]:
+    """Fold the hits of one rule in one dataset that have the same advice into one hit each.
+
+    300 files with the same fault are one fact with a count and the first places; the same fault of
+    two columns is one fact with both columns.
+    """
+    groups: dict[tuple[object, ...], list[Hit]] = {}
+    for each in hits:
+        groups.setdefault((each.hint, each.command), []).append(each)
+    return [group[0] if len(group) == 1 else _folded(group) for group in groups.values()]
+
+
+def _folded(group: Sequence[Hit]) -> Hit:
+    places = tuple(each.place for each in group)
+    same_file = len({place.file for place in places}) == 1
+    place = Place(places[0].file) if same_file else Place()
+    shown = [replace(p, file=None) if same_file else p for p in places]
+    messages = {each.message for each in group}
+    if len(messages) == 1:
+        word = "files" if not same_file and all(p == Place(p.file) for p in shown) else "times"
+        what = listed([str(p) for p in shown], _FOLDED)
+        message = f"{messages.pop()} ({len(group):,} {word}: {what})"
+    else:
+        told = [
+            f"{p}: {h.message}" if str(p) else h.message for p, h in zip(shown, group, strict=True)
+        ]
+        message = listed(told, _FOLDED, "; ")
+    return replace(group[0], message=message, place=place, places=places)
 
 
 def _singular(match: re.Match[str]) -> str:
@@ -96,7 +155,10 @@ class Finding:
         dataset: The dataset's name; the mixture's file name for findings about the mixture.
         place: Where in it.
         message: What is wrong, in one sentence.
-        hint: What to do about it.
+        hint: What to do about it, in words.
+        command: The shell command that settles it, ready to paste in any folder; None where a
+            person must act.
+        places: Every place, where several equal facts are this one finding.
     """
 
     code: str
@@ -106,12 +168,20 @@ class Finding:
     place: Place
     message: str
     hint: str
+    command: str | None = None
+    places: tuple[Place, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many equal facts this finding stands for."""
+        return max(len(self.places), 1)
 
     @property
     def fingerprint(self) -> str:
         """Tell this finding from others, whatever its numbers: what a baseline remembers."""
-        place = self.place
-        key = (self.code, self.dataset, place.file, place.episodes, place.column, place.dims)
+        key: tuple[object, ...] = (self.code, self.dataset)
+        for place in self.places or (self.place,):
+            key += (place.file, place.episodes, place.column, place.dims)
         return hashlib.sha256(repr(key).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
     def as_json(self) -> dict[str, Any]:
@@ -121,12 +191,12 @@ class Finding:
             "name": self.name,
             "severity": self.severity,
             "dataset": self.dataset,
-            "file": self.place.file,
-            "episodes": list(self.place.episodes),
-            "column": self.place.column,
-            "dims": list(self.place.dims),
+            **self.place.as_json(),
             "message": self.message,
             "hint": self.hint,
+            "command": self.command,
+            "count": self.count,
+            "places": [place.as_json() for place in self.places],
             "fingerprint": self.fingerprint,
         }
 
@@ -143,19 +213,27 @@ class Finding:
         """
         try:
             texts = {name: document[name] for name in ("code", "name", "message", "hint")}
-            numbers = (tuple(map(int, document["episodes"])), tuple(map(int, document["dims"])))
-            place = Place(document["file"], numbers[0], document["column"], numbers[1])
+            place = Place.from_json(document)
+            places = tuple(Place.from_json(each) for each in document.get("places", ()))
             severity = next(s for s in SEVERITIES if s == document["severity"])
-        except (KeyError, TypeError, ValueError, StopIteration) as error:
+            command = document.get("command")
+        except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
             raise MetadataError("holds something that is no finding", where=dataset) from error
-        told = [*texts.values(), *(part for part in (place.file, place.column) if part is not None)]
-        if not all(isinstance(text, str) for text in told):
+        words = [*texts.values(), *([] if command is None else [command])]
+        if not all(isinstance(text, str) for text in words):
             raise MetadataError("holds something that is no finding", where=dataset)
-        return cls(severity=severity, dataset=dataset, place=place, **texts)
+        return cls(
+            severity=severity,
+            dataset=dataset,
+            place=place,
+            command=command,
+            places=places,
+            **texts,
+        )
 
 
-def listed(values: Sequence[object], limit: int = _LISTED) -> str:
+def listed(values: Sequence[object], limit: int = _LISTED, separator: str = ", ") -> str:
     """Return values for a message: the first few, and how many more there are."""
-    text = ", ".join(str(value) for value in values[:limit])
+    text = separator.join(str(value) for value in values[:limit])
     more = len(values) - limit
     return f"{text} and {more:,} more" if more > 0 else text

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts.atomic import write_atomic
 from opentau_prep.artifacts.provenance import sha256_of
-from opentau_prep.metadata.info import DEFAULT_CHUNKS_SIZE, INFO, as_integer
+from opentau_prep.metadata.info import INFO
 from opentau_prep.notices import collect_notices
 from opentau_prep.text import printable
-from opentau_prep.validate.checks.episodes import rows_differ, wrong_file
-from opentau_prep.validate.checks.format import files_missing, files_unclaimed, files_unreadable
+from opentau_prep.validate.checks.counts import true_counts
 from opentau_prep.validate.renew import plan_renewals
 from opentau_prep.validate.view import DatasetView
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Fix", "apply_fix", "plan_fixes", "unified_diff"]
 
-# The table is only right about the counts when the data files say the same.
-_WITNESSES = (rows_differ, wrong_file, files_missing, files_unreadable, files_unclaimed)
 _INDENT = 4
 
 
@@ -104,7 +101,7 @@ def _lines(content: bytes) -> list[str]:
 def _fix_info(view: DatasetView) -> Fix | None:
     if view.info is None:
         return None
-    wanted = _true_counts(view)
+    wanted = true_counts(view)
     wrong = {k: v for k, v in wanted.items() if view.info.get(k) != v}
     if not wrong:
         return None
@@ -115,29 +112,6 @@ def _fix_info(view: DatasetView) -> Fix | None:
         return None
     path = folder / INFO
     return Fix(view.target.name, path, f"corrected {', '.join(wrong)}", before, after)
-
-
-def _true_counts(view: DatasetView) -> dict[str, Any]:
-    """Return the fields of info.json that follow from the tables, as far as those are sure."""
-    counts: dict[str, Any] = {}
-    table, info = view.episodes, view.info or {}
-    sure = table is not None and len(table) > 0
-    if table is not None and sure and not any(list(check(view)) for check in _WITNESSES):
-        counts["total_episodes"] = len(table)
-        counts["total_frames"] = table.total_frames
-        size = as_integer(info.get("chunks_size", DEFAULT_CHUNKS_SIZE)) or 0
-        if "total_chunks" in info and not view.meta.is_v3 and size > 0:
-            counts["total_chunks"] = int(table.episode_index.max()) // size + 1
-        splits = info.get("splits")
-        if isinstance(splits, Mapping) and list(splits) == ["train"] and _from_zero(splits):
-            counts["splits"] = {"train": f"0:{len(table)}"}
-    if view.tasks and "total_tasks" in info:
-        counts["total_tasks"] = len(view.tasks)
-    return counts
-
-
-def _from_zero(splits: Mapping[str, Any]) -> bool:
-    return re.fullmatch(r"0:\d+", str(splits["train"])) is not None
 
 
 def _edited(before: bytes, info: Mapping[str, Any], changes: Mapping[str, Any]) -> bytes:

@@ -25,10 +25,9 @@ def as_text(report: ValidateReport) -> str:
     titles = _titles(report)
     for dataset in dict.fromkeys(finding.dataset for finding in report.findings):
         lines.append(printable(titles.get(dataset, dataset)))
-        hints: set[str] = set()
+        advised: set[str | None] = set()
         for finding in report.of(dataset):
-            lines += _told(finding, with_hint=finding.hint not in hints)
-            hints.add(finding.hint)
+            lines += _lines(finding, advised)
         lines.append("")
     return "\n".join([*lines, _summary(report)])
 
@@ -37,12 +36,17 @@ def _titles(report: ValidateReport) -> dict[str, str]:
     return {target.name: f"{target.name} ({target.root})" for target in report.targets}
 
 
-def _told(finding: Finding, *, with_hint: bool) -> list[str]:
+def _lines(finding: Finding, advised: set[str | None]) -> list[str]:
+    """Return a finding, its advice and its command; what one dataset was advised before, once."""
     place = printable(str(finding.place))
     head = f"  {finding.severity:<7} {finding.code} {place + ': ' if place else ''}"
     lines = [head + printable(finding.message)]
-    # The same advice need not be read twice for one dataset.
-    return [*lines, f"          {printable(finding.hint)}"] if with_hint else lines
+    if finding.hint not in advised:
+        lines.append(f"          {printable(finding.hint)}")
+    if finding.command and finding.command not in advised:
+        lines.append(f"          $ {printable(finding.command)}")
+    advised |= {finding.hint, finding.command}
+    return lines
 
 
 def _summary(report: ValidateReport) -> str:
@@ -133,6 +137,6 @@ def explain_rule(rule: Rule) -> str:
             f"{rule.code} {rule.name}: {rule.severity}, {rule.group}{deep}",
             rule.what,
             rule.why,
-            f"To mend it: {rule.mend}",
+            f"To fix it: {rule.fix}",
         ]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -9,7 +10,16 @@ from typing import Any, Literal
 
 from opentau_prep.validate.findings import Finding, Hit, Severity
 
-__all__ = ["GROUPS", "Rule", "Scope"]
+__all__ = [
+    "GIT_LFS_PULL",
+    "GROUPS",
+    "RUN_FIX",
+    "RUN_STATS",
+    "RUN_STATS_AGAIN",
+    "Rule",
+    "Scope",
+    "Settle",
+]
 
 Scope = Literal["dataset", "frames", "mixture"]
 
@@ -30,6 +40,54 @@ GROUPS = MappingProxyType(
     }
 )
 
+# Commands that settle findings; `Settle.fill` puts in what the braces name.
+RUN_STATS = ("opentau-prep", "stats", "{root}")
+RUN_STATS_AGAIN = (*RUN_STATS, "--force")
+GIT_LFS_PULL = ("git", "-C", "{root}", "lfs", "pull")
+RUN_FIX = ("opentau-prep", "validate", "{root}", "--fix")
+
+Fill = Callable[[tuple[str, ...]], str | None]
+
+
+def no_command(words: tuple[str, ...]) -> str | None:
+    """Say of any words that they make no command."""
+    return None
+
+
+@dataclass(frozen=True)
+class Settle:
+    """What the commands that settle findings are about.
+
+    Attributes:
+        root: The dataset's absolute path or URL; None for findings about the mixture.
+        subject: The words that name what was checked: `--mixture-json` and a path, or roots.
+        options: Further words for commands of this tool, such as `--artifact-root` and a path.
+        mixture_id: Of the mixture file that was checked; None for roots.
+    """
+
+    root: str | None
+    subject: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    mixture_id: str | None = None
+
+    def fill(self, words: tuple[str, ...]) -> str | None:
+        """Return words as a line for a shell in any folder; None when something is not known."""
+        filled: list[str] = []
+        for word in words:
+            if word == "{subject}" and self.subject:
+                filled += self.subject
+            elif word == "{root}" and self.root is not None:
+                filled.append(self.root)
+            elif word == f"{{mixture {self.mixture_id}}}":
+                filled += self.subject
+            elif word.startswith(("{subject}", "{root}", "{mixture ")):
+                return None
+            else:
+                filled.append(word)
+        if filled and filled[0] == "opentau-prep":
+            filled += self.options
+        return shlex.join(filled) if filled else None
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -41,9 +99,12 @@ class Rule:
         severity: Of its findings.
         what: What is wrong when it fires, in one or two sentences, with the bound if there is one.
         why: Why that hurts training.
-        mend: What to do about it; the hint of findings that have none of their own.
+        fix: What to do about it; the hint of findings that have none of their own.
         check: Yields what it found in a `DatasetView`, or in a `MixtureView` for mixture rules.
         scope: `dataset` needs metadata and parquet footers, `frames` runs with `--deep` only.
+        command: Words of the shell command that settles its findings, with `{root}` for the dataset
+            and `{subject}` for the mixture or roots that were checked (`{mixture ID}`: for that
+            mixture only); none where a person must act.
     """
 
     code: str
@@ -51,17 +112,18 @@ class Rule:
     severity: Severity
     what: str
     why: str
-    mend: str
+    fix: str
     check: Callable[[Any], Iterable[Hit]]
     scope: Scope = "dataset"
+    command: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
         """The name of its group."""
         return GROUPS[self.code[0]]
 
-    def finding(self, found: Hit, dataset: str) -> Finding:
-        """Return a finding of this rule."""
+    def finding(self, found: Hit, dataset: str, fill: Fill = no_command) -> Finding:
+        """Return a finding of this rule; `fill` makes a command of its words."""
         return Finding(
             self.code,
             self.name,
@@ -69,10 +131,12 @@ class Rule:
             dataset,
             found.place,
             found.message,
-            found.hint or self.mend,
+            found.hint or self.fix,
+            fill(self.command if found.command is None else found.command),
+            found.places,
         )
 
     def as_json(self) -> dict[str, str]:
         """Return the rule JSON-ready."""
         words = {name: getattr(self, name) for name in ("code", "name", "severity", "group")}
-        return {**words, "scope": self.scope, "what": self.what, "why": self.why, "mend": self.mend}
+        return {**words, "scope": self.scope, "what": self.what, "why": self.why, "fix": self.fix}

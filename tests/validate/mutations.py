@@ -131,6 +131,13 @@ MUTATIONS = (
     mutation("105 episodes promised", "F009", files=info(total_episodes=105)),
     mutation("27,623 frames promised", "F010", files=info(total_frames=27623)),
     mutation("0 episodes promised", "F009", "v3.0", files=info(total_episodes=0)),
+    mutation(
+        "19 of 105 episodes",
+        "F009",
+        files=info(total_episodes=105, total_frames=27623, splits={"train": "0:105"}),
+    ),
+    mutation("another program's info.json", "F002", files=written("meta/info.json", b'{"a": 1}')),
+    mutation("recording aborted", "E002", files=lambda root: _aborted(root)),
     mutation("9 tasks promised", "F011", files=info(total_tasks=9)),
     mutation("4 chunks promised", "F012", files=info(total_chunks=4)),
     mutation("split runs past", "F013", files=info(splits={"train": "0:5", "test": "5:80"})),
@@ -149,9 +156,7 @@ MUTATIONS = (
         "v3.0",
         files=written("meta/episodes/chunk-000/file-000.parquet", b"PAR1garbage"),
     ),
-    mutation(
-        "no episodes", "E002 F008 F009 F010 F013 K009 S012", files=lines(EPISODES, lambda rows: [])
-    ),
+    mutation("no episodes", "E002", files=lines(EPISODES, lambda rows: [])),
     mutation("length 0", "E003 E004 F010 S010", files=lines(EPISODES, field(5, length=0))),
     mutation("length 1 too many", "E004 F010 S010", files=lines(EPISODES, field(5, length=91))),
     mutation(
@@ -162,7 +167,7 @@ MUTATIONS = (
     ),
     mutation(
         "episode left out of the table",
-        "E005 E013 F008 F009 F010 F013 S012",
+        "E005 E013 F008 F009 S012",
         files=lines(EPISODES, lambda rows: drop(rows, 0)),
     ),
     mutation("files swapped", "E004 E006 E013 K011 S018", files=lambda root: _swap(root)),
@@ -219,10 +224,10 @@ MUTATIONS = (
         list_type="list",
         files=both(feature(STATE, dtype="float32"), feature(ACTION, dtype="float32")),
     ),
-    mutation("7 dims declared of 6", "C008 C011 C012 S008", files=feature(STATE, shape=[7])),
+    mutation("7 dims declared of 6", "C008 C011 C012", files=feature(STATE, shape=[7])),
     mutation(
         "7 dims declared of 6, lists",
-        "C008 C011 C012 S008",
+        "C008 C011 C012",
         list_type="list",
         files=feature(STATE, shape=[7]),
     ),
@@ -302,6 +307,15 @@ MUTATIONS = (
         files=document(
             "meta/stats.json",
             lambda s: {**s, STATE: {k: v for k, v in s[STATE].items() if k != "std"}},
+        ),
+    ),
+    mutation(
+        "stats of five dims",
+        "S008",
+        "v2.0",
+        files=document(
+            "meta/stats.json",
+            lambda s: {**s, STATE: {k: v[:5] for k, v in s[STATE].items()}},
         ),
     ),
     mutation(
@@ -422,3 +436,13 @@ def _one_more(content):
     names = content.column_names
     rows = {n: [*content.column(n).to_pylist(), 2 if n == "task_index" else "wave"] for n in names}
     return pa.table(rows)
+
+
+def _aborted(root) -> None:
+    import shutil
+
+    info(total_episodes=0, total_frames=0, total_tasks=0, splits={"train": "0:0"})(root)
+    for name in ("data", "videos"):
+        shutil.rmtree(root / name, ignore_errors=True)
+    for file in (EPISODES, TASKS, STATS):
+        (root / file).unlink()

@@ -3,23 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from opentau_prep.errors import PrepError
 from opentau_prep.speed.rows import SPEED_FILE, decode_rows
 from opentau_prep.validate.findings import Hit, hit, listed
-from opentau_prep.validate.rule import Rule
+from opentau_prep.validate.rule import RUN_FIX, RUN_STATS, RUN_STATS_AGAIN, Rule
 
 if TYPE_CHECKING:
+    from opentau_prep.validate.artifacts import FoundArtifact
     from opentau_prep.validate.view import DatasetView
 
 __all__ = ["RULES"]
 
 
+# Which command writes an artifact again; delta stats need a chunk size that no record here has.
+_COMMANDS = MappingProxyType(
+    {
+        "stats": RUN_STATS_AGAIN,
+        "episodes_stats": RUN_STATS_AGAIN,
+        "episodes": RUN_STATS_AGAIN,
+        "quantile_sketch": RUN_STATS_AGAIN,
+        "norm_stats": (*RUN_STATS, "--format", "openpi", "--force"),
+        "speed_percentiles": ("opentau-prep", "speed-percentiles", "{root}", "--force"),
+        "norm_head": ("opentau-prep", "heads", "{mixture}", "--force"),
+        "action_tokens": ("opentau-prep", "run", "{mixture}"),
+    }
+)
+
+
+def _again(found: FoundArtifact) -> tuple[str, ...]:
+    """Return the command that writes an artifact again; none where a person must choose options."""
+    words = _COMMANDS.get(found.spec.name, ())
+    of = f"{{mixture {PurePosixPath(found.rel).stem}}}"
+    return tuple(of if word == "{mixture}" else word for word in words)
+
+
 def torn(view: DatasetView) -> Iterator[Hit]:
     for found in view.artifacts:
         if found.torn:
-            yield hit(found.torn, file=found.rel)
+            yield hit(found.torn, file=found.rel, command=_again(found))
 
 
 def edited(view: DatasetView) -> Iterator[Hit]:
@@ -32,7 +57,12 @@ def foreign(view: DatasetView) -> Iterator[Hit]:
     for found in view.artifacts:
         lacks = found.content is not None and found.provenance is None
         if lacks and not found.torn:
-            yield hit("has no provenance: it is not known what it was made from", file=found.rel)
+            adopted = RUN_FIX if found.rel == SPEED_FILE else _again(found)
+            yield hit(
+                "has no provenance: it is not known what it was made from",
+                file=found.rel,
+                command=adopted,
+            )
 
 
 def stale(view: DatasetView) -> Iterator[Hit]:
@@ -40,15 +70,15 @@ def stale(view: DatasetView) -> Iterator[Hit]:
         if found.changes and not found.torn:
             yield hit(
                 f"is stale: {listed(found.changes)}",
-                f"Run `opentau-prep {found.spec.command} --force`; it keeps the old file.",
                 file=found.rel,
+                command=_again(found),
             )
 
 
 def orphan(view: DatasetView) -> Iterator[Hit]:
     for found in view.artifacts:
         if found.content is None:
-            yield hit("is gone, but its provenance is there", file=found.rel)
+            yield hit("is gone, but its provenance is there", file=found.rel, command=_again(found))
 
 
 def speed_incomplete(view: DatasetView) -> Iterator[Hit]:
@@ -135,5 +165,6 @@ RULES = (
         " buckets are that subset's.",
         "Run `opentau-prep speed-percentiles --force`; it keeps the old file.",
         speed_incomplete,
+        command=("opentau-prep", "speed-percentiles", "{root}", "--force"),
     ),
 )

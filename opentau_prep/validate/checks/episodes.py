@@ -9,6 +9,7 @@ import numpy as np
 
 from opentau_prep.metadata.v2 import EPISODES
 from opentau_prep.metadata.v3 import EPISODES_DIR
+from opentau_prep.validate.causes import is_aborted
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
 from opentau_prep.validate.view import relative
@@ -33,8 +34,15 @@ def episodes_unreadable(view: DatasetView) -> Iterator[Hit]:
 
 
 def no_episodes(view: DatasetView) -> Iterator[Hit]:
-    if view.episodes is not None and not len(view.episodes):
-        yield hit("the episodes table is empty", file=_table_file(view))
+    if is_aborted(view):
+        yield hit(
+            "holds no episode: the recording ended before the first one was saved",
+            "Remove the dataset from the mixture, and record again: there is nothing to restore.",
+        )
+    elif view.episodes is not None and not len(view.episodes):
+        files = len(view.storage.list_files("data", ".parquet"))
+        there = f", but {files:,} data files are there" if files else ", and there is no data"
+        yield hit(f"the episodes table is empty{there}", file=_table_file(view))
 
 
 def length_not_positive(view: DatasetView) -> Iterator[Hit]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from opentau_prep.metadata.info import (
-    DEFAULT_CHUNKS_SIZE,
-    INFO,
-    as_integer,
-    parse_version,
-)
+from opentau_prep.metadata.info import INFO, as_integer, parse_version
+from opentau_prep.validate.causes import is_foreign
 from opentau_prep.validate.findings import Hit, hit, listed
-from opentau_prep.validate.rule import Rule
+from opentau_prep.validate.rule import GIT_LFS_PULL, Rule
 from opentau_prep.validate.view import relative
 
 if TYPE_CHECKING:
+    from opentau_prep.errors import PrepError
     from opentau_prep.validate.view import DatasetView
 
 __all__ = ["RULES"]
@@ -27,13 +24,29 @@ _TAGS = ("robot_type", "control_mode")
 def info_unreadable(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("info")) is not None:
         file, message = relative(fault, view.storage.url)
-        yield hit(message, fault.hint or "", file=file)
+        yield hit(message, fault.hint or "", file=file, command=_pull(view, fault))
+
+
+def _pull(view: DatasetView, fault: PrepError) -> tuple[str, ...]:
+    """Return the command that fetches what Git LFS left out; none outside of a git checkout."""
+    folder = view.storage.folder
+    if folder is None or "Git LFS pointer" not in fault.message:
+        return ()
+    folder = folder.resolve()
+    in_git = any((parent / ".git").exists() for parent in (folder, *folder.parents))
+    return GIT_LFS_PULL if in_git else ()
 
 
 def version_missing(view: DatasetView) -> Iterator[Hit]:
     if view.info is None:
         return
-    if parse_version(view.info) not in ((2, 0), (2, 1), (3, 0)):
+    if is_foreign(view):
+        yield hit(
+            f"is not LeRobot's: its fields are {listed(list(view.info), 5) or 'none'}",
+            "Convert the dataset to LeRobot's format, or restore its own info.json.",
+            file=INFO,
+        )
+    elif parse_version(view.info) not in ((2, 0), (2, 1), (3, 0)):
         said = view.info.get("codebase_version")
         what = "is missing" if said is None else f"is {said!r}"[:80]
         yield hit(
@@ -97,7 +110,7 @@ def files_missing(view: DatasetView) -> Iterator[Hit]:
 
 def files_unreadable(view: DatasetView) -> Iterator[Hit]:
     for rel, fault in (view.footers.broken if view.footers else {}).items():
-        yield hit(fault.message, fault.hint or "", file=rel)
+        yield hit(fault.message, fault.hint or "", file=rel, command=_pull(view, fault))
 
 
 def files_unclaimed(view: DatasetView) -> Iterator[Hit]:
@@ -110,52 +123,6 @@ def files_unclaimed(view: DatasetView) -> Iterator[Hit]:
             f"{len(extra):,} data files belong to no episode of the table: {listed(extra, 3)}",
             file="data",
         )
-
-
-def _count_differs(view: DatasetView, field: str, actual: int | None, of: str) -> Iterator[Hit]:
-    said = as_integer(view.info.get(field)) if view.info is not None else None
-    if said is not None and actual is not None and said != actual:
-        yield hit(f"{field} is {said:,}, but {of} {actual:,}", file=INFO)
-
-
-def count_episodes(view: DatasetView) -> Iterator[Hit]:
-    actual = None if view.episodes is None else len(view.episodes)
-    yield from _count_differs(view, "total_episodes", actual, "the episodes table has")
-
-
-def count_frames(view: DatasetView) -> Iterator[Hit]:
-    actual = None if view.episodes is None else view.episodes.total_frames
-    yield from _count_differs(view, "total_frames", actual, "the episodes' lengths add up to")
-
-
-def count_tasks(view: DatasetView) -> Iterator[Hit]:
-    actual = None if view.tasks is None else len(view.tasks)
-    yield from _count_differs(view, "total_tasks", actual, "the tasks table has")
-
-
-def count_chunks(view: DatasetView) -> Iterator[Hit]:
-    if view.info is None or view.episodes is None or view.meta.is_v3 or not len(view.episodes):
-        return
-    size = as_integer(view.info.get("chunks_size")) or DEFAULT_CHUNKS_SIZE
-    if size > 0:
-        chunks = int(view.episodes.episode_index.max()) // size + 1
-        yield from _count_differs(view, "total_chunks", chunks, "the episodes fill")
-
-
-def splits_run_past(view: DatasetView) -> Iterator[Hit]:
-    if view.info is None or view.episodes is None or "splits" not in view.info:
-        return
-    splits = view.info["splits"]
-    if not isinstance(splits, Mapping):
-        yield hit("splits is not an object of `name: first:end`", file=INFO)
-        return
-    n = len(view.episodes)
-    for name, span in splits.items():
-        first, _, end = str(span).partition(":")
-        if not (first.strip().isdecimal() and end.strip().isdecimal()):
-            yield hit(f"split {name!r} is {span!r}, not `first:end`"[:120], file=INFO)
-        elif len(end) > 15 or int(end) > n or int(first) > int(end):
-            yield hit(f"split {name!r} is {span!r}, but there are {n:,} episodes"[:120], file=INFO)
 
 
 def fps_invalid(view: DatasetView) -> Iterator[Hit]:
@@ -177,12 +144,6 @@ def field_type(view: DatasetView) -> Iterator[Hit]:
         value = (view.info or {}).get(name)
         if value is not None and not isinstance(value, str):
             yield hit(f"{name} is {value!r}, not a string"[:120], file=INFO)
-
-
-def count_missing(view: DatasetView) -> Iterator[Hit]:
-    missing = [n for n in ("total_episodes", "total_frames") if n not in (view.info or {n: 0})]
-    if missing and view.info:
-        yield hit(f"has no {' and no '.join(missing)}", file=INFO)
 
 
 _FROM_SOURCE = "Restore the file from its source, or download the dataset again."
@@ -265,52 +226,6 @@ RULES = (
         files_unclaimed,
     ),
     Rule(
-        "F009",
-        "count-episodes",
-        "error",
-        "`total_episodes` is not the number of rows of the episodes table.",
-        "Readers that count up to it ask for episodes that do not exist, or never see some.",
-        "`--fix` writes the number of episodes that are there.",
-        count_episodes,
-    ),
-    Rule(
-        "F010",
-        "count-frames",
-        "error",
-        "`total_frames` is not the sum of the episode lengths.",
-        "It is the dataset's weight in its norm head and often in the mixture: a wrong number"
-        " shifts the normalization of every dataset that shares the head.",
-        "`--fix` writes the sum.",
-        count_frames,
-    ),
-    Rule(
-        "F011",
-        "count-tasks",
-        "warning",
-        "`total_tasks` is not the number of tasks in the tasks table.",
-        "New recordings appended to the dataset get a wrong task_index.",
-        "`--fix` writes the number.",
-        count_tasks,
-    ),
-    Rule(
-        "F012",
-        "count-chunks",
-        "warning",
-        "`total_chunks` (v2.x) is not the number of chunk folders that the episodes fill.",
-        "Tools that append to the dataset or copy it chunk by chunk miss episodes.",
-        "`--fix` writes the number.",
-        count_chunks,
-    ),
-    Rule(
-        "F013",
-        "splits-run-past",
-        "warning",
-        "A split ends after the last episode, or is not written `first:end`.",
-        "Loading the split asks for episodes that do not exist.",
-        "Let it end at the number of episodes (`--fix` does so for a single `train` split).",
-        splits_run_past,
-    ),
-    Rule(
         "F014",
         "fps-invalid",
         "error",
@@ -328,14 +243,5 @@ RULES = (
         "Readers fail on it, or compare what is not comparable.",
         "Correct the field.",
         field_type,
-    ),
-    Rule(
-        "F016",
-        "count-missing",
-        "warning",
-        "info.json has no `total_episodes` or no `total_frames`.",
-        "Without `total_frames` the dataset counts as a single frame when its head is pooled.",
-        "`--fix` writes them.",
-        count_missing,
     ),
 )

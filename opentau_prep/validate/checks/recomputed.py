@@ -20,7 +20,7 @@ from opentau_prep.stats.load import decode_sketch_file
 from opentau_prep.validate.checks.stats import own_stats_file, vector_stats
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.quantiles import fraction_of, rank_faults
-from opentau_prep.validate.rule import Rule
+from opentau_prep.validate.rule import RUN_STATS_AGAIN, Rule
 
 if TYPE_CHECKING:
     from opentau_prep.stats import Moments
@@ -231,6 +231,7 @@ RULES = (
         " version and on whether episodes are selected.",
         _AGAIN,
         whole_against_episodes,
+        command=RUN_STATS_AGAIN,
     ),
     Rule(
         "S017",
@@ -242,6 +243,7 @@ RULES = (
         _AGAIN,
         whole_stale,
         "frames",
+        command=RUN_STATS_AGAIN,
     ),
     Rule(
         "S018",
@@ -253,6 +255,7 @@ RULES = (
         _AGAIN,
         episodes_stale,
         "frames",
+        command=RUN_STATS_AGAIN,
     ),
     Rule(
         "S019",
@@ -266,6 +269,7 @@ RULES = (
         "Compute exact ones: `opentau-prep stats --force`, which keeps the old file.",
         quantile_rank,
         "frames",
+        command=RUN_STATS_AGAIN,
     ),
     Rule(
         "S020",
@@ -281,5 +285,6 @@ RULES = (
         " --episode-quantiles dataset --force`), or take the heads' from sketches (`opentau-prep"
         " heads --quantiles sketch`).",
         training_quantiles,
+        command=(*RUN_STATS_AGAIN, "--episode-quantiles", "dataset"),
     ),
 )

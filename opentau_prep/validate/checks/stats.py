@@ -12,7 +12,8 @@ from opentau_prep.metadata.statsread import STATS
 from opentau_prep.metadata.v2 import EPISODES_STATS
 from opentau_prep.metadata.v3 import EPISODES_DIR
 from opentau_prep.validate.findings import Hit, hit, listed
-from opentau_prep.validate.rule import Rule
+from opentau_prep.validate.footers import list_width
+from opentau_prep.validate.rule import RUN_STATS, RUN_STATS_AGAIN, Rule
 from opentau_prep.validate.view import relative
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def _episodes_file(view: DatasetView) -> str:
 def whole_unreadable(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("whole_stats")) is not None:
         file, message = relative(fault, view.storage.url)
-        yield hit(message, fault.hint or "", file=file)
+        # One malformed stat may be a camera's, which `stats` cannot compute.
+        command = () if message.startswith("stat `") else None
+        yield hit(message, fault.hint or "", file=file, command=command)
 
 
 def episodes_unreadable(view: DatasetView) -> Iterator[Hit]:
@@ -100,13 +103,21 @@ def non_finite(view: DatasetView) -> Iterator[Hit]:
 
 def width_differs(view: DatasetView) -> Iterator[Hit]:
     for column, entry in vector_stats(view):
-        declared = int(np.prod((view.features or {})[column].shape))
-        widths = {s: v.size for s, v in entry.items() if s != "count" and v.size != declared}
-        if widths and declared:
-            told = ", ".join(f"{stat} {size}" for stat, size in widths.items())
+        width = data_width(view, column) or int(np.prod((view.features or {})[column].shape))
+        widths = {s: v.size for s, v in entry.items() if s != "count" and v.size != width}
+        if widths and width:
+            found = ", ".join(f"{stat} {size}" for stat, size in widths.items())
             yield hit(
-                f"has {declared} dims, its stats: {told}", file=own_stats_file(view), column=column
+                f"has {width} dims, its stats: {found}", file=own_stats_file(view), column=column
             )
+
+
+def data_width(view: DatasetView, column: str) -> int | None:
+    """Return how wide the rows of a column are; None where the data does not say."""
+    footer = next(iter((view.footers.good if view.footers else {}).values()), None)
+    kind = None if footer is None else footer.types.get(column)
+    width = None if kind is None else list_width(kind)
+    return width if width is not None or view.frames is None else view.frames.width(column)
 
 
 def count_wrong(view: DatasetView) -> Iterator[Hit]:
@@ -173,7 +184,14 @@ def coverage(view: DatasetView) -> Iterator[Hit]:
         (np.setdiff1d(own.episode_index, known), "do not exist"),
     ):
         if len(wrong):
-            yield hit(f"{len(wrong):,} episodes {what}", file=EPISODES_STATS, episodes=wrong)
+            # Rows of episodes that are gone stay: only a person knows which of the two is right.
+            command = None if what == "have no stats" else ()
+            yield hit(
+                f"{len(wrong):,} episodes {what}",
+                file=EPISODES_STATS,
+                episodes=wrong,
+                command=command,
+            )
 
 
 _AGAIN = "Compute them again: `opentau-prep stats`."
@@ -186,6 +204,7 @@ RULES = (
         "Normalization cannot be set up.",
         _AGAIN,
         whole_unreadable,
+        command=RUN_STATS_AGAIN,
     ),
     Rule(
         "S002",
@@ -195,6 +214,7 @@ RULES = (
         "v2.1 readers pool the dataset's stats from them; selections of episodes need them.",
         _AGAIN,
         episodes_unreadable,
+        command=RUN_STATS_AGAIN,
     ),
     Rule(
         "S003",
@@ -204,6 +224,7 @@ RULES = (
         "Normalization cannot be set up.",
         _AGAIN,
         stats_missing,
+        command=RUN_STATS,
     ),
     Rule(
         "S004",
@@ -213,6 +234,7 @@ RULES = (
         "This toolkit goes on with the others; LeRobot stops.",
         _AGAIN,
         stats_stand_in,
+        command=RUN_STATS,
     ),
     Rule(
         "S005",
@@ -222,6 +244,7 @@ RULES = (
         "They cannot be normalized: training stops, or feeds raw values.",
         _AGAIN,
         feature_missing,
+        command=RUN_STATS,
     ),
     Rule(
         "S006",
@@ -231,6 +254,7 @@ RULES = (
         "The norm head cannot be built.",
         _AGAIN,
         stat_missing,
+        command=RUN_STATS,
     ),
     Rule(
         "S007",
@@ -240,6 +264,7 @@ RULES = (
         "Every normalized value of the dim becomes NaN, and with it the loss.",
         "Look for the frames with `validate --deep`, mend them, and compute the stats again.",
         non_finite,
+        command=RUN_STATS_AGAIN,
     ),
     Rule(
         "S008",
@@ -249,6 +274,7 @@ RULES = (
         "Broadcasting fails, or normalizes dims with the stats of others.",
         _AGAIN,
         width_differs,
+        command=RUN_STATS_AGAIN,
     ),
     Rule(
         "S010",
@@ -258,6 +284,7 @@ RULES = (
         "The stats are of another state of the dataset, and pooling weighs them by it.",
         _AGAIN,
         count_wrong,
+        command=RUN_STATS_AGAIN,
     ),
     Rule(
         "S011",
@@ -267,6 +294,7 @@ RULES = (
         "Pooling the dataset's stats from them fails.",
         _AGAIN,
         count_missing,
+        command=RUN_STATS,
     ),
     Rule(
         "S012",
@@ -276,5 +304,6 @@ RULES = (
         "The dataset's stats are pooled from these: they are those of other episodes.",
         _AGAIN,
         coverage,
+        command=RUN_STATS,
     ),
 )

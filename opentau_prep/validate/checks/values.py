@@ -12,7 +12,7 @@ from opentau_prep.pooling import is_quantile
 from opentau_prep.validate.checks.stats import own_stats_file, vector_stats
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.quantiles import fraction_of
-from opentau_prep.validate.rule import Rule
+from opentau_prep.validate.rule import RUN_STATS_AGAIN, Rule
 
 if TYPE_CHECKING:
     from opentau_prep.validate.view import DatasetView
@@ -126,6 +126,7 @@ RULES = (
         "They were edited, mixed up, or computed of something else: values are scaled wrongly.",
         _AGAIN,
         contradictory,
+        command=RUN_STATS_AGAIN,
     ),
     Rule(
         "S013",
