@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentau_prep.errors import PrepError
 from opentau_prep.storage.ahead import ReadAhead
 from opentau_prep.storage.base import check_relative, storage_error
-from opentau_prep.storage.driver import connect, told
+from opentau_prep.storage.driver import Store, connect, is_silence, store_timeout
 from opentau_prep.storage.identity import FileFacts, facts_of
 from opentau_prep.storage.parquet import LFS_MAGIC, ParquetReads, parquet_fault
 from opentau_prep.storage.urls import check_url
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteStorage"]
 
+T = TypeVar("T")
+
 _BLOCK_BYTES = 8 << 20
+# What is asked for at once; at 1 MB/s it still comes within the default limit.
+_REQUEST_BYTES = 32 << 20
 
 
 class RemoteStorage(ParquetReads):
@@ -52,13 +56,14 @@ class RemoteStorage(ParquetReads):
         self._ahead: dict[str, ReadAhead] = {}
         self._hashed: dict[str, str] = {}
         self._unlisted: set[str] = set()
+        self._seconds = store_timeout()
 
     def __repr__(self) -> str:
         return f"RemoteStorage({self.url!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         fresh: dict[str, Any] = {"_listings": {}, "_ahead": {}, "_hashed": {}, "_unlisted": set()}
-        return {"url": self.url, "opened": self.opened, **fresh}
+        return {"url": self.url, "opened": self.opened, "_seconds": self._seconds, **fresh}
 
     @property
     def folder(self) -> Path | None:
@@ -66,14 +71,13 @@ class RemoteStorage(ParquetReads):
         return None
 
     @cached_property
-    def _store(self) -> tuple[Any, str]:
-        return connect(self.url)
+    def _store(self) -> Store:
+        return connect(self.url, self._seconds)
 
     def read_bytes(self, rel: str) -> bytes:
         """See `Storage.read_bytes`."""
         path = self._path(rel)
-        with told(rel, self._where(rel)):
-            content = bytes(self._store[0].cat_file(path))
+        content = self._ask(rel, lambda fs: bytes(fs.cat_file(path)))
         self.count_open(rel)
         return content
 
@@ -146,7 +150,7 @@ class RemoteStorage(ParquetReads):
         return f"{self.url}/{rel}"
 
     def _path(self, rel: str) -> str:
-        return f"{self._store[1]}/{check_relative(rel)}"
+        return f"{self._store.base}/{check_relative(rel)}"
 
     def _missing(self, rel: str) -> PrepError:
         hint = "Correct the root, or upload the file again."
@@ -161,18 +165,7 @@ class RemoteStorage(ParquetReads):
 
     def _fetch(self, rel: str, ranges: Sequence[Range]) -> list[bytes]:
         """Return the bytes of (start, stop) ranges; drivers that can fetch them all at once."""
-        fs, path = self._store[0], self._path(rel)
-        starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
-        with told(rel, self._where(rel)):
-            if getattr(fs, "async_impl", False):
-                # Not "raise": fsspec before 2025 gives back errors among the parts all the same.
-                parts = fs.cat_ranges([path] * len(ranges), starts, stops, on_error="return")
-                for part in parts:
-                    if isinstance(part, BaseException):
-                        raise part
-            else:
-                with fs.open(path, "rb", cache_type="none") as file:
-                    parts = [_read_at(file, start, stop) for start, stop in ranges]
+        parts = [b"".join(pieces) for pieces in self._pieces(rel, ranges)]
         for (start, stop), part in zip(ranges, parts, strict=True):
             if len(part) != stop - start:
                 raise storage_error(
@@ -182,13 +175,33 @@ class RemoteStorage(ParquetReads):
                     where=self._where(rel),
                     hint="It was changed meanwhile: run it again.",
                 )
-        return [bytes(part) for part in parts]
+        return parts
+
+    def _pieces(self, rel: str, ranges: Sequence[Range]) -> list[list[bytes]]:
+        """Return the bytes of each range, in pieces small enough for the limit of a request."""
+        path, found = self._path(rel), [list[bytes]() for _ in ranges]
+        for batch in _batches(ranges):
+            starts, stops = [start for _, start, _ in batch], [stop for *_, stop in batch]
+            if self._store.concurrent:
+                parts = self._ask(
+                    rel, partial(_cat, paths=[path] * len(batch), bounds=(starts, stops))
+                )
+            else:
+                parts = self._ask(rel, partial(_read_parts, path=path, bounds=(starts, stops)))
+            for (number, *_), part in zip(batch, parts, strict=True):
+                if isinstance(part, BaseException):
+                    self._ask(rel, partial(_fail, error=part))
+                found[number].append(bytes(part))
+        return found
+
+    def _ask(self, rel: str, request: Callable[[Any], T]) -> T:
+        return self._store.ask(rel, self._where(rel), request)
 
     def _read_ahead(self, rel: str) -> ReadAhead:
         top = rel.partition("/")[0]
         if top not in self._ahead:
             listing = self._listings.get(top, {})
-            many = getattr(self._store[0], "async_impl", False)
+            many = self._store.concurrent
             names = sorted(n for n in listing if n.endswith(".parquet")) if many else []
             self._ahead[top] = ReadAhead(names, self._fetch_tails)
         return self._ahead[top]
@@ -200,8 +213,7 @@ class RemoteStorage(ParquetReads):
         sizes = [self.size(rel) or 0 for rel in rels]
         starts, stops = zip(*map(tail_range, sizes), strict=True)
         paths = [self._path(rel) for rel in rels]
-        with told(rels[0], self._where(rels[0])):
-            parts = self._store[0].cat_ranges(paths, list(starts), list(stops), on_error="return")
+        parts = self._ask(rels[0], partial(_cat, paths=paths, bounds=(starts, stops)))
         found = zip(rels, parts, starts, stops, strict=True)
         return {
             rel: bytes(part)
@@ -217,37 +229,81 @@ class RemoteStorage(ParquetReads):
             try:
                 if listing := self._listing(top):
                     return listing.get(rel)
-            except PrepError:  # who may read need not be allowed to list
+            except PrepError as error:  # who may read need not be allowed to list
+                if is_silence(error):
+                    raise
                 self._unlisted.add(top)
         # An empty listing proves nothing: some drivers pass over what they may not list.
-        with told(rel, self._where(rel)):
-            try:
-                info: Mapping[str, Any] = self._store[0].info(path)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-        return facts_of(info) if info.get("type", "file") != "directory" else None
+        info = self._ask(rel, partial(_facts, path=path))
+        if info is None or info.get("type", "file") == "directory":
+            return None
+        return facts_of(info)
 
     def _listing(self, top: str) -> Mapping[str, FileFacts]:
         """Return the files below a top folder, with what the store tells of each."""
         if top not in self._listings:
-            fs, base = self._store
+            base = self._store.base
             folder = f"{base}/{top}" if top else base
-            with told(f"{top}/", f"{self.url}/{top}"):
-                try:
-                    # Drivers keep listings as long as the process lives: this is a new look.
-                    fs.invalidate_cache()
-                    found = fs.find(folder, detail=True)
-                except (FileNotFoundError, NotADirectoryError):
-                    found = {}
+            found = self._ask(f"{top}/", partial(_find, folder=folder))
             named = {_relative(name, base, top): name for name in found}
             self._listings[top] = {rel: facts_of(found[name]) for rel, name in named.items()}
         return self._listings[top]
 
 
-def _read_at(file: Any, start: int, stop: int) -> bytes:
-    file.seek(start)
-    content: bytes = file.read(stop - start)
-    return content
+def _cat(fs: Any, paths: Sequence[str], bounds: tuple[Sequence[int], Sequence[int]]) -> list[Any]:
+    # Not "raise": fsspec before 2025 gives back errors among the parts all the same.
+    found: list[Any] = fs.cat_ranges(paths, list(bounds[0]), list(bounds[1]), on_error="return")
+    return found
+
+
+def _read_parts(fs: Any, path: str, bounds: tuple[Sequence[int], Sequence[int]]) -> list[Any]:
+    parts = []
+    with fs.open(path, "rb", cache_type="none") as file:
+        for start, stop in zip(*bounds, strict=True):
+            file.seek(start)
+            parts.append(file.read(stop - start))
+    return parts
+
+
+def _fail(fs: Any, error: BaseException) -> None:
+    raise error
+
+
+def _facts(fs: Any, path: str) -> Mapping[str, Any] | None:
+    try:
+        found: Mapping[str, Any] = fs.info(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found
+
+
+def _find(fs: Any, folder: str) -> Mapping[str, Any]:
+    try:
+        # Drivers keep listings as long as the process lives: this is a new look.
+        fs.invalidate_cache()
+        found: Mapping[str, Any] = fs.find(folder, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return found
+
+
+def _batches(ranges: Sequence[Range]) -> Iterator[list[tuple[int, int, int]]]:
+    """Yield (range, start, stop) pieces of at most `_BLOCK_BYTES`, a few blocks at a time."""
+    pieces = [
+        (number, at, min(at + _BLOCK_BYTES, stop))
+        for number, (start, stop) in enumerate(ranges)
+        for at in range(start, max(stop, start + 1), _BLOCK_BYTES)
+    ]
+    batch: list[tuple[int, int, int]] = []
+    size = 0
+    for piece in pieces:
+        if batch and size + piece[2] - piece[1] > _REQUEST_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(piece)
+        size += piece[2] - piece[1]
+    if batch:
+        yield batch
 
 
 def _relative(name: str, base: str, top: str) -> str:

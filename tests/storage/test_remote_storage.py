@@ -4,6 +4,8 @@ import hashlib
 import io
 import pickle
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from fsspec.registry import _registry
 from opentau_prep.errors import ConfigError, DataError, EngineError, MetadataError, PrepError
 from opentau_prep.frames import read_frames
 from opentau_prep.metadata import load_dataset_metadata
-from opentau_prep.storage import LocalStorage, open_storage
+from opentau_prep.storage import LocalStorage, driver, open_storage
+from opentau_prep.storage import remote as remote_module
 from opentau_prep.storage.remote import RemoteStorage
 
 ROWS = 40_000
@@ -365,3 +368,70 @@ def test_driver_missing_names_its_package(monkeypatch, root: str, package: str) 
 def test_unknown_protocol_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="no driver is known for nope://"):
         load_dataset_metadata("nope://b/x")
+
+
+def silent(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let requests have 0.2 s; return the event that lets faults go on."""
+    monkeypatch.setenv("OPENTAU_PREP_STORE_TIMEOUT_S", "0.2")
+    monkeypatch.setattr(driver, "_silent_since", {})
+    return threading.Event()
+
+
+def test_silent_store_is_named_within_the_limit_and_not_asked_again(store, monkeypatch) -> None:
+    go_on = silent(monkeypatch)
+    for root in ("bucket/ds", "bucket/other"):
+        store.files[f"{root}/meta/info.json"] = b"{}"
+    asked = []
+
+    def fault(what: str, path: str) -> None:
+        asked.append(path)
+        go_on.wait(5)
+
+    store.fault = fault
+    try:
+        with pytest.raises(MetadataError, match=r"no answer within 0\.2 s.*STORE_TIMEOUT_S"):
+            load_dataset_metadata("fake://bucket/ds")
+        # Another root of the same bucket fails at once; what was asked for was asked once.
+        with pytest.raises(MetadataError, match="no answer"):
+            RemoteStorage("fake://bucket/other").read_bytes("meta/info.json")
+        assert len(asked) == 1
+    finally:
+        go_on.set()
+
+
+def test_one_slow_file_does_not_make_its_store_silent(store, monkeypatch) -> None:
+    go_on = silent(monkeypatch)
+    store.files["bucket/ds/meta/info.json"] = b"{}"
+    store.files["bucket/ds/meta/slow.json"] = b"{}"
+    remote = RemoteStorage("fake://bucket/ds")
+
+    def fault(what: str, path: str) -> None:
+        if path.endswith("slow.json"):
+            go_on.wait(5)
+
+    store.fault = fault
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(remote.read_bytes, "meta/slow.json")
+        for _ in range(30):
+            remote.read_bytes("meta/info.json")
+            time.sleep(0.01)
+        with pytest.raises(MetadataError, match="no answer"):
+            slow.result()
+        assert remote.read_bytes("meta/info.json") == b"{}"
+        go_on.set()
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf"])
+def test_timeout_that_is_no_number_of_seconds_is_a_config_error(monkeypatch, text: str) -> None:
+    monkeypatch.setenv("OPENTAU_PREP_STORE_TIMEOUT_S", text)
+    with pytest.raises(ConfigError, match="number of seconds above 0"):
+        RemoteStorage("fake://bucket/ds")
+
+
+def test_large_ranges_come_in_pieces(store, remote, wide, monkeypatch) -> None:
+    monkeypatch.setattr(remote_module, "_BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(remote_module, "_REQUEST_BYTES", 35_000)
+    rel, path = wide
+    assert remote.read_table(rel).equals(pq.read_table(path))
+    assert max(stop - start for _, start, stop in store.asked) <= 64 << 10
+    assert len(store.asked) > path.stat().st_size / 10_000
