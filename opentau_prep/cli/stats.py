@@ -59,6 +59,22 @@ def stats(
             help="lerobot: quantiles in each episode's row: its own (default), or the dataset's."
         ),
     ] = None,
+    published_stats: Annotated[
+        Literal["stop", "keep", "replace"] | None,
+        typer.Option(
+            "--published-stats",
+            help="lerobot: published numbers that differ from the frames: report them and exit 1"
+            " (stop, default), keep them, or replace them and keep a backup.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_partial: Annotated[
+        bool,
+        typer.Option(
+            "--allow-partial",
+            help="lerobot: compute the stats of a dataset of which only a part is on disk.",
+        ),
+    ] = False,
     memory_budget: Annotated[
         int | None,
         typer.Option(
@@ -109,7 +125,7 @@ def stats(
 
     LeRobot's stats are written where each version keeps them. Numbers that are published already
     are compared first: equal, completed, or, where they really differ, left alone and shown, until
-    --force. openpi's are the bits that its own estimator gives.
+    --published-stats says what to do. openpi's are the bits that its own estimator gives.
 
     \b
     opentau-prep stats path/to/dataset
@@ -121,6 +137,8 @@ def stats(
         "--quantile": quantile or None,
         "--episode-stats": episode_stats,
         "--episode-quantiles": episode_quantiles,
+        "--published-stats": published_stats,
+        "--allow-partial": allow_partial or None,
         "--memory-budget": memory_budget,
         "--chunk-size": chunk_size,
     }
@@ -162,6 +180,8 @@ def _lerobot(
     from opentau_prep.stats.options import StatsOptions
 
     options = {name[2:].replace("-", "_"): v for name, v in given.items() if v is not None}
+    if "published_stats" in options:
+        options["published"] = options.pop("published_stats")
     options["quantiles"] = tuple(options.pop("quantile", ()))
     if "memory_budget" in options:
         options["memory_budget"] <<= 20

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from opentau_prep.cli.tables import Render, failures_text, table
+from opentau_prep.pooling.columns import is_quantile
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,10 +27,12 @@ def stats_table(report: StatsReport) -> Render:
     """Return what draws the outcome of `stats`."""
 
     def render(console: Console) -> None:
+        for result in report.partial:
+            console.print(f"{result.name}: {result.findings[0].message}", markup=False)
         console.print(table(_COLUMNS, [_row(result) for result in report.results]))
         if len(report.results) <= MAX_DATASETS:
             rows = [row for result in report.results for row in _file_rows(result)]
-            console.print(table(("dataset", "file", "status", "added", "kept beside"), rows))
+            console.print(table(("dataset", "file", "status", "added", "backup"), rows))
         if report.delta:
             delta = [
                 (d.name, d.column, d.chunk_size, d.starts, d.quantiles, d.status)
@@ -38,7 +41,7 @@ def stats_table(report: StatsReport) -> Render:
             names = ("delta actions of", "column", "#chunk", "#chunks", "quantiles", "status")
             console.print(table(names, delta))
         _findings(console, report.results)
-        _differences(console, report.results)
+        _differences(console, report)
         failures_text(console, report.failures)
 
     return render
@@ -101,7 +104,12 @@ def _added(file: FileResult) -> str:
 def _findings(console: Console, results: Sequence[StatsResult]) -> None:
     from rich.text import Text
 
-    found = [(result, finding) for result in results for finding in result.findings]
+    found = [
+        (result, finding)
+        for result in results
+        for finding in result.findings
+        if finding.code != "partial_dataset"
+    ]
     for result, finding in found[:MAX_FINDINGS]:
         place = finding.where if finding.code == "unreadable_file" else result.name
         words = (
@@ -112,8 +120,8 @@ def _findings(console: Console, results: Sequence[StatsResult]) -> None:
         console.print(f"... and {len(found) - MAX_FINDINGS:,} more (--json lists all)")
 
 
-def _differences(console: Console, results: Sequence[StatsResult]) -> None:
-    left = [(result, file) for result in results for file in result.files if _left(file)]
+def _differences(console: Console, report: StatsReport) -> None:
+    left = [(result, file) for result in report.results for file in result.files if _left(file)]
     for result, file in left[: MAX_DATASETS * 2]:
         rows = [_difference_row(d) for d in _worst(file.differences)]
         title = f"{result.name}: {file.name} holds other numbers than the frames; it was left alone"
@@ -121,9 +129,10 @@ def _differences(console: Console, results: Sequence[StatsResult]) -> None:
         if len(file.differences) > MAX_DIFFERENCES:
             console.print(f"... and {len(file.differences) - MAX_DIFFERENCES:,} more stats")
     if left:
-        console.print(
-            f"{len(left):,} files differ. --force replaces them and keeps the old ones beside."
-        )
+        files = "1 file differs" if len(left) == 1 else f"{len(left):,} files differ"
+        console.print(f"{files} from the frames. Keep the published numbers, or replace them:")
+        for line in report.commands:
+            console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
 _DIFFERENCE = (
@@ -135,7 +144,7 @@ _DIFFERENCE = (
     "#file",
     "#frames say",
     "#of the range",
-    "really",
+    "true quantile",
 )
 
 
@@ -144,8 +153,12 @@ def _left(file: FileResult) -> bool:
 
 
 def _worst(differences: Sequence[Difference]) -> list[Difference]:
-    """Return the largest differences, those of index columns last."""
-    return sorted(differences, key=lambda d: (d.feature in INDEX, -d.share))[:MAX_DIFFERENCES]
+    """Return the largest differences: those of quantiles, and of index columns, last."""
+
+    def order(d: Difference) -> tuple[bool, bool, float]:
+        return d.feature in INDEX, is_quantile(d.stat), -d.share
+
+    return sorted(differences, key=order)[:MAX_DIFFERENCES]
 
 
 def _difference_row(d: Difference) -> tuple[object, ...]:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from opentau_prep.frames.columns import numpy_dtype
+from opentau_prep.errors import DataError
+from opentau_prep.frames.columns import numpy_dtype, to_matrix
 
 if TYPE_CHECKING:
+    from opentau_prep.frames.rows import DataPart
     from opentau_prep.metadata.dataset import DatasetMetadata
 
-__all__ = ["INDEX_COLUMNS", "Column", "Layout", "missing_columns", "plan_columns"]
+__all__ = ["INDEX_COLUMNS", "Column", "Layout", "find_layout"]
 
 INDEX_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
@@ -83,7 +85,7 @@ class Layout:
         return [[column.name, list(column.shape), column.dtype] for column in self.columns]
 
 
-def plan_columns(meta: DatasetMetadata, schema: pa.Schema) -> Layout:
+def _plan_columns(meta: DatasetMetadata, schema: pa.Schema) -> Layout:
     """Return the features of info.json that the data holds as numbers, then the index columns.
 
     Args:
@@ -103,7 +105,7 @@ def plan_columns(meta: DatasetMetadata, schema: pa.Schema) -> Layout:
     return Layout(tuple(columns))
 
 
-def missing_columns(meta: DatasetMetadata, schema: pa.Schema) -> list[str]:
+def _missing_columns(meta: DatasetMetadata, schema: pa.Schema) -> list[str]:
     """Return the numeric features that info.json declares and the data lacks.
 
     Index columns and `next.*` are left out: many published datasets do without them.
@@ -118,6 +120,58 @@ def missing_columns(meta: DatasetMetadata, schema: pa.Schema) -> list[str]:
         for name in numeric
         if name not in schema.names and name not in INDEX_COLUMNS and not name.startswith("next.")
     ]
+
+
+def find_layout(
+    meta: DatasetMetadata, parts: Sequence[DataPart], *, keep_going: bool
+) -> tuple[Layout, list[str]]:
+    """Plan the columns from the first file that has all of them, or else the first readable one.
+
+    Args:
+        meta: The dataset.
+        parts: Its data files.
+        keep_going: Whether files that cannot be opened are passed over.
+
+    Returns:
+        The layout, and the declared numeric features that no file has.
+
+    Raises:
+        DataError: A file cannot be opened, there is none, or none has a numeric column.
+    """
+    best: tuple[Layout, list[str]] | None = None
+    fault: DataError | None = None
+    for part in parts:
+        try:
+            schema = meta.storage.open_parquet(part.rel).schema_arrow
+        except DataError as error:
+            if not keep_going:
+                raise
+            fault = fault or error
+            continue
+        missing = _missing_columns(meta, schema)
+        if best is None or len(missing) < len(best[1]):
+            best = _sized(meta, _plan_columns(meta, schema), part), missing
+        if not best[1]:
+            break
+    if best is None:
+        raise fault or DataError("the dataset has no data files", where=meta.root)
+    if not best[0].columns:
+        raise DataError("the data has no numeric column", where=meta.root)
+    return best
+
+
+def _sized(meta: DatasetMetadata, layout: Layout, part: DataPart) -> Layout:
+    """Look up the width of list columns that neither their type nor info.json gives."""
+    columns = []
+    for column in layout.columns:
+        if column.dims < 0:
+            table = meta.storage.read_table(part.rel, [column.name])
+            where = f"{meta.root}/{part.rel}, column {column.name}"
+            width = to_matrix(table.column(0), where).shape[1]
+            columns.append(Column(column.name, (width,), column.dtype))
+        else:
+            columns.append(column)
+    return Layout(tuple(columns))
 
 
 def _column(name: str, kind: pa.DataType, shape: Sequence[int]) -> Column | None:

@@ -74,11 +74,10 @@ class Difference:
         place = f"{self.feature}/{self.stat} dim {self.dim}"
         if self.episode is not None:
             place += f" of episode {self.episode}"
-        text = f"{place}: the file says {self.published:.6g}, the frames {self.computed:.6g}"
-        text += f" ({self.share:.2%} of the range)" if np.isfinite(self.share) else ""
-        if self.rank is not None:
-            text += f"; that is really the {self.rank:.1%} quantile"
-        return text
+        text = f"{place}: the file says {self.published:.6g}"
+        text += "" if self.rank is None else f" (the {self.rank:.1%} quantile of the frames)"
+        text += f", the frames {self.computed:.6g}"
+        return text + (f", {self.share:.2%} of the range" if np.isfinite(self.share) else "")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import heal
 from opentau_prep.engine import Failure
 from opentau_prep.metadata.resolve import warn_vqa
+from opentau_prep.stats.advice import going_on_commands, warn_kept
 from opentau_prep.stats.dataset import DatasetWork
 from opentau_prep.stats.delta_compute import prepare_delta
 from opentau_prep.stats.options import RunOptions, StatsOptions
@@ -61,11 +63,17 @@ def prepare_stats(
         done = [r for r in results if isinstance(r, StatsResult)]
         failures = [r for r in results if isinstance(r, Failure)]
         delta, failed = prepare_delta(resolved, context, run)
-        return StatsReport(done, [*resolved.faults, *failures, *failed], delta)
+        report = StatsReport(done, [*resolved.faults, *failures, *failed], delta)
+        warn_kept(report, run)
+        if report.undecided:
+            report = replace(report, commands=going_on_commands(report.undecided, run))
+        return report
 
 
 def _prepare_one(entry: ResolvedEntry, *, run: RunOptions) -> StatsResult:
     work = DatasetWork(entry, run)
+    if work.is_partial and not work.run_options.stats.allow_partial:
+        return work.partial()
     folder = work.place.path.parent
     if not run.rank.is_main and not run.dry_run and (work.place.chosen or is_writable(folder)):
         return wait_for(work.finished, what=str(work.place.path))

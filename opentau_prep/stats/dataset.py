@@ -16,26 +16,25 @@ from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State, inspect
 from opentau_prep.artifacts.stored import stored_hashes
 from opentau_prep.errors import DataError, MetadataError
-from opentau_prep.frames.columns import to_matrix
 from opentau_prep.frames.rows import DataPart, data_parts
 from opentau_prep.metadata.inputs import describe_inputs
-from opentau_prep.stats.columns import Column, Layout, missing_columns, plan_columns
+from opentau_prep.notices import some_names
+from opentau_prep.stats.advice import stats_command
+from opentau_prep.stats.columns import Layout, find_layout
 from opentau_prep.stats.compare import sketch_bracket
-from opentau_prep.stats.findings import frame_findings
+from opentau_prep.stats.findings import PARTIAL_DATASET, Finding, frame_findings
 from opentau_prep.stats.growth import Growth, grown, line_hashes
 from opentau_prep.stats.quantiles import quantile_name
 from opentau_prep.stats.recorded import recorded_stats_options
-from opentau_prep.stats.report import FileResult, StatsResult
+from opentau_prep.stats.report import DIFFERS, Coverage, FileResult, StatsResult
 from opentau_prep.stats.scan import Scan, scan_parts
 from opentau_prep.stats.stack import Stacked, stack_episodes, stack_whole, unstack
 from opentau_prep.stats.state import StatsState, Verdict
 from opentau_prep.stats.targets import OURS, Computed, Target, dataset_targets, settle
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from opentau_prep.metadata.resolve import ResolvedEntry
-    from opentau_prep.stats.options import RunOptions
+    from opentau_prep.stats.options import PublishedStats, RunOptions
 
 __all__ = ["DatasetWork", "FoundStats"]
 
@@ -86,6 +85,9 @@ class DatasetWork:
         found, state = self._inspected_state()
         if state is None or not found.fresh:
             return None
+        policy = self.run_options.stats.published
+        if any(not _decided(v.status, policy) for v in state.verdicts.values()):
+            return None
         files = []
         for each in self._found_targets(state):
             here = each.inspection
@@ -98,6 +100,45 @@ class DatasetWork:
             else:
                 return None
         return self._result(state, [*files, self._sketch_file("up to date")], files_read=0)
+
+    @cached_property
+    def is_partial(self) -> bool:
+        """Whether some of the declared episodes are on disk, and some are not."""
+        dataset = self.entry.dataset
+        return dataset.is_partial and dataset.present.episodes > 0
+
+    @property
+    def _coverage(self) -> Coverage | None:
+        dataset = self.entry.dataset
+        return Coverage(dataset.present, dataset.declared) if self.is_partial else None
+
+    def partial(self) -> StatsResult:
+        """Return that only some of the episodes are on disk; reads no frames, writes nothing."""
+        here = Coverage(self.entry.dataset.present, self.entry.dataset.declared)
+        gone = ~self.entry.dataset.has_data_file
+        missing = [rel for rel, lacks in zip(self.meta.data_paths, gone, strict=True) if lacks]
+        files = f" (missing: {some_names(dict.fromkeys(missing))})" if missing else ""
+        command = stats_command(self.meta.root, "--allow-partial", run=self.run_options)
+        message = (
+            f"only {here}{files}; stats of a part would pass for the whole dataset's. Fetch the"
+            f" rest, or accept the part: `{command}`"
+        )
+        episodes = tuple(self.meta.episodes.episode_index[gone].tolist())
+        finding = Finding(PARTIAL_DATASET, message, self.meta.root, episodes=episodes)
+        return StatsResult(
+            self.entry.artifact_name,
+            self.meta.root,
+            self.meta.version,
+            (),
+            Layout(()),
+            here.present.frames,
+            here.present.episodes,
+            {},
+            "-",
+            0,
+            (finding,),
+            here,
+        )
 
     def found(self) -> list[FoundStats]:
         """Return every file as it is, the sketches last; reads no frames and changes nothing."""
@@ -145,6 +186,8 @@ class DatasetWork:
         }
         if left_out:
             parameters["left_out_episodes"] = left_out
+        if self._coverage is not None:
+            parameters["partial"] = self._coverage.as_json()
         partial = not self.run_options.read_data
         return Recipe(COMMAND, inputs=self._inputs, parameters=parameters, partial=partial)
 
@@ -174,7 +217,7 @@ class DatasetWork:
         if self.run_options.stats.episode_quantiles == "dataset":
             return None  # every row holds the quantiles of the whole, so every row changes
         _, state = self._inspected_state()
-        if state is None:
+        if state is None or self.is_partial:
             return None
         recipe = self._recipe(state.method)
         inspected = {target.name: inspect(target.place, recipe) for target in self.targets}
@@ -182,8 +225,9 @@ class DatasetWork:
 
     def _all(self) -> _Pass:
         """Read every file."""
-        parts = data_parts(self.meta)
-        layout, missing = self._layout(parts)
+        there = self.meta.episodes.episode_index[self.entry.dataset.has_data_file]
+        parts = data_parts(self.meta, there.tolist() if self.is_partial else None)
+        layout, missing = find_layout(self.meta, parts, keep_going=self.run_options.keep_going)
         exact = layout.row_bytes * self.meta.episodes.total_frames
         method = "exact" if exact <= self.run_options.stats.memory_budget else "sketch"
         scan = self._scan(parts, layout, exact=method == "exact")
@@ -250,50 +294,21 @@ class DatasetWork:
         rows = sum(int(part.lengths.sum()) for part in parts)
         return self.run_options.threads if rows >= _THREADED_ROWS * len(parts) else 1
 
-    def _layout(self, parts: list[DataPart]) -> tuple[Layout, list[str]]:
-        """Plan the columns from the first file that has all of them, or else the first readable."""
-        best: tuple[Layout, list[str]] | None = None
-        fault: DataError | None = None
-        for part in parts:
-            try:
-                schema = self.meta.storage.open_parquet(part.rel).schema_arrow
-            except DataError as error:
-                if not self.run_options.keep_going:
-                    raise
-                fault = fault or error
-                continue
-            missing = missing_columns(self.meta, schema)
-            if best is None or len(missing) < len(best[1]):
-                best = self._sized(plan_columns(self.meta, schema), part, schema), missing
-            if not best[1]:
-                break
-        if best is None:
-            raise fault or DataError("the dataset has no data files", where=self.meta.root)
-        if not best[0].columns:
-            raise DataError("the data has no numeric column", where=self.meta.root)
-        return best
-
-    def _sized(self, layout: Layout, part: DataPart, schema: pa.Schema) -> Layout:
-        """Look up the width of list columns that neither their type nor info.json tells."""
-        del schema
-        columns = []
-        for column in layout.columns:
-            if column.dims < 0:
-                table = self.meta.storage.read_table(part.rel, [column.name])
-                where = f"{self.meta.root}/{part.rel}, column {column.name}"
-                width = to_matrix(table.column(0), where).shape[1]
-                columns.append(Column(column.name, (width,), column.dtype))
-            else:
-                columns.append(column)
-        return Layout(tuple(columns))
-
     def _settle(
         self, target: Target, pass_: _Pass, recipe: Recipe
     ) -> tuple[FileResult, Verdict | None]:
         found = inspect(target.place, recipe)
         options = self.run_options
         computed = self._computed(pass_)
-        return settle(target, found, computed, recipe, force=options.force, dry_run=options.dry_run)
+        return settle(
+            target,
+            found,
+            computed,
+            recipe,
+            published=options.stats.published,
+            force=options.force,
+            dry_run=options.dry_run,
+        )
 
     def _computed(self, pass_: _Pass) -> Computed:
         state = pass_.state
@@ -343,6 +358,7 @@ class DatasetWork:
             state.method,
             files_read,
             state.findings,
+            self._coverage,
         )
 
 
@@ -356,6 +372,13 @@ class _Pass:
 
     def with_outcome(self, lines: Mapping[int, str], verdicts: Mapping[str, Verdict]) -> StatsState:
         return replace(self.state, lines=lines, verdicts=verdicts)
+
+
+def _decided(status: str, published: PublishedStats) -> bool:
+    """Tell whether a file that was left alone stays so, whatever is requested now."""
+    if published == "replace":
+        return status == "no finite value"
+    return published == "stop" or status != DIFFERS
 
 
 def _with_whole_quantiles(stacked: Stacked, whole: Stacked, names: list[str]) -> Stacked:

@@ -13,8 +13,9 @@ from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.moments import Moments
 from opentau_prep.stats.scan import PartFault
 
-__all__ = ["UNREADABLE", "Finding", "frame_findings"]
+__all__ = ["PARTIAL_DATASET", "UNREADABLE", "Finding", "frame_findings"]
 
+PARTIAL_DATASET = "partial_dataset"
 UNREADABLE = "unreadable_file"
 
 
@@ -23,7 +24,8 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        code: `non_finite`, `no_finite_value`, `unreadable_file`, `missing_column`, `empty_episode`.
+        code: `partial_dataset`, `non_finite`, `no_finite_value`, `unreadable_file`,
+            `missing_column` or `empty_episode`.
         message: In words.
         where: The file, or the dataset's root.
         feature: The feature, when it is about one.

@@ -12,9 +12,10 @@ from opentau_prep.errors import ConfigError
 if TYPE_CHECKING:
     from opentau_prep.context import Progress, RunContext
 
-__all__ = ["DEFAULT_QUANTILES", "MEMORY_BUDGET", "RunOptions", "StatsOptions"]
+__all__ = ["DEFAULT_QUANTILES", "MEMORY_BUDGET", "PublishedStats", "RunOptions", "StatsOptions"]
 
 EpisodeQuantiles = Literal["episode", "dataset"]
+PublishedStats = Literal["stop", "keep", "replace"]
 DEFAULT_QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 MEMORY_BUDGET = 128 << 20
 DEFAULT_CHUNK_SIZE = 50
@@ -32,7 +33,13 @@ class StatsOptions:
             get the right number.
         memory_budget: Bytes of numeric columns up to which whole-dataset quantiles are exact; of a
             larger dataset they come from the sketch.
-        chunk_size: Steps a chunk, for delta actions.
+        chunk_size: Steps per chunk, for delta actions.
+        published: What becomes of published stats that differ from the frames in min, max, mean,
+            std or count: `stop` leaves them and reports the difference, `keep` accepts them,
+            `replace` replaces them and keeps the old file as a backup. Where only quantiles differ,
+            `stop` keeps them too.
+        allow_partial: Whether stats of a dataset of which only some episodes are on disk are
+            computed from those.
     """
 
     quantiles: tuple[float, ...] = ()
@@ -40,6 +47,8 @@ class StatsOptions:
     episode_quantiles: EpisodeQuantiles = "episode"
     memory_budget: int = MEMORY_BUDGET
     chunk_size: int = DEFAULT_CHUNK_SIZE
+    published: PublishedStats = "stop"
+    allow_partial: bool = False
 
     def __post_init__(self) -> None:
         for fraction in self.quantiles:
@@ -52,6 +61,9 @@ class StatsOptions:
         if self.episode_quantiles not in get_args(EpisodeQuantiles):
             known = " or ".join(get_args(EpisodeQuantiles))
             raise ConfigError(f"must be {known}", where="--episode-quantiles")
+        if self.published not in get_args(PublishedStats):
+            known = " or ".join(get_args(PublishedStats))
+            raise ConfigError(f"must be {known}", where="--published-stats")
         if self.chunk_size < 1:
             raise ConfigError(f"must be at least 1, found {self.chunk_size}", where="--chunk-size")
 

@@ -27,6 +27,7 @@ def recorded_stats_options(place: Place, options: StatsOptions) -> StatsOptions:
             options,
             quantiles=tuple(float(q) for q in recorded["quantiles"]),
             episode_quantiles=recorded["episode_quantiles"],
+            allow_partial=options.allow_partial or "partial" in recorded,
         )
     except (ConfigError, KeyError, TypeError, ValueError):  # a record that nobody of ours wrote
         return options

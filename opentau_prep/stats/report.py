@@ -17,19 +17,56 @@ from opentau_prep.stats.findings import Finding
 if TYPE_CHECKING:
     from opentau_prep.artifacts.place import Location
     from opentau_prep.engine import Failure
+    from opentau_prep.metadata.dataset import Extent
 
-__all__ = ["DeltaResult", "FileResult", "StatsReport", "StatsResult"]
+__all__ = [
+    "DIFFERS",
+    "KEPT",
+    "PARTIAL",
+    "QUANTILES_KEPT",
+    "Coverage",
+    "DeltaResult",
+    "FileResult",
+    "StatsReport",
+    "StatsResult",
+]
 
+DIFFERS, KEPT, QUANTILES_KEPT, PARTIAL = "differs", "kept", "quantiles kept", "partial"
 # The statuses of a dataset's files, what needs attention first.
 _ORDER = (
-    "differs",
+    DIFFERS,
     "no finite value",
     "not persisted",
     "would write",
+    KEPT,
+    QUANTILES_KEPT,
     "written",
     "extended",
     "up to date",
 )
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a dataset is on disk, next to what it declares."""
+
+    present: Extent
+    declared: Extent
+
+    def __str__(self) -> str:
+        return (
+            f"{self.present.episodes:,} of {self.declared.episodes:,} episodes"
+            f" ({self.present.frames:,} of {self.declared.frames:,} frames) are on disk"
+        )
+
+    def as_json(self) -> dict[str, int]:
+        """Return the counts JSON-ready."""
+        return {
+            "episodes": self.present.episodes,
+            "frames": self.present.frames,
+            "declared_episodes": self.declared.episodes,
+            "declared_frames": self.declared.frames,
+        }
 
 
 def _weight(difference: Difference) -> tuple[bool, bool, float]:
@@ -45,7 +82,8 @@ class FileResult:
         name: The file, relative to the dataset.
         path: Where it is, or would be.
         status: `written`, `extended` (only what was missing was added), `up to date`, `differs`
-            (left alone: it holds other numbers), `no finite value` (nothing to write for some
+            (left alone: it holds other numbers), `kept` (likewise, on request), `quantiles kept`
+            (left alone: only its quantiles differ), `no finite value` (nothing to write for some
             dim), `would write` or `not persisted`.
         differences: Its real differences from the frames.
         added: What it lacked.
@@ -90,6 +128,7 @@ class StatsResult:
         quantiles: `exact` or `sketch`: where whole-dataset quantiles come from.
         files_read: How many data files were read.
         findings: What is wrong with the frames.
+        coverage: How much of the dataset is on disk; None when all of it is.
     """
 
     name: str
@@ -103,10 +142,13 @@ class StatsResult:
     quantiles: str
     files_read: int
     findings: tuple[Finding, ...] = ()
+    coverage: Coverage | None = None
 
     @property
     def status(self) -> str:
-        """The status of the file that needs attention most."""
+        """The status of the file that needs attention most; `partial` when nothing was computed."""
+        if not self.files:
+            return PARTIAL
         found = {file.status for file in self.files}
         return next((status for status in _ORDER if status in found), "up to date")
 
@@ -133,11 +175,13 @@ class StatsResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return the result JSON-ready."""
+        covered = {} if self.coverage is None else {"coverage": self.coverage.as_json()}
         return {
             "dataset": self.name,
             "root": self.root,
             "version": self.version,
             "status": self.status,
+            **covered,
             "episodes": self.episodes,
             "frames": self.frames,
             "quantiles": self.quantiles,
@@ -185,16 +229,31 @@ class StatsReport:
         results: Of the datasets that worked.
         failures: Of those that did not.
         delta: Of entries with delta actions.
+        commands: The two that go on where published numbers differ: keep them, or replace them.
     """
 
     results: Sequence[StatsResult]
     failures: Sequence[Failure]
     delta: Sequence[DeltaResult] = ()
+    commands: tuple[str, ...] = ()
+
+    @property
+    def partial(self) -> list[StatsResult]:
+        """The datasets that nothing was computed of: only some of their episodes are on disk."""
+        return [result for result in self.results if result.status == PARTIAL]
+
+    @property
+    def undecided(self) -> list[StatsResult]:
+        """The datasets whose published min, max, mean, std or count differ from the frames.
+
+        Each waits for `--published-stats keep` or `--published-stats replace`.
+        """
+        return [r for r in self.results if any(file.status == DIFFERS for file in r.files)]
 
     @property
     def needs_attention(self) -> bool:
         """Whether a dataset failed, a file differs, or something is wrong with the frames."""
-        left = ("differs", "no finite value")
+        left = (DIFFERS, PARTIAL, "no finite value")
         return bool(self.failures) or any(r.findings or r.status in left for r in self.results)
 
     def as_json(self) -> dict[str, Any]:
@@ -203,4 +262,5 @@ class StatsReport:
             "datasets": [result.as_json() for result in self.results],
             "delta": [result.as_json() for result in self.delta],
             "failures": [failure.as_json() for failure in self.failures],
+            "commands": list(self.commands),
         }

@@ -20,15 +20,17 @@ from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, Outcome, State
 from opentau_prep.errors import MetadataError
 from opentau_prep.notices import warn
+from opentau_prep.pooling import is_quantile
 from opentau_prep.stats.compare import Bracket, Comparison, Difference, compare
 from opentau_prep.stats.documents import Document, LinesDocument, WholeDocument
-from opentau_prep.stats.report import FileResult
+from opentau_prep.stats.report import DIFFERS, KEPT, QUANTILES_KEPT, FileResult
 from opentau_prep.stats.stack import Stacked
 from opentau_prep.stats.state import Verdict
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.dataset import DatasetMetadata
     from opentau_prep.stats.columns import Layout
+    from opentau_prep.stats.options import PublishedStats
     from opentau_prep.stats.sketch import QuantileSketch
 
 __all__ = ["Computed", "Target", "dataset_targets", "settle"]
@@ -134,10 +136,20 @@ def settle(
     computed: Computed,
     recipe: Recipe,
     *,
+    published: PublishedStats,
     force: bool,
     dry_run: bool,
 ) -> tuple[FileResult, Verdict | None]:
     """Write, complete, confirm or leave alone one file.
+
+    Args:
+        target: The file.
+        found: As it was found.
+        computed: The stats of the frames.
+        recipe: What they were made of.
+        published: What becomes of numbers that differ, in a file that this toolkit did not write.
+        force: Replace whatever is there.
+        dry_run: Change nothing.
 
     Returns:
         What became of it, and, for a file that was left alone, what it was found to be.
@@ -148,13 +160,19 @@ def settle(
     ours = found.content is None or found.state in OURS
     told = _Told(target, found, comparison)
     blocked = any(np.isnan(stats["min"]).any() for stats in stacked.values() if len(episodes))
-    left = "no finite value" if blocked else "differs"
-    if (blocked or (comparison.differences and not ours)) and not force:
+    differences = () if ours else comparison.differences
+    replaced = force or (published == "replace" and bool(differences))
+    left = "no finite value" if blocked and not force else None
+    if left is None and differences and not replaced:
+        left = _left_as(differences, comparison.missing, published)
+    if left is not None:
         verdict = Verdict(sha256_of(found.content or b""), comparison.differences, left)
         return told.result(left), verdict
-    if ours or force:
+    if ours or replaced:
         content = document.merged(stacked, episodes, keep=False) if episodes else found.content
-        outcome = publish(target.place, content or b"", recipe, force=force, dry_run=dry_run)
+        outcome = publish(
+            target.place, content or b"", recipe, force=force or replaced, dry_run=dry_run
+        )
         return told.outcome(outcome, "written"), None
     if not comparison.missing:
         outcome = publish(target.place, found.content or b"", recipe, extends=True, dry_run=dry_run)
@@ -162,6 +180,15 @@ def settle(
     content = document.merged(stacked, episodes, keep=True)
     outcome = publish(target.place, content, recipe, extends=True, dry_run=dry_run)
     return told.outcome(outcome, "extended"), None
+
+
+def _left_as(
+    differences: Sequence[Difference], missing: Sequence[str], published: PublishedStats
+) -> str | None:
+    """Return as what a file with other numbers is left alone; None when it is only completed."""
+    if any(not is_quantile(d.stat) for d in differences):
+        return KEPT if published == "keep" else DIFFERS
+    return None if missing else QUANTILES_KEPT
 
 
 def _opened(target: Target, found: Inspection, *, force: bool) -> tuple[Inspection, Document]:

@@ -1,4 +1,4 @@
-"""Rule 5: published stats are compared first; nobody's number changes without --force."""
+"""Rule 5: published stats are compared first; nobody's number changes unasked."""
 
 import json
 
@@ -52,7 +52,7 @@ def test_stats_a_changed_number_is_shown_and_left_alone(tmp_path, stat, change):
     before = path.read_bytes()
     ran = run_cli("stats", root, "--workers", 1)
     assert ran.code == 1
-    assert "--force" in ran.out
+    assert "--published-stats replace" in ran.out
     assert stat in ran.out
     (difference,) = run_one(root).files[0].differences
     assert (difference.feature, difference.stat, difference.dims) == ("action", stat, (1,))

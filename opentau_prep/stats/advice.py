@@ -1,0 +1,75 @@
+"""The commands that settle what `stats` found, complete enough to paste."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from opentau_prep.notices import some_names, warn
+from opentau_prep.pooling import is_quantile
+from opentau_prep.stats.columns import INDEX_COLUMNS
+from opentau_prep.stats.report import QUANTILES_KEPT
+
+if TYPE_CHECKING:
+    from opentau_prep.stats.compare import Difference
+    from opentau_prep.stats.options import RunOptions
+    from opentau_prep.stats.report import StatsReport, StatsResult
+
+__all__ = ["going_on_commands", "stats_command", "warn_kept"]
+
+
+def stats_command(*words: str, run: RunOptions | None = None) -> str:
+    """Return a `stats` command line.
+
+    Args:
+        words: Dataset roots and options.
+        run: The run it follows, for its `--artifact-root`.
+    """
+    where = () if run is None or run.artifact_root is None else ("--artifact-root",)
+    root = [] if run is None or run.artifact_root is None else [str(run.artifact_root)]
+    return shlex.join(["opentau-prep", "stats", *words, *where, *root])
+
+
+def going_on_commands(
+    results: Sequence[StatsResult], run: RunOptions | None = None
+) -> tuple[str, str]:
+    """Return the two commands that go on after published stats that differ: keep, and replace."""
+    roots = [result.root for result in results]
+    keep, replace = (
+        stats_command(*roots, "--published-stats", choice, run=run)
+        for choice in ("keep", "replace")
+    )
+    return keep, replace
+
+
+def _interest(difference: Difference) -> tuple[bool, bool, float]:
+    is_feature = difference.feature not in INDEX_COLUMNS
+    return is_feature, difference.rank is not None, difference.share
+
+
+def warn_kept(report: StatsReport, run: RunOptions) -> None:
+    """Warn once of all published quantiles that differ from the frames and stay."""
+    undecided = report.undecided  # their differences are shown in full
+    kept = [
+        result
+        for result in report.results
+        if result not in undecided and any(f.status == QUANTILES_KEPT for f in result.files)
+    ]
+    if not kept:
+        return
+    found = [
+        (result, difference)
+        for result in kept
+        for file in result.files
+        for difference in file.differences
+        if is_quantile(difference.stat)
+    ]
+    result, worst = max(found, key=lambda pair: _interest(pair[1]))
+    command = going_on_commands(kept, run)[1]
+    warn(
+        "published_quantiles",
+        f"published quantiles of {some_names(r.name for r in kept)} differ from the frames and"
+        f" stay. The largest difference, in {result.name}: {worst}. Recompute: `{command}`",
+        datasets=[r.name for r in kept],
+    )
