@@ -31,7 +31,7 @@ demo: $(STAMP) ## Set up, write the demo mixture to demo/, prepare it, and repor
 	$(BIN)/opentau-prep run --mixture-json demo/mixture.json
 	$(BIN)/opentau-prep speed-percentiles demo/datasets/demo/arm6_stack demo/datasets/demo/bimanual_fold
 	$(BIN)/opentau-prep validate --mixture-json demo/mixture.json --write
-	$(BIN)/opentau-prep report --mixture-json demo/mixture.json --out demo/report.html
+	$(BIN)/opentau-prep report --mixture-json demo/mixture.json
 
 test: $(DEV) ## Set up and run the tests
 	$(BIN)/python -m pytest -q $(ARGS)

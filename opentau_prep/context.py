@@ -12,6 +12,7 @@ from opentau_prep.storage.urls import check_written
 
 if TYPE_CHECKING:
     from opentau_prep.artifacts.rank import Rank
+    from opentau_prep.config.schema import Mixture
     from opentau_prep.engine import Failure
 
 __all__ = ["Progress", "RunContext"]
@@ -48,12 +49,14 @@ class RunContext:
         dry_run: Compute and tell, but write nothing.
         keep_going: Carry on with the other datasets when one fails.
         artifact_root: Where artifacts go instead of the datasets' own folders.
+        prep_dir: Where everything made for a mixture as a whole goes instead of `<stem>.prep/` next
+            to its JSON file.
         download: Whether datasets may be fetched from the hub.
         rank: This process among the launcher's; None asks the environment.
         progress: Called as work gets done.
 
     Raises:
-        ConfigError: `artifact_root` is a URL: nothing is written into a store.
+        ConfigError: `artifact_root` or `prep_dir` is a URL: nothing is written into a store.
     """
 
     workers: int | None = None
@@ -63,13 +66,39 @@ class RunContext:
     dry_run: bool = False
     keep_going: bool = False
     artifact_root: Path | None = None
+    prep_dir: Path | None = None
     download: bool = False
     rank: Rank | None = None
     progress: Progress = _silent
 
     def __post_init__(self) -> None:
-        if self.artifact_root is not None:
-            check_written(self.artifact_root, "--artifact-root")
+        for folder, option in (
+            (self.artifact_root, "--artifact-root"),
+            (self.prep_dir, "--prep-dir"),
+        ):
+            if folder is not None:
+                check_written(folder, option)
+
+    def prep_path(self, mixture: Mixture, artifact: str) -> Path:
+        """Return the default place of something made for a mixture as a whole.
+
+        It does not depend on the working directory: `<stem>.prep/` next to the mixture's JSON file,
+        or `prep_dir`. A mixture of plain roots has no file: then the folder is
+        `<mixture_id>.prep/` in `artifact_root`, or in the working directory.
+
+        Args:
+            mixture: The mixture.
+            artifact: A key of `artifacts.catalog.MIXTURE_OUTPUTS`.
+        """
+        from opentau_prep.artifacts.catalog import MIXTURE_OUTPUTS
+
+        if self.prep_dir is not None:
+            folder = self.prep_dir
+        elif mixture.path is not None:
+            folder = mixture.path.with_name(f"{mixture.path.stem}.prep")
+        else:
+            folder = (self.artifact_root or Path()) / f"{mixture.mixture_id}.prep"
+        return folder / MIXTURE_OUTPUTS[artifact]
 
     def stays_here(self, n_items: int) -> bool:
         """Whether `map` over so many items works in this process, where callbacks can be used."""

@@ -121,10 +121,10 @@ def _stats(resolved: ResolvedMixture, context: RunContext) -> Report:
 
 
 def _heads(resolved: ResolvedMixture, context: RunContext) -> Report:
-    from opentau_prep.heads.compute import default_out, prepare_heads
+    from opentau_prep.heads.compute import prepare_heads
     from opentau_prep.heads.options import HeadOptions
 
-    out = default_out(resolved, context)
+    out = context.prep_path(resolved.mixture, "norm_heads")
     with main_rank_notices(context.rank or Rank.detect()):
         options = HeadOptions() if context.force else _kept_options(out)
     return prepare_heads(resolved, context, options, out=out)
@@ -154,10 +154,10 @@ def _speed(resolved: ResolvedMixture, context: RunContext) -> Report:
 
 def _tokenizer(resolved: ResolvedMixture, context: RunContext) -> Report:
     from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
-    from opentau_prep.tokenizer.prepare import default_out_dir, prepare_tokenizer
+    from opentau_prep.tokenizer.prepare import prepare_tokenizer
 
     options = FitOptions(DEFAULT_CHUNK_SIZE)
-    out_dir = default_out_dir(resolved, context)
+    out_dir = context.prep_path(resolved.mixture, "tokenizer")
     return prepare_tokenizer(resolved, context, options, out_dir, keep_other=True)
 
 

@@ -1,4 +1,4 @@
-"""Every file that this toolkit may write into a dataset's `meta/`, in one place."""
+"""Every file that this toolkit may write: into a dataset's `meta/`, and for a mixture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 from opentau_prep.errors import ConfigError
 
-__all__ = ["CATALOG", "PROVENANCE_DIR", "ArtifactSpec"]
+__all__ = ["CATALOG", "MIXTURE_OUTPUTS", "PROVENANCE_DIR", "ArtifactSpec"]
 
 PROVENANCE_DIR = "meta/prep"
 
@@ -79,3 +79,16 @@ _SPECS = (
 )
 
 CATALOG = MappingProxyType({spec.name: spec for spec in _SPECS})
+
+MIXTURE_OUTPUTS = MappingProxyType(
+    {
+        "norm_heads": "norm_heads.json",
+        "tokenizer": "tokenizer",
+        "val_plan": "val_plan.json",
+        "val_report": "val_report.json",
+        "validation": "validation.json",
+        "forecast": "forecast.json",
+        "report": "report.html",
+    }
+)
+"""What is made for a mixture as a whole: artifact -> its file or folder in `<stem>.prep/`."""

@@ -109,7 +109,7 @@ def fit_tokenizer(
     from opentau_prep.cli.fit_tokenizer_tables import sweep_table, tokenizer_tables
     from opentau_prep.cli.targets import load_targets
     from opentau_prep.tokenizer.options import FitOptions
-    from opentau_prep.tokenizer.prepare import default_out_dir, prepare_tokenizer
+    from opentau_prep.tokenizer.prepare import prepare_tokenizer
     from opentau_prep.tokenizer.sweep import parse_sweep, sweep_tokenizers
 
     if sweep_more and not sweep:
@@ -145,7 +145,7 @@ def fit_tokenizer(
     if grid is not None:
         swept = sweep_tokenizers(resolved, context, options, grid)
         return Result(swept.as_json(), sweep_table(swept), exit_code=int(swept.needs_attention))
-    target = out_dir or default_out_dir(resolved, context)
+    target = out_dir or context.prep_path(resolved.mixture, "tokenizer")
     report = prepare_tokenizer(
         resolved, context, options, target, max_length=discrete_action_max_length
     )

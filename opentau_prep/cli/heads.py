@@ -55,9 +55,13 @@ def heads(
             min=1, metavar="N", help="Steps of a chunk: which stats of delta actions to take."
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The whole mixture's heads.")] = Path(
-        "norm_heads.json"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The whole mixture's heads. Default: norm_heads.json in its prep folder.",
+        ),
+    ] = None,
     audit: Annotated[
         bool,
         typer.Option("--audit", help="Look for members that do not belong to their head."),
@@ -94,7 +98,13 @@ def heads(
         chunk_size=chunk_size,
     )
     resolved = load_targets(roots, mixture_json, session.context, frames=False)
+    context = session.context
     report = prepare_heads(
-        resolved, session.context, options, out=out, audit=audit, explain_target=explain
+        resolved,
+        context,
+        options,
+        out=out or context.prep_path(resolved.mixture, "norm_heads"),
+        audit=audit,
+        explain_target=explain,
     )
     return Result(report.as_json(), heads_tables(report), exit_code=int(report.needs_attention))

@@ -62,6 +62,13 @@ class CommonOptions:
         Path | None,
         typer.Option(metavar="DIR", help="Put artifacts below DIR, not into the datasets."),
     ] = None
+    prep_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the mixture's own outputs. Default: <stem>.prep/ next to its JSON.",
+        ),
+    ] = None
     download: Annotated[
         bool, typer.Option("--download", help="Fetch missing datasets from the hub (no videos).")
     ] = False

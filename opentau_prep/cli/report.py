@@ -25,7 +25,12 @@ def report(
     session: Session,
     roots: Roots = None,
     mixture_json: MixtureJson = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The HTML file.")] = Path("report.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The HTML file. Default: report.html in the mixture's prep folder."
+        ),
+    ] = None,
     norm_heads: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The mixture's heads. Default: where run puts them."),
@@ -36,12 +41,15 @@ def report(
     ] = None,
     val_plan: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Of val-plan. Default: val_plan.json beside the heads."),
+        typer.Option(
+            metavar="FILE", help="Of val-plan. Default: val_plan.json in the mixture's prep folder."
+        ),
     ] = None,
     val_report: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Of val-report. Default: val_report.json beside the heads."
+            metavar="FILE",
+            help="Of val-report. Default: val_report.json in the mixture's prep folder.",
         ),
     ] = None,
     discrete_action_max_length: Annotated[
@@ -73,5 +81,6 @@ def report(
     locate = LocateOptions.of_run(context, frames=False)
     # A dataset that cannot be opened is the first thing that the page has to say.
     resolved = resolve_mixture(mixture, locate, keep_going=True)
-    made = make_report(resolved, context, options, out=out)
+    page = out or context.prep_path(mixture, "report")
+    made = make_report(resolved, context, options, out=page)
     return Result(made.as_json(), report_tables(made), exit_code=int(made.needs_attention))

@@ -59,6 +59,7 @@ class Session:
             dry_run=common.dry_run,
             keep_going=common.keep_going,
             artifact_root=_for_workers(common.artifact_root, common),
+            prep_dir=common.prep_dir,
             download=common.download,
             rank=self.rank,
             progress=self._on_progress,

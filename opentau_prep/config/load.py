@@ -63,8 +63,7 @@ def mixture_from_roots(roots: Sequence[str | os.PathLike[str]]) -> Mixture:
 
     Each `repo_id` is the folder's name (of a snapshot in the hub's cache: the hub id); folders of
     one name take as many parent folders with them as tell them apart (`a/pick`, `b/pick`). A
-    folder given twice counts once, with a warning. `mixture_id` is `roots-<hash>`, the hash being
-    over names and absolute paths.
+    folder given twice counts once, with a warning. `mixture_id` is `roots-<hash>`.
 
     Args:
         roots: Dataset folders, each kept in its entry's `root` as given.
@@ -77,20 +76,36 @@ def mixture_from_roots(roots: Sequence[str | os.PathLike[str]]) -> Mixture:
         raise ConfigError("no dataset root was given")
     names = _root_names(list(kept))
     entries = [{"repo_id": n, "root": given} for n, given in zip(names, kept.values(), strict=True)]
-    absolute = [{"repo_id": n, "root": path} for n, path in zip(names, kept, strict=True)]
-    sha256 = mixture_sha256({"datasets": absolute})
+    sha256 = mixture_sha256({"datasets": entries})
     source = MixtureSource(sha256=sha256, mixture_id=f"roots-{sha256[:_ID_DIGITS]}")
     return _build({"datasets": entries}, Origin(None), (), source)
 
 
 def mixture_sha256(value: object) -> str:
-    """Return the SHA-256 of a resolved mixture in hexadecimal.
+    """Return the SHA-256 of what a resolved mixture is, in hexadecimal.
 
     It is over `json.dumps` with sorted keys, the separators `,` and `:`, and everything beyond
     ASCII escaped: the order of keys, blanks and how the mixture is cut into files do not count.
+    Nor does the `root` of an entry: the same data in another folder or store has the same hash, and
+    so the same artifact names.
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    text = json.dumps(
+        _without_roots(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True
+    )
     return hashlib.sha256(text.encode("ascii", errors="backslashreplace")).hexdigest()
+
+
+def _without_roots(value: object) -> object:
+    entries = value.get("datasets") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(entries, list):
+        return value
+    kept = [
+        {key: field for key, field in entry.items() if key != "root"}
+        if isinstance(entry, dict)
+        else entry
+        for entry in entries
+    ]
+    return {**value, "datasets": kept}
 
 
 def _find(value: object, file: Path) -> tuple[object, JsonPath]:

@@ -198,7 +198,8 @@ class MixtureSource:
     Attributes:
         path: The JSON file that was named, or None when there was none.
         files: Every file that was read for it, `path` first.
-        sha256: Hash of the resolved mixture; see `opentau_prep.config.load.mixture_sha256`.
+        sha256: Hash of what the resolved mixture is, wherever it lies; see
+            `opentau_prep.config.load.mixture_sha256`.
         mixture_id: Short name for artifacts, safe as a file name.
     """
 

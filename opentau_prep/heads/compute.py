@@ -31,21 +31,9 @@ if TYPE_CHECKING:
     from opentau_prep.metadata.records import StatsView
     from opentau_prep.metadata.resolve import ResolvedMixture
 
-__all__ = ["default_out", "inspect_heads", "prepare_heads", "recorded_options", "summarize_heads"]
+__all__ = ["inspect_heads", "prepare_heads", "recorded_options", "summarize_heads"]
 
 COMMAND = "heads"
-OUT_NAME = "norm_heads.json"
-
-
-def default_out(resolved: ResolvedMixture, context: RunContext) -> Path:
-    """Return where `run` puts the mixture's file: below `--artifact-root`, or beside the mixture.
-
-    A mixture of plain roots has no file to be beside: then it is the working directory.
-    """
-    if context.artifact_root is not None:
-        return context.artifact_root / OUT_NAME
-    path = resolved.mixture.path
-    return Path(OUT_NAME) if path is None else path.parent / OUT_NAME
 
 
 def prepare_heads(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import opentau_prep
 from opentau_prep.errors import ArtifactError, PrepError
 from opentau_prep.heads.audit import audit_heads
-from opentau_prep.heads.compute import default_out, inspect_heads, recorded_options
+from opentau_prep.heads.compute import inspect_heads, recorded_options
 from opentau_prep.heads.files import decode_heads
 from opentau_prep.heads.mixture import MixtureHeads, build_mixture_heads
 from opentau_prep.heads.options import HeadOptions
@@ -32,7 +32,6 @@ from opentau_prep.report.to_do import Gathered, at_once, list_to_do
 from opentau_prep.report.tokens import check_folder, tokenizer_facts
 from opentau_prep.tokenizer.inspect import inspect_tokenizer, read_report
 from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
-from opentau_prep.tokenizer.prepare import default_out_dir
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
@@ -50,8 +49,8 @@ class ReportOptions:
     Attributes:
         norm_heads: The mixture's file of heads.
         tokenizer: The tokenizer's folder.
-        val_plan: The file of `val-plan --out`; else `val_plan.json` beside the heads, if it is
-            there.
+        val_plan: The file of `val-plan --out`; else `val_plan.json` in the mixture's folder, if it
+            is there.
         val_report: The file of `val-report --out`; else `val_report.json`, likewise.
         max_length: The policy's `discrete_action_max_length`, for a forecast of truncation.
     """
@@ -96,8 +95,9 @@ class _Collector:
         self, resolved: ResolvedMixture, context: RunContext, options: ReportOptions
     ) -> None:
         self.resolved, self.context, self.options = resolved, context, options
-        self.heads_path = options.norm_heads or default_out(resolved, context)
-        self.folder = options.tokenizer or default_out_dir(resolved, context)
+        mixture = resolved.mixture
+        self.heads_path = options.norm_heads or context.prep_path(mixture, "norm_heads")
+        self.folder = options.tokenizer or context.prep_path(mixture, "tokenizer")
         self.head_options = HeadOptions()
         self.fit_options = FitOptions(DEFAULT_CHUNK_SIZE)
         self.artifacts: list[ArtifactFacts] = []
@@ -131,7 +131,7 @@ class _Collector:
         heads = self._heads()
         self.artifacts += speed_steps(resolved, context)
         tokenizer = self._tokenizer()
-        beside = self.heads_path.parent
+        beside = context.prep_path(resolved.mixture, "val_plan").parent
         losses, states = loss_facts(resolved, options.val_plan, options.val_report, beside)
         validation, checked = validation_facts(resolved, context)
         self.artifacts += [*states, *checked]

@@ -37,20 +37,10 @@ if TYPE_CHECKING:
     from opentau_prep.tokenizer.options import FitOptions
     from opentau_prep.tokenizer.plan import DatasetPlan
 
-__all__ = ["Sampling", "default_out_dir", "prepare_tokenizer", "sample_mixture"]
+__all__ = ["Sampling", "prepare_tokenizer", "sample_mixture"]
 
 COMMAND = "fit-tokenizer"
 NORM_NAME = "opentau_action_norm.json"
-
-OUT_NAME = "tokenizer"
-
-
-def default_out_dir(resolved: ResolvedMixture, context: RunContext) -> Path:
-    """Return where the folder goes when nobody says: as `heads.compute.default_out` does."""
-    if context.artifact_root is not None:
-        return context.artifact_root / OUT_NAME
-    path = resolved.mixture.path
-    return Path(OUT_NAME) if path is None else path.parent / OUT_NAME
 
 
 @dataclass(frozen=True)

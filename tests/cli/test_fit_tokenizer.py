@@ -33,9 +33,9 @@ def _run(folder, *args, code=0, **kwargs):
 def test_command_writes_the_folder_beside_the_mixture_and_skips_it_when_fresh(folder):
     ran = _run(folder, "--json")
     assert ran.json["status"] == "written"
-    names = {path.name for path in (folder / "tokenizer").iterdir()}
+    names = {path.name for path in (folder / "mixture.prep/tokenizer").iterdir()}
     assert {"tokenizer.json", "processor_config.json", "fit_report.json"} <= names
-    stored = json.loads((folder / "tokenizer/fit_report.json").read_text())
+    stored = json.loads((folder / "mixture.prep/tokenizer/fit_report.json").read_text())
     assert stored["token_lengths"] == ran.json["token_lengths"]
     again = _run(folder, "--json", "--discrete-action-max-length", 30)
     assert again.json["status"] == "up to date"
@@ -84,18 +84,18 @@ def test_command_sweep_compares_and_writes_nothing(folder):
 
 def test_command_pilot_goes_beside_the_folder(folder):
     assert _run(folder, "--pilot", "--json").json["pilot"] is True
-    assert (folder / "tokenizer-pilot/tokenizer.json").exists()
-    assert not (folder / "tokenizer").exists()
+    assert (folder / "mixture.prep/tokenizer-pilot/tokenizer.json").exists()
+    assert not (folder / "mixture.prep/tokenizer").exists()
     assert not (folder / "a/meta/action_tokens").exists()
 
 
 def test_command_foreign_folder_is_refused(folder):
-    (folder / "tokenizer").mkdir()
-    (folder / "tokenizer/mine.txt").write_text("mine")
+    (folder / "mixture.prep/tokenizer").mkdir(parents=True)
+    (folder / "mixture.prep/tokenizer/mine.txt").write_text("mine")
     assert "--force" in _run(folder, code=4).err
     report = _run(folder, "--force", "--json").json
     assert report["status"] == "written"
-    assert [p.name for p in folder.glob("tokenizer.bak-*/mine.txt")] == ["mine.txt"]
+    assert [p.name for p in folder.glob("mixture.prep/tokenizer.bak-*/mine.txt")] == ["mine.txt"]
 
 
 def test_command_dry_run_writes_nothing(folder):
@@ -156,7 +156,7 @@ def test_run_leaves_a_tokenizer_of_other_parameters_alone(tmp_path):
     mixture = write_demo(tmp_path / "demo")
     fit = ("--chunk-size", 20, "--total-chunks", 200, "--max-token-length", 64)
     assert run_cli("fit-tokenizer", "--mixture-json", mixture, *fit).code == 0
-    folder = mixture.parent / "tokenizer"
+    folder = mixture.parent / "mixture.prep/tokenizer"
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     ran = run_cli("run", "--mixture-json", mixture, "--json")
     assert ran.code == 0, ran.err

@@ -55,7 +55,7 @@ def test_run_keep_going_makes_no_heads_or_tokenizer_without_a_member(tmp_path, s
     assert [f["dataset"] for f in steps["stats"]["failures"]] == ["o/bad"]
     assert "good" in str(steps["speed-percentiles"]["datasets"])
     assert any(f["severity"] == "error" for f in steps["validate"]["findings"])
-    assert not (tmp_path / "norm_heads.json").exists()
+    assert not (tmp_path / "mixture.prep/norm_heads.json").exists()
     assert not (good / "meta/norm_heads").exists()
     assert (good / "meta/speed_percentiles.jsonl").exists() == (not dry_run)
 

@@ -25,13 +25,14 @@ def test_report_dry_run_and_other_ranks_write_nothing(mixture, tmp_path):
     before = names(tmp_path)
     ran = run_cli("report", "--mixture-json", mixture, "--dry-run", cwd=tmp_path)
     assert (ran.code, names(tmp_path)) == (1, before)
-    assert "report.html: would write" in ran.out
+    assert "mixture.prep/report.html: would write" in ran.out
     env = {"WORLD_SIZE": "2", "RANK": "1"}
     other = run_cli("report", "--mixture-json", mixture, "--json", cwd=tmp_path, env=env)
     assert (other.code, names(tmp_path), other.err) == (1, before, "")
     assert other.json["out"]["status"] == "left to the main rank"
     main = run_cli("report", "--mixture-json", mixture, "--json", cwd=tmp_path)
-    assert names(tmp_path) == sorted([*before, "report.html", "report.html-prep.json"])
+    assert names(tmp_path) == sorted([*before, "mixture.prep"])
+    assert names(tmp_path / "mixture.prep") == ["report.html", "report.html-prep.json"]
     shared = ("to_do", "mixture", "artifacts", "heads", "notices")
     assert [other.json[key] for key in shared] == [main.json[key] for key in shared]
 

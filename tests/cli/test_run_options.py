@@ -18,7 +18,7 @@ def mixture(tmp_path):
     common = ("--mixture-json", file)
     chosen = ("--episode-quantiles", "dataset", "--quantile", 0.999)
     assert run_cli("stats", *common, *chosen).code == 0
-    sizes = ("--max-state-dim", 5, "--quantiles", "sketch", "--out", tmp_path / "norm_heads.json")
+    sizes = ("--max-state-dim", 5, "--quantiles", "sketch")
     assert run_cli("heads", *common, *sizes).code == 0
     fit = ("--chunk-size", 4, "--total-chunks", 20, "--vocab-size", 300, "--max-token-length", 8)
     assert run_cli("fit-tokenizer", *common, *fit).code == 0
@@ -31,7 +31,7 @@ def _parameters(mixture, rel):
 
 def _chosen(mixture):
     stats = _parameters(mixture, "a/meta/prep/episodes_stats.json")
-    heads = _parameters(mixture, "norm_heads.prep.json")
+    heads = _parameters(mixture, "mixture.prep/norm_heads.prep.json")
     return {
         **{name: stats[name] for name in ("quantiles", "episode_quantiles")},
         **{name: heads[name] for name in ("max_state_dim", "max_action_dim")},
@@ -57,7 +57,7 @@ def test_run_keeps_what_was_chosen_until_it_is_forced(mixture):
 
 def test_run_with_a_record_of_somebody_else_takes_the_defaults(mixture):
     for rel, name in (
-        ("norm_heads.prep.json", "max_state_dim"),
+        ("mixture.prep/norm_heads.prep.json", "max_state_dim"),
         ("a/meta/prep/quantile_sketch.json", "episode_quantiles"),
     ):
         path = mixture.parent / rel

@@ -333,3 +333,13 @@ def test_mixture_from_roots_url_with_credentials_is_refused_unshown() -> None:
 
 def test_entry_where_shows_a_url_root_whole() -> None:
     assert mixture_from_roots(["s3://b/ds"]).datasets[0].where() == "s3://b/ds"
+
+
+def test_mixture_identity_does_not_depend_on_where_the_data_lies(tmp_path: Path) -> None:
+    entry = {"repo_id": "o/a", "episodes": [1, 2]}
+    here = write(tmp_path / "a" / "m.json", {"datasets": [{**entry, "root": "data/a"}]})
+    store = write(tmp_path / "b" / "m.json", {"datasets": [{**entry, "root": "s3://bucket/a"}]})
+    other = write(tmp_path / "c" / "m.json", {"datasets": [{**entry, "episodes": [1, 3]}]})
+    assert load_mixture(here).mixture_id == load_mixture(store).mixture_id
+    assert load_mixture(other).mixture_id != load_mixture(here).mixture_id
+    assert mixture_from_roots(["x/a"]).mixture_id == mixture_from_roots(["y/a"]).mixture_id

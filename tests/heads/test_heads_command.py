@@ -17,7 +17,7 @@ from opentau_prep import load_mixture, load_norm_heads
 from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.context import RunContext
 from opentau_prep.errors import ArtifactError, ConfigError, MetadataError
-from opentau_prep.heads.compute import default_out, prepare_heads
+from opentau_prep.heads.compute import prepare_heads
 from opentau_prep.heads.options import HeadOptions
 from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.notices import collect_notices
@@ -109,10 +109,10 @@ def test_prepare_heads_artifact_root_leaves_datasets_alone(mixture, tmp_path_fac
     before = files_below(mixture.parent)
     context = RunContext(artifact_root=elsewhere)
     resolved = resolve_mixture(load_mixture(mixture))
-    report, _ = prepare(mixture, context, out=default_out(resolved, context))
-    assert files_below(mixture.parent) == before
-    assert all(elsewhere in file.path.parents for file in (report.out, *report.files))
-    assert default_out(resolved, RunContext()) == mixture.parent / "norm_heads.json"
+    report, _ = prepare(mixture, context, out=context.prep_path(resolved.mixture, "norm_heads"))
+    made = set(files_below(mixture.parent)) - set(before)
+    assert {name.split("/")[0] for name in made} == {f"{mixture.stem}.prep"}
+    assert all(elsewhere in file.path.parents for file in report.files)
 
 
 def test_prepare_heads_foreign_file_is_kept_unless_forced(mixture):

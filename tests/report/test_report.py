@@ -47,13 +47,13 @@ def to_do(facts: ReportFacts, level: str = "do") -> dict[str, list[str]]:
 def test_report_of_nothing_done_names_the_command_of_every_step(prepared):
     _, first, done, _ = prepared
     assert not first.ready
-    mixture = ["--mixture-json", "demo/mixture.json"]
+    mixture, fit = ["--mixture-json", "demo/mixture.json"], ["--chunk-size", "50"]
     assert done == [
         ["stats", *mixture],
-        ["heads", *mixture, "--out", "demo/norm_heads.json"],
+        ["heads", *mixture, "--out", "demo/mixture.prep/norm_heads.json"],
         ["speed-percentiles", *mixture],
         ["speed-percentiles", *SUBSETS],
-        ["fit-tokenizer", *mixture, "--chunk-size", "50", "--out-dir", "demo/tokenizer"],
+        ["fit-tokenizer", *mixture, *fit, "--out-dir", "demo/mixture.prep/tokenizer"],
         ["validate", *mixture, "--write"],
     ]
     assert first.at_once == "opentau-prep run --mixture-json demo/mixture.json"
@@ -109,7 +109,7 @@ def test_report_speed_counts_every_selected_episode_once(prepared):
 def test_report_forecast_counts_the_chunks_that_are_too_long(prepared):
     with working_in(prepared[0]):
         facts = facts_of(max_length=60)
-    document = json.loads((prepared[0] / "demo/tokenizer/fit_report.json").read_text())
+    document = json.loads((prepared[0] / "demo/mixture.prep/tokenizer/fit_report.json").read_text())
     counts = document["token_lengths"]["total"]["counts"]
     cut = sum(n for length, n in counts.items() if int(length) > 60) / sum(counts.values())
     assert facts.tokenizer.groups[0].truncated == pytest.approx(cut)
@@ -121,14 +121,17 @@ def test_report_forecast_counts_the_chunks_that_are_too_long(prepared):
 def test_page_is_whole_self_contained_and_the_same_twice(demo):
     before = hashes(demo.parent)
     assert run("report", "--mixture-json", "demo/mixture.json").exit_code == 0
-    page = read_page(Path("report.html"))
-    first = Path("report.html").read_bytes()
+    page = read_page(Path("demo/mixture.prep/report.html"))
+    first = Path("demo/mixture.prep/report.html").read_bytes()
     after = hashes(demo.parent)
-    assert set(after) - set(before) == {"report.html", "report.html-prep.json"}
+    assert set(after) - set(before) == {
+        "demo/mixture.prep/report.html",
+        "demo/mixture.prep/report.html-prep.json",
+    }
     assert {name: after[name] for name in before} == before
     again = run("report", "--mixture-json", "demo/mixture.json")
     assert "report.html: up to date" in again.stdout
-    assert Path("report.html").read_bytes() == first
+    assert Path("demo/mixture.prep/report.html").read_bytes() == first
     (policy,) = [a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a]
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert page.text.count("Ready to train") == 1
@@ -145,7 +148,7 @@ def test_json_document_is_the_facts_and_the_page_shows_them(demo):
     assert own == json.loads(dump_own(facts.as_json()))
     assert document["out"]["status"] == "written"
     assert [n["message"] for n in document["warnings"]] == [n["message"] for n in facts.notices]
-    shown = read_page(Path("report.html")).text
+    shown = read_page(Path("demo/mixture.prep/report.html")).text
     texts = [text for each in facts.to_do for text in (each.what, each.command, *each.details)]
     texts += [text for head in facts.heads.heads for text in (head.key, *head.members)]
     texts += [task.task for each in facts.speed for task in each.tasks]
@@ -171,7 +174,7 @@ def test_report_of_a_dataset_that_grew_says_what_is_stale_and_how_to_mend_it(dem
     # The fit's own options are part of the command.
     fit = (
         "opentau-prep fit-tokenizer --mixture-json demo/mixture.json --chunk-size 50"
-        " --total-chunks 300 --vocab-size 300 --scale 5.0 --out-dir demo/tokenizer"
+        " --total-chunks 300 --vocab-size 300 --scale 5.0 --out-dir demo/mixture.prep/tokenizer"
     )
     assert "tokenizer stale" in commands[fit][0]
     obey(facts)
@@ -191,15 +194,15 @@ def test_report_of_changed_data_files_needs_no_hashes_to_see_other_sizes(demo):
 
 def test_report_of_damaged_and_edited_artifacts_says_so_and_goes_on(demo):
     root = demo / "datasets/demo/arm6_pick/meta"
-    heads = demo / "norm_heads.json"
+    heads = demo / "mixture.prep/norm_heads.json"
     heads.write_bytes(heads.read_bytes()[:100])
     (root / "speed_percentiles.jsonl").write_text("no json\n")
     (root / "validation.json").write_text('{"findings": 7}')
-    (demo / "tokenizer/fit_report.json").write_text('{"fit": {}}')
+    (demo / "mixture.prep/tokenizer/fit_report.json").write_text('{"fit": {}}')
     edited = demo / "datasets/demo/old_push/meta/speed_percentiles.jsonl"
     edited.write_text(edited.read_text().replace("push", "Push"))
-    (demo / "val_plan.json").write_text("[]")
-    (demo / "val_report.json").mkdir()
+    (demo / "mixture.prep/val_plan.json").write_text("[]")
+    (demo / "mixture.prep/val_report.json").mkdir()
     facts = facts_of()
     assert state_of(facts, "norm heads")[0] == "damaged"
     assert state_of(facts, "speed", "demo/arm6_pick")[0] == "damaged"
@@ -215,16 +218,16 @@ def test_report_of_damaged_and_edited_artifacts_says_so_and_goes_on(demo):
     ]  # fmt: skip
     result = run("report", "--mixture-json", "demo/mixture.json")
     assert result.exit_code == 1
-    read_page(Path("report.html"))
+    read_page(Path("demo/mixture.prep/report.html"))
 
 
 @pytest.mark.parametrize(
     ("file", "kind", "state"),
     [
-        ("norm_heads.json", "norm heads", "damaged"),
-        ("tokenizer/tokenizer.json", "tokenizer", "damaged"),
-        ("tokenizer/README.md", "tokenizer", "edited"),
-        ("tokenizer/tokenizer_config.json", "tokenizer", "edited"),
+        ("mixture.prep/norm_heads.json", "norm heads", "damaged"),
+        ("mixture.prep/tokenizer/tokenizer.json", "tokenizer", "damaged"),
+        ("mixture.prep/tokenizer/README.md", "tokenizer", "edited"),
+        ("mixture.prep/tokenizer/tokenizer_config.json", "tokenizer", "edited"),
         ("datasets/demo/old_push/meta/action_tokens", "tokens", "damaged"),
         ("datasets/demo/old_push/meta/norm_heads", "norm head", "missing"),
     ],

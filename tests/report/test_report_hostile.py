@@ -50,7 +50,7 @@ def test_page_shows_hostile_texts_as_texts(hostile):
         assert run(command, "--mixture-json", hostile, "--workers", 1).exit_code == 0
     result = run("report", "--mixture-json", hostile)
     assert result.exit_code == 1
-    page = read_page(Path("report.html"))
+    page = read_page(Path(hostile).with_suffix(".prep") / "report.html")
     for text in (SCRIPT, BREAKOUT, "plain & simple", "</table>", "data & <b>'q'", "v<u>qa"):
         assert text in page.text
     assert {"b", "i", "u", "img"}.isdisjoint(tag for tag, _ in page.tags)
