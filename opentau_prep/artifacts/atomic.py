@@ -2,8 +2,11 @@
 
 The new content goes into a temp file in the target's folder (`tempfiles`), is flushed and fsynced,
 and takes the target's place with `os.replace`, after which the folder is fsynced. Several files can
-be written as one step: all of them are complete on disk before the first takes its place, and they
-do so in the order given.
+be written as one step: all of them are complete on disk before the first takes its place, they do
+so in the order given, and signals wait until the last has.
+
+A file that is to be kept gets its backup's name first, as a second link, and only then another file
+takes its place: no file of a user's ever has a temporary name.
 
 A target that is a symbolic link (a hub snapshot links into a folder of shared blobs) is replaced as
 a link: what it pointed to is never touched.
@@ -16,21 +19,25 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from opentau_prep.artifacts.tempfiles import create_temp, lock
+from opentau_prep.artifacts.leftovers import sweep_once
+from opentau_prep.artifacts.tempfiles import create_temp, forget, lock, remove
 from opentau_prep.errors import ArtifactError
+from opentau_prep.interruption import signals_held
 
 __all__ = [
     "NotWritableError",
     "PendingFile",
     "folder_lock",
     "is_writable",
+    "keep_as",
     "make_folder",
     "not_writable",
     "replacing",
+    "sync_folder",
     "write_all_atomic",
     "write_atomic",
 ]
@@ -57,6 +64,7 @@ class PendingFile:
 
     def __init__(self, target: Path) -> None:
         _ensure_folder(target.parent)
+        sweep_once(target.parent)
         fd, self.path = create_temp(target)
         self.target = target
         self.file: BinaryIO = os.fdopen(fd, "wb")
@@ -86,9 +94,10 @@ class PendingFile:
         except OSError:
             self._renaming = False
             raise
+        forget(self.path)
         self.close()
         try:
-            _fsync_folder(self.target.parent)
+            sync_folder(self.target.parent)
         except OSError as error:
             raise ArtifactError(
                 f"was replaced, but the disk did not confirm it ({error.strerror})",
@@ -98,8 +107,7 @@ class PendingFile:
 
     def discard(self) -> None:
         """Remove the file unless it has taken its place."""
-        with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
+        remove(self.path)
         self.close()
 
     def close(self) -> None:
@@ -120,11 +128,17 @@ def write_atomic(path: Path, data: bytes) -> None:
     write_all_atomic([(path, data)])
 
 
-def write_all_atomic(files: Sequence[tuple[Path, bytes]]) -> None:
+def write_all_atomic(
+    files: Sequence[tuple[Path, bytes]], *, keep: Mapping[Path, Path] | None = None
+) -> None:
     """Write several files; all are complete on disk before the first takes its place, in order.
 
     An interruption after the first one still puts the others in place; only a killed process can
     leave it between two, and then the temp files of the others are complete.
+
+    Args:
+        files: Where and what.
+        keep: Old file -> its backup, for those that are kept; see `keep_as`.
 
     Raises:
         NotWritableError: A place is read-only or forbidden; nothing was changed.
@@ -132,7 +146,7 @@ def write_all_atomic(files: Sequence[tuple[Path, bytes]]) -> None:
     """
     for attempt in range(_VANISH_ATTEMPTS):
         try:
-            return _write_all(files)
+            return _write_all(files, keep or {})
         except FileNotFoundError as error:
             # Somebody removed our temp file by force: the content is still here, so start over.
             if attempt == _VANISH_ATTEMPTS - 1:
@@ -164,6 +178,37 @@ def replacing(path: Path) -> Iterator[PendingFile]:
         pending.discard()
 
 
+def keep_as(path: Path, backup: Path) -> bool:
+    """Give a file its backup's name too, before something takes its place; a copy if need be.
+
+    Returns:
+        Whether the backup is new; False when there is a file of that name already.
+
+    Raises:
+        OSError: It cannot be kept.
+    """
+    if os.path.lexists(backup):
+        return False
+    if not path.is_symlink():
+        # Not where the file system has no links, or where one may not link to others' files.
+        try:
+            os.link(path, backup)
+            sync_folder(backup.parent)
+            return True
+        except FileExistsError:
+            return False
+        except OSError:
+            pass
+    pending = PendingFile(backup)
+    try:
+        pending.file.write(path.read_bytes())
+        pending.seal()
+        pending.commit()
+    finally:
+        pending.discard()
+    return True
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, if they are missing.
 
@@ -173,6 +218,21 @@ def make_folder(folder: Path) -> None:
     """
     with _explained(folder):
         _ensure_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename durable; a folder that cannot be opened, or knows no fsync, is let be."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno in _FSYNC_FAILED:
+            raise
+    finally:
+        os.close(fd)
 
 
 def not_writable(path: Path, reason: str = "no write permission") -> NotWritableError:
@@ -217,23 +277,33 @@ def folder_lock(folder: Path, *, timeout_s: float = 30.0) -> Iterator[None]:
             os.close(fd)
 
 
-def _write_all(files: Sequence[tuple[Path, bytes]]) -> None:
+def _write_all(files: Sequence[tuple[Path, bytes]], keep: Mapping[Path, Path]) -> None:
     pending: list[PendingFile] = []
+    kept: list[tuple[Path, Path]] = []
     try:
         for path, data in files:
             with _explained(path, missing_too=False):
                 pending.append(PendingFile(path))
                 pending[-1].file.write(data)
                 pending[-1].seal()
-        for each in pending:
-            with _explained(each.target, missing_too=False):
-                each.commit()
+        with signals_held():
+            for path, backup in keep.items():
+                with _explained(path):
+                    kept += [(path, backup)] if keep_as(path, backup) else []
+            for each in pending:
+                with _explained(each.target, missing_too=False):
+                    each.commit()
     finally:
-        _finish(pending)
+        _finish(pending, kept)
 
 
-def _finish(pending: Sequence[PendingFile]) -> None:
+def _finish(pending: Sequence[PendingFile], kept: Sequence[tuple[Path, Path]]) -> None:
     """Complete a step whose first file is in place, after an interruption; else remove it all."""
+    if pending and not pending[0].committed:
+        for path, backup in kept:
+            with contextlib.suppress(OSError):
+                if os.path.samefile(path, backup):  # the old file is in place, too
+                    backup.unlink()
     if pending and pending[0].committed:
         for each in pending:
             with contextlib.suppress(OSError):
@@ -271,7 +341,7 @@ def _ensure_folder(folder: Path) -> None:
         folder = folder.parent
     for each in reversed(missing):
         each.mkdir(exist_ok=True)
-        _fsync_folder(each.parent)
+        sync_folder(each.parent)
 
 
 def _fsync(fd: int) -> None:
@@ -280,18 +350,3 @@ def _fsync(fd: int) -> None:
     except OSError as error:
         if error.errno not in _FSYNC_UNSUPPORTED:
             raise
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Make a rename durable; a folder that cannot be opened, or knows no fsync, is let be."""
-    try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno in _FSYNC_FAILED:
-            raise
-    finally:
-        os.close(fd)

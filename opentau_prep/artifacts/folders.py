@@ -1,8 +1,10 @@
 """A folder as one artifact: a reader sees the old folder or the new one, never a mixture.
 
-The files are written into a temporary folder beside the place, which then takes its place by one
-rename; where a folder is there already, the two are exchanged. The provenance lies inside, in
-`prep.json`, so that it moves with the files it describes.
+The files are written into a temporary folder next to the place, which then takes its place by one
+rename. Where a folder is there that must be kept, the new one is first renamed to the backup's
+name, and then the two are exchanged by one system call: the old folder goes from its own name to
+its backup's, and has no other name in between. The provenance is inside, in `prep.json`, so that it
+moves with the files it describes.
 """
 
 from __future__ import annotations
@@ -10,15 +12,21 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import json
 import os
-import secrets
-import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from opentau_prep.artifacts.atomic import folder_lock, make_folder, not_writable, write_atomic
+from opentau_prep.artifacts.atomic import (
+    folder_lock,
+    make_folder,
+    not_writable,
+    sync_folder,
+)
+from opentau_prep.artifacts.leftovers import sweep
 from opentau_prep.artifacts.provenance import (
     Provenance,
     Recipe,
@@ -26,14 +34,14 @@ from opentau_prep.artifacts.provenance import (
     sha256_of,
 )
 from opentau_prep.artifacts.store import Inspection, Outcome, OverwriteRefusedError, State, judge
-from opentau_prep.artifacts.tempfiles import lock
+from opentau_prep.artifacts.tempfiles import create_temp, create_temp_folder, remove
 from opentau_prep.errors import ArtifactError
+from opentau_prep.interruption import signals_held
 
 __all__ = ["PROVENANCE_NAME", "FolderPlace", "inspect_folder", "publish_folder"]
 
 PROVENANCE_NAME = "prep.json"
 
-_SUFFIX = ".prep-tmp"
 _IGNORED = frozenset({PROVENANCE_NAME, "__pycache__"})
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _BACKUP_DIGITS = 8
@@ -106,18 +114,30 @@ def publish_folder(
     record = record_of(place.name, place.schema_version, manifest, recipe)
     content = {**files, PROVENANCE_NAME: record.to_bytes()}
     make_folder(place.path.parent)
+    old = None
     try:
         with folder_lock(place.path.parent):
-            backup = _write(place.path, content, found if theirs or force else None)
+            old = os.lstat(place.path) if place.path.exists() else None
+            backup = _write(place.path, content, found, keep=theirs or force)
     except PermissionError as error:
         raise not_writable(place.path) from error
     except OSError as error:
         raise ArtifactError(
-            f"could not be written ({error.strerror or error}); the old folder is unchanged",
+            f"could not be written ({error.strerror or error}){_fate(place.path, old)}",
             where=str(place.path),
             hint="Free some space or fix the disk, then run the same command again.",
         ) from error
     return Outcome("written", place.path, found.state, backup, found.changes)
+
+
+def _fate(path: Path, old: os.stat_result | None) -> str:
+    """Return what has become of the old folder, as the end of a sentence."""
+    if old is None:
+        return ""
+    if _is(path, old):
+        return "; the old folder is unchanged"
+    kept = [each for each in path.parent.iterdir() if _is(each, old)]
+    return "".join(f"; the old folder is {each}" for each in kept)
 
 
 def _check_replaceable(place: FolderPlace, found: Inspection) -> None:
@@ -129,75 +149,124 @@ def _check_replaceable(place: FolderPlace, found: Inspection) -> None:
         )
 
 
-def _write(path: Path, files: Mapping[str, bytes], keep: Inspection | None) -> Path | None:
-    backup = None
+def _write(path: Path, files: Mapping[str, bytes], found: Inspection, *, keep: bool) -> Path | None:
+    """Put a folder of files in place; return where the old one is kept, if it is."""
+    sweep(path.parent)
     with _temporary(path) as folder:
         for name, content in files.items():
-            write_atomic(folder / name, content)
-        if not path.is_dir() or not any(path.iterdir()):
-            os.replace(folder, path)
-        else:
-            _exchange(folder, path)  # from here on `folder` is the old one
-            if keep is not None and keep.content is not None:
-                backup = _free_name(path, sha256_of(keep.content)[:_BACKUP_DIGITS])
-                os.replace(folder, backup)
-        _sync(path.parent)
+            _write_file(folder / name, content)
+        sync_folder(folder)
+        with signals_held():
+            backup = _replace(path, folder, found, keep=keep)
+    try:
+        sync_folder(path.parent)
+    except OSError as error:
+        raise ArtifactError(
+            f"was replaced, but the disk did not confirm it ({error.strerror})",
+            where=str(path),
+            hint="Fix the disk, then run the same command again.",
+        ) from error
     return backup
+
+
+def _replace(path: Path, folder: Path, found: Inspection, *, keep: bool) -> Path | None:
+    if not path.is_dir() or not any(path.iterdir()):
+        os.replace(folder, path)
+        return None
+    backup = _free_name(path, sha256_of(found.content or b"")[:_BACKUP_DIGITS])
+    unwanted = [folder] if keep else [folder, path]
+    with _journal(path, backup, [os.lstat(each) for each in unwanted]):
+        _exchange_keeping(folder, path, backup)
+        if keep or _manifest(backup) != found.content:  # edited meanwhile: kept after all
+            return backup
+        os.rename(backup, folder)
+    return None
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _free_name(path: Path, digest: str) -> Path:
     backup = path.with_name(f"{path.name}.bak-{digest}")
     number = 2
-    while backup.exists():
+    while os.path.lexists(backup):
         backup = path.with_name(f"{path.name}.bak-{digest}-{number}")
         number += 1
     return backup
 
 
-def _exchange(new: Path, old: Path) -> None:
-    """Exchange two folders by one system call; by three renames where there is none."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        if hasattr(libc, "renameat2"):
-            names = (os.fsencode(new), os.fsencode(old))
-            failed = libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
-            if not failed:
-                return
-            code = ctypes.get_errno()
-            if code not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-                raise OSError(code, os.strerror(code), str(old))
-    aside = old.with_name(f"{new.name}.old")
-    os.replace(old, aside)
-    os.replace(new, old)
-    os.replace(aside, new)
+def _exchange_keeping(folder: Path, path: Path, backup: Path) -> None:
+    """Put a new folder in place of an old one, which goes from its own name to its backup's."""
+    new, old = os.lstat(folder), os.lstat(path)
+    # What happened is read from the disk: a call may have done its work and failed all the same
+    # (a network file system), or been interrupted right then.
+    try:
+        os.rename(folder, backup)
+        if _exchanged(backup, path):
+            return
+    finally:
+        if _is(backup, new):
+            try:
+                os.rename(backup, folder)
+            except BaseException:
+                remove(backup)
+                raise
+    try:
+        os.rename(path, backup)
+        os.rename(folder, path)
+    finally:
+        if _is(backup, old) and not os.path.lexists(path):
+            os.rename(backup, path)
+
+
+def _is(path: Path, known: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), known)
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _journal(path: Path, backup: Path, unwanted: Sequence[os.stat_result]) -> Iterator[None]:
+    """Let the next run know which folders are not wanted under a backup's name: see `leftovers`."""
+    fd, journal = create_temp(path)
+    try:
+        inodes = [[each.st_dev, each.st_ino] for each in unwanted]
+        os.write(fd, json.dumps({"backup": backup.name, "unwanted": inodes}).encode())
+        os.fsync(fd)
+        yield
+    finally:
+        remove(journal)
+        os.close(fd)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two folders by one system call; returns False where there is none."""
+    libc: Any = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+    if not hasattr(libc, "renameat2"):
+        return False
+    names = (os.fsencode(one), os.fsencode(other))
+    if not libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
 
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path`, held by a lock, so that leftovers can be told."""
-    prefix = f".{path.name}."
-    _sweep(path.parent, prefix)
-    folder = path.parent / f"{prefix}{secrets.token_hex(6)}{_SUFFIX}"
-    folder.mkdir()
-    fd = os.open(folder, os.O_RDONLY)
+    """Yield a new folder next to `path`; what has that name after the block is removed."""
+    fd, folder = create_temp_folder(path)
     try:
-        lock(fd)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         os.close(fd)
-
-
-def _sweep(parent: Path, prefix: str) -> None:
-    """Remove what killed runs left: folders whose lock nobody holds."""
-    for folder in parent.glob(f"{prefix}*{_SUFFIX}"):
-        with contextlib.suppress(OSError):
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                if lock(fd):
-                    shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(fd)
 
 
 def _manifest(path: Path) -> bytes | None:
@@ -229,12 +298,3 @@ def _provenance(place: FolderPlace) -> Provenance | None:
     except OSError:
         return None
     return found if found is not None and found.artifact == place.name else None
-
-
-def _sync(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

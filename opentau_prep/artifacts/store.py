@@ -8,7 +8,6 @@ next run.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import os
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from opentau_prep.artifacts.atomic import (
     write_all_atomic,
     write_atomic,
 )
+from opentau_prep.artifacts.leftovers import sweep
 from opentau_prep.artifacts.place import Location, Place
 from opentau_prep.artifacts.provenance import (
     Provenance,
@@ -34,7 +34,6 @@ from opentau_prep.artifacts.provenance import (
     same_json,
     sha256_of,
 )
-from opentau_prep.artifacts.tempfiles import claim_leftover, list_temps, sweep
 from opentau_prep.errors import ArtifactError
 
 __all__ = [
@@ -229,10 +228,6 @@ def heal(place: Place) -> None:
 
     A provenance that was complete but not yet in place is put there when it describes the artifact.
     """
-    for temp in list_temps(place.provenance_path.parent, place.provenance_path.name):
-        with claim_leftover(temp) as leftover:
-            if leftover:
-                _complete(place, temp)
     sweep(place.path.parent)
     sweep(place.provenance_path.parent)
 
@@ -260,22 +255,23 @@ def _publish_locked(place: Place, content: bytes, recipe: Recipe, options: _Opti
     if same:
         write_atomic(place.provenance_path, record)
         return Outcome("adopted", place.path, found.state, changes=found.changes)
-    backup = _keep_old(place, found, content, options) if theirs or options.force else None
-    write_all_atomic([(place.path, content), (place.provenance_path, record)])
+    backup = _backup_of(place, found, content, options) if theirs or options.force else None
+    write_all_atomic(
+        [(place.path, content), (place.provenance_path, record)],
+        keep={} if backup is None else {place.path: backup},
+    )
     return Outcome("written", place.path, found.state, backup, found.changes)
 
 
-def _keep_old(place: Place, found: Inspection, content: bytes, options: _Options) -> Path | None:
+def _backup_of(place: Place, found: Inspection, content: bytes, options: _Options) -> Path | None:
+    """Return the name under which the old file is kept: one that is free, or that holds it."""
     old = found.content
     if old is None or (options.extends and content.startswith(old)):
         return None
     digest = sha256_of(old)
     for length in (8, len(digest)):
         backup = place.path.with_name(f"{place.path.name}.bak-{digest[:length]}")
-        there = _read(backup)
-        if there is None:
-            write_atomic(backup, old)
-        if there is None or there == old:
+        if _read(backup) in (None, old):
             break
     return backup
 
@@ -301,26 +297,6 @@ def _provenance_at(path: Location, artifact: str) -> Provenance | None:
         return None
     found = None if data is None else Provenance.from_bytes(data)
     return found if found is not None and found.artifact == artifact else None
-
-
-def _complete(place: Place, temp: Path) -> None:
-    """Put a killed run's finished provenance in place, if the artifact it describes is."""
-    artifact_sha = _sha256_at(place.path)
-    current = _provenance_at(place.provenance_path, place.name)
-    if current is not None and current.sha256 == artifact_sha:
-        return
-    left = _provenance_at(temp, place.name)
-    if left is not None and artifact_sha is not None and left.sha256 == artifact_sha:
-        with contextlib.suppress(OSError):
-            os.replace(temp, place.provenance_path)
-
-
-def _sha256_at(path: Path) -> str | None:
-    try:
-        content = _read(path)
-    except ArtifactError:
-        return None
-    return None if content is None else sha256_of(content)
 
 
 def _read(path: Location) -> bytes | None:

@@ -1,22 +1,29 @@
-"""Temporary files that tell whether their writer is still alive.
+"""Temporary files and folders that tell whether their writer is still alive.
 
-A temp file lies beside its target, under a unique hidden name, and is held with `flock` for as long
-as its writer lives: the kernel lets go of the lock when the process ends, however it ends. So a
-temp file whose lock can be taken is a leftover, and one whose lock cannot be taken is somebody's
-work.
+A temporary file is next to its target, under a unique hidden name, and is held with `flock` for as
+long as its writer lives: the kernel releases the lock when the process ends, however it ends. So a
+temporary file whose lock can be taken is a leftover, and one whose lock cannot be taken is
+somebody's work.
 
 Some shared file systems keep locks to one machine only, or have none. The name therefore carries a
 tag of the running kernel, and a file of another kernel, or one on a file system without locks,
 counts as a leftover only when nobody has written to it for `LEFTOVER_AGE_S`.
+
+A process also remembers its own (`remove_live`): from before they exist until they are gone, so
+that an interruption at any instant, also between the system call and the next line, leaves none.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
+import functools
 import hashlib
 import os
+import re
 import secrets
+import shutil
 import socket
 import stat
 import time
@@ -30,40 +37,107 @@ try:
 except ImportError:  # a platform without POSIX locks: leftovers are told by their age alone
     _HAS_LOCKS = False
 
-__all__ = ["LEFTOVER_AGE_S", "claim_leftover", "create_temp", "list_temps", "lock", "sweep"]
+__all__ = [
+    "LEFTOVER_AGE_S",
+    "claim_leftover",
+    "create_temp",
+    "create_temp_folder",
+    "forget",
+    "list_temps",
+    "lock",
+    "remove",
+    "remove_live",
+    "target_name",
+]
 
 LEFTOVER_AGE_S = 3600.0
 
 _SUFFIX = ".prep-tmp"
+# The whole pattern, so that no file that somebody else named is ever taken for one of these.
+_TEMP_NAME = re.compile(r"\.(.+)\.([0-9a-f]{8})[0-9a-f]{12}\.prep-tmp", re.DOTALL)
 _ATTEMPTS = 100
 # The longest file name that every common file system takes is 255 bytes; the decoration needs 36.
 _NAME_BYTES = 200
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+_live: set[Path] = set()
 
 
 def create_temp(target: Path) -> tuple[int, Path]:
-    """Create and hold a new temp file beside `target`.
+    """Create and hold a new temporary file next to `target`.
 
     Returns:
         The open descriptor, whose lock says that the file is alive, and the file's path. A new file
-        has the mode that the umask gives.
+        has the mode that the umask gives. Whoever is done with it calls `forget`.
 
     Raises:
         OSError: The folder cannot be written.
     """
+    return _create(target, folder=False)
+
+
+def create_temp_folder(target: Path) -> tuple[int, Path]:
+    """Create and hold a new temporary folder next to `target`; as `create_temp` otherwise."""
+    return _create(target, folder=True)
+
+
+def _create(target: Path, *, folder: bool) -> tuple[int, Path]:
     for _ in range(_ATTEMPTS):
-        path = (
-            target.parent / f"{_prefix(target.name)}{_kernel_tag()}{secrets.token_hex(6)}{_SUFFIX}"
-        )
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        name = f"{_prefix(target.name)}{_kernel_tag()}{secrets.token_hex(6)}{_SUFFIX}"
+        path = target.parent / name
+        _live.add(path)  # before it exists: see `remove_live`
         try:
+            fd = _open_new_folder(path) if folder else _open_new_file(path)
             if lock(fd) is not False and os.fstat(fd).st_nlink > 0:
                 return fd, path
+        except FileNotFoundError:
+            forget(path)
+            if not folder or not target.parent.is_dir():
+                raise
+            continue  # a sweeper took the folder before it was held
         except BaseException:
-            os.close(fd)
-            path.unlink(missing_ok=True)
+            remove(path)
             raise
         os.close(fd)  # a sweeper took it before it was held; it is gone, or will be in a moment
+        forget(path)
     raise OSError(errno.EBUSY, "temporary files keep vanishing", str(target.parent))
+
+
+def _open_new_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+
+def _open_new_folder(path: Path) -> int:
+    path.mkdir()
+    return os.open(path, _FOLDER_FLAGS)
+
+
+def forget(path: Path) -> None:
+    """No longer remember a temporary file: it has its final name, or is gone."""
+    _live.discard(path)
+
+
+def remove(path: Path) -> bool:
+    """Remove a temporary file or folder of this process; returns whether it is gone."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    gone = not os.path.lexists(path)
+    if gone:
+        forget(path)
+    return gone
+
+
+def remove_live() -> list[Path]:
+    """Remove whatever temporary files this process still has; returns those that resisted."""
+    return [path for path in sorted(_live) if not remove(path)]
+
+
+# In library use nobody else cleans up after an interruption that ends the process.
+atexit.register(remove_live)
+os.register_at_fork(after_in_child=_live.clear)
 
 
 def lock(fd: int) -> bool | None:
@@ -84,14 +158,24 @@ def lock(fd: int) -> bool | None:
     return True
 
 
-def list_temps(folder: Path, target_name: str | None = None) -> list[Path]:
-    """Return the temp files of one target, or of all, in a folder; none if it cannot be read."""
-    prefix = "." if target_name is None else _prefix(target_name)
+def list_temps(folder: Path, target: str | None = None) -> list[Path]:
+    """Return the temporary files and folders of one target, or of all, in a folder.
+
+    A folder that cannot be read has none.
+    """
     try:
         names = os.listdir(folder)
     except OSError:
         return []
-    return sorted(folder / n for n in names if n.startswith(prefix) and n.endswith(_SUFFIX))
+    prefix = "" if target is None else _prefix(target)
+    return sorted(folder / n for n in names if n.startswith(prefix) and _TEMP_NAME.fullmatch(n))
+
+
+def target_name(temp: Path) -> str | None:
+    """Return the name of the file that a temporary file is for, None where it was cut."""
+    match = _TEMP_NAME.fullmatch(temp.name)
+    name = match.group(1) if match else ""
+    return name if 0 < len(os.fsencode(name)) < _NAME_BYTES else None
 
 
 @contextlib.contextmanager
@@ -105,22 +189,6 @@ def claim_leftover(path: Path) -> Iterator[bool]:
         yield _is_leftover(fd, path)
     finally:
         os.close(fd)
-
-
-def sweep(folder: Path) -> list[Path]:
-    """Remove the temp files that killed runs left in a folder; never one that is being written.
-
-    Returns:
-        The removed files. A folder that cannot be read or written is left as it is.
-    """
-    removed = []
-    for path in list_temps(folder):
-        with claim_leftover(path) as leftover:
-            if leftover:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                    removed.append(path)
-    return removed
 
 
 def _prefix(target_name: str) -> str:
@@ -148,12 +216,14 @@ def _is_leftover(fd: int, path: Path) -> bool:
     # A file that was renamed onto its target between listing and locking is an artifact, not a
     # leftover.
     same = (opened.st_dev, opened.st_ino) == (there.st_dev, there.st_ino)
-    if not same or not stat.S_ISREG(opened.st_mode):
+    if not same or not (stat.S_ISREG(opened.st_mode) or stat.S_ISDIR(opened.st_mode)):
         return False
-    lock_is_proof = held is True and f".{_kernel_tag()}" in path.name[-len(_SUFFIX) - 21 :]
+    match = _TEMP_NAME.fullmatch(path.name)
+    lock_is_proof = held is True and match is not None and match.group(2) == _kernel_tag()
     return lock_is_proof or time.time() - opened.st_mtime > LEFTOVER_AGE_S
 
 
+@functools.lru_cache(maxsize=1)
 def _kernel_tag() -> str:
     # Containers on one machine share the kernel and with it the locks, whatever their host names
     # are.

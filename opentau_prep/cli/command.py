@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from opentau_prep import interruption
 from opentau_prep.cli.options import CommonOptions
 from opentau_prep.errors import ConfigError, PrepError
 from opentau_prep.text import printable_lines
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Result", "command"]
 
-INTERRUPTED = 130
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h: our fault, not one of the documented outcomes.
 
 
@@ -49,7 +49,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Result]], Ca
     """Register `body(session, ...) -> Result` as the command `name`.
 
     The command takes the body's own parameters and those of `CommonOptions`. Expected errors become
-    one message on stderr and their exit code; Ctrl-C becomes 130.
+    one message on stderr and their exit code; Ctrl-C becomes 130, SIGTERM 143.
     """
 
     def decorate(body: Callable[..., Result]) -> Callable[..., None]:
@@ -99,15 +99,15 @@ def _run(
     try:
         if common.quiet and common.verbose:
             raise ConfigError("--quiet and --verbose contradict each other")
-        session = Session(name, common)
-        with session:
-            result = body(session, **values)
-        session.show(result)
+        with interruption.interruptible():
+            session = Session(name, common)
+            with session:
+                result = body(session, **values)
+            session.show(result)
     except PrepError as error:
         return _fail(error, common, session)
-    except KeyboardInterrupt:
-        _say("Interrupted: nothing half-written is left behind.")
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        return _interrupted(error)
     except BrokenPipeError:
         # The reader of our stdout has gone; Python would complain once more when it closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -115,6 +115,16 @@ def _run(
     except Exception as error:  # noqa: BLE001 - the last line of defence; our bug by definition
         return _bug(error, common)
     return result.exit_code
+
+
+def _interrupted(error: KeyboardInterrupt) -> int:
+    from opentau_prep.artifacts.tempfiles import remove_live
+    from opentau_prep.notices import some_names
+
+    interruption.ignore_signals()
+    left = remove_live()
+    _say(interruption.INTERRUPTED if not left else f"Interrupted. Not removed: {some_names(left)}")
+    return interruption.exit_code(error)
 
 
 def _fail(error: PrepError, common: CommonOptions, session: Session | None) -> int:

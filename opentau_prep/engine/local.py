@@ -23,9 +23,11 @@ from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
 from typing import Any
 
+from opentau_prep.artifacts.tempfiles import remove_live
 from opentau_prep.engine.jobs import Done, Failure, Job, died, perform, unexpected
 from opentau_prep.engine.signals import sigint_held, sigterm_interrupts
 from opentau_prep.errors import EngineError
+from opentau_prep.interruption import deferred
 
 __all__ = ["GRACE_S", "WORKER_ENV", "LocalEngine", "default_workers"]
 
@@ -190,12 +192,15 @@ def _work(fn: Callable[[Any], Any], job: Job) -> Done:
         signal.signal(signal.SIGTERM, _raise_stopped)
         return perform(fn, job)
     except _Stopped:
+        remove_live()
         return Done(failure=Failure(job.label, EngineError("was stopped", where=job.label)))
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _raise_stopped(signum: int, frame: FrameType | None) -> None:
+    if deferred(signum):
+        return
     # Once is enough: a second one must not break the unwinding.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _Stopped

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from opentau_prep.artifacts.atomic import NotWritableError, is_writable, write_atomic
+from opentau_prep.artifacts.leftovers import sweep
 from opentau_prep.artifacts.rank import Rank, main_rank_notices, wait_for
-from opentau_prep.artifacts.tempfiles import sweep
 from opentau_prep.errors import ConfigError, PrepError
 from opentau_prep.metadata.dataset import load_dataset_metadata
 from opentau_prep.notices import warn

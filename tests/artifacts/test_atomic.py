@@ -17,7 +17,8 @@ from opentau_prep.artifacts.atomic import (
     write_all_atomic,
     write_atomic,
 )
-from opentau_prep.artifacts.tempfiles import LEFTOVER_AGE_S, create_temp, list_temps, sweep
+from opentau_prep.artifacts.leftovers import sweep
+from opentau_prep.artifacts.tempfiles import LEFTOVER_AGE_S, create_temp, list_temps
 from opentau_prep.errors import ArtifactError
 
 

@@ -16,6 +16,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).with_name("crash_driver.py")
+FOLDERS = Path(__file__).with_name("folder_driver.py")
 
 
 @pytest.fixture
@@ -27,10 +28,12 @@ def root() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def drive(scenario: str, root: Path, *args: int) -> tuple[list[dict[str, Any]], str]:
+def drive(
+    scenario: str, root: Path, *args: object, driver: Path = DRIVER
+) -> tuple[list[dict[str, Any]], str]:
     """Run a scenario; returns the JSON lines it printed and its stderr."""
     done = subprocess.run(
-        [sys.executable, str(DRIVER), scenario, str(root), *map(str, args)],
+        [sys.executable, str(driver), scenario, str(root), *map(str, args)],
         env={**os.environ, "PYTHONPATH": str(REPO)},
         capture_output=True,
         text=True,
@@ -72,6 +75,16 @@ def test_publish_killed_at_every_step_next_run_heals(root: Path) -> None:
 def test_publish_interrupted_at_every_step_leaves_nothing_behind(root: Path) -> None:
     (found,), _ = drive("interrupted_at_every_step", root)
     assert found["steps"] > 15
+    assert found["problems"] == []
+
+
+@pytest.mark.parametrize("exchange", ["exchange", "none"])
+@pytest.mark.parametrize("how", ["kill", "ctrl-c", "eio"])
+def test_folder_replaced_by_force_old_one_is_never_lost(
+    root: Path, how: str, exchange: str
+) -> None:
+    (found,), _ = drive("every_call", root / "run", how, exchange, driver=FOLDERS)
+    assert found["steps"] >= 30
     assert found["problems"] == []
 
 
