@@ -2,6 +2,9 @@
 
 Every message answers three questions in this order: where it went wrong, what was found against
 what was expected, and what to do about it.
+
+Some classes also derive from the builtin that a trainer raises in the same place, so that code
+which calls these functions instead of the trainer's catches them as before.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from collections.abc import Sequence
 
 __all__ = [
     "ArtifactError",
+    "ColumnIndexError",
     "ConfigError",
     "DataError",
     "EngineError",
@@ -20,7 +24,7 @@ __all__ = [
 
 
 class PrepError(Exception):
-    """An expected failure, told in one short message.
+    """An expected failure, explained in one short message.
 
     Args:
         message: What was found and what was expected instead, in one sentence.
@@ -42,7 +46,7 @@ class PrepError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
-        if self.hint and "\n" in self.message:  # a list: what to do stands below it
+        if self.hint and "\n" in self.message:  # a list: what to do goes on a line below it
             text = f"{text}\n{self.hint}"
         elif self.hint:
             text = f"{text.rstrip('.')}. {self.hint}"
@@ -53,13 +57,17 @@ def _rebuild(cls: type[PrepError], message: str, where: str | None, hint: str | 
     return cls(message, where=where, hint=hint)
 
 
-class ConfigError(PrepError):
+class ConfigError(PrepError, ValueError):
     """A wrong argument or configuration file (exit code 2)."""
 
     exit_code = 2
 
 
-class MetadataError(PrepError):
+class ColumnIndexError(ConfigError, IndexError):
+    """A column of `state_index` or `action_index` that does not exist (exit code 2)."""
+
+
+class MetadataError(PrepError, ValueError, KeyError):
     """A dataset's `meta/` that is missing or cannot be understood (exit code 3)."""
 
     exit_code = 3
@@ -84,9 +92,9 @@ class EngineError(PrepError):
 
 
 def join_errors(faults: Sequence[tuple[str, PrepError]], what: str) -> PrepError:
-    """Return one error for what is wrong with several datasets, one a line.
+    """Return one error for what is wrong with several datasets, one per line.
 
-    Its class is that of the fault with the lowest exit code: a configuration is mended first.
+    Its class is that of the fault with the lowest exit code: a configuration is fixed first.
 
     Args:
         faults: Dataset name and fault, at least one.

@@ -1,15 +1,20 @@
-"""The one channel for everything the user should know that is not an error.
+"""Warnings as data: everything that the user should know and that is not an error.
 
-A notice is data: a kind that programs can match on, a message that people can read, and the
-dataset, feature and dims it is about. Code that has something to say calls `warn`; where it goes is
-decided by the caller: collected with `collect_notices` (the command line, the engine's workers),
-or, in plain library use, logged at WARNING on the logger `opentau_prep`.
+A notice has a kind that programs can match on, a message that people can read, and the dataset,
+feature and dims that it is about. `warn` logs it at WARNING through `logging`, on the logger of the
+module that calls it (`opentau_prep.pooling.aggregate`, say), as the attribute `notice` of an
+ordinary record: library users filter and format it like any other warning, and the command line
+renders the same records with `notices_shown_by`.
+
+`collect_notices` holds notices back from the log: for a worker, whose notices the main process
+logs; for a verb, which passes each on once; and for code that only wants to know of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -20,6 +25,7 @@ __all__ = [
     "Notice",
     "collect_notices",
     "emit",
+    "notices_shown_by",
     "shorten_names",
     "some_names",
     "warn",
@@ -28,14 +34,14 @@ __all__ = [
 NAMES_SHOWN = 10
 """How many names a message lists before it says how many more there are."""
 
-_logger = logging.getLogger("opentau_prep")
+_PACKAGE = "opentau_prep"
 _Sink = Callable[["Notice"], None]
 _sink: ContextVar[_Sink | None] = ContextVar("opentau_prep_notices", default=None)
 
 
 @dataclass(frozen=True)
 class Notice:
-    """One thing worth saying.
+    """One warning.
 
     Attributes:
         kind: A short stable slug, such as `"dropped_quantiles"`.
@@ -44,6 +50,7 @@ class Notice:
         feature: The feature (column) it is about.
         dims: The dims of that feature it is about.
         details: Anything else a program may want, JSON-ready.
+        logger: Name of the logger that it is logged on.
     """
 
     kind: str
@@ -52,6 +59,7 @@ class Notice:
     feature: str | None = None
     dims: tuple[int, ...] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    logger: str = field(default=_PACKAGE, compare=False)
 
     def as_json(self) -> dict[str, Any]:
         """Return the notice as a JSON-ready mapping without its empty fields."""
@@ -89,22 +97,24 @@ def warn(
     dims: tuple[int, ...] | None = None,
     **details: Any,
 ) -> None:
-    """Say something through the channel; see `Notice` for the arguments."""
-    emit(Notice(kind, message, dataset, feature, dims, details))
+    """Log a warning on the logger of the calling module; see `Notice` for the arguments."""
+    caller = sys._getframe(1).f_globals.get("__name__", _PACKAGE)
+    emit(Notice(kind, message, dataset, feature, dims, details, caller))
 
 
 def emit(notice: Notice) -> None:
-    """Pass a notice on: to the innermost collector, or to the log."""
+    """Pass a notice on: to the innermost collector, or else to its logger."""
     sink = _sink.get()
     if sink is not None:
         sink(notice)
     else:
-        _logger.warning(notice.message, extra={"notice": notice})
+        # No arguments: a message may hold a `%` of its own.
+        logging.getLogger(notice.logger).warning(notice.message, extra={"notice": notice})
 
 
 @contextlib.contextmanager
 def collect_notices(on_notice: _Sink | None = None) -> Iterator[list[Notice]]:
-    """Collect the notices of the block into the list that is yielded, in order.
+    """Collect the notices of the block, in order, in the list that is yielded; log none of them.
 
     Args:
         on_notice: Called with each notice as it comes, for those who show them at once.
@@ -121,3 +131,28 @@ def collect_notices(on_notice: _Sink | None = None) -> Iterator[list[Notice]]:
         yield collected
     finally:
         _sink.reset(token)
+
+
+class _NoticeHandler(logging.Handler):
+    """Hands the notices among log records to a function."""
+
+    def __init__(self, show: _Sink) -> None:
+        super().__init__(logging.WARNING)
+        self._show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        notice = getattr(record, "notice", None)
+        if isinstance(notice, Notice):
+            self._show(notice)
+
+
+@contextlib.contextmanager
+def notices_shown_by(show: _Sink) -> Iterator[None]:
+    """Have a function called with each notice that is logged while the block runs."""
+    handler = _NoticeHandler(show)
+    logger = logging.getLogger(_PACKAGE)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

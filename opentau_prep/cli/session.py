@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts.rank import Rank
 from opentau_prep.context import RunContext
-from opentau_prep.notices import Notice, collect_notices
+from opentau_prep.notices import Notice, notices_shown_by
 from opentau_prep.storage.urls import check_written
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ def _for_workers(folder: Path | None, common: CommonOptions) -> Path | None:
     if folder is not None:
         check_written(folder, "--artifact-root")  # which an absolute path could not tell
     return folder.absolute() if folder and common.engine_address is not None else folder
+
+
+def _is_no_notice(record: logging.LogRecord) -> bool:
+    return not hasattr(record, "notice")  # a session renders those itself
 
 
 class Session:
@@ -83,9 +87,9 @@ class Session:
             logging.basicConfig(stream=sys.stderr)
             for handler in logging.getLogger().handlers:
                 handler.setFormatter(PlainFormatter("%(name)s: %(message)s"))
+                handler.addFilter(_is_no_notice)
             logging.getLogger("opentau_prep").setLevel(logging.DEBUG)
-        shown = self._on_notice if self.rank.speaks else None
-        self._stack.enter_context(collect_notices(shown))
+        self._stack.enter_context(notices_shown_by(self._on_notice))
         return self
 
     def __exit__(
@@ -126,8 +130,9 @@ class Session:
     def _on_notice(self, notice: Notice) -> None:
         from rich.text import Text
 
-        # The steps of a run may each have the same to say, of different files.
-        if any((n.kind, n.message) == (notice.kind, notice.message) for n in self.notices):
+        # Several steps of a run may have the same warning.
+        shown = ((n.kind, n.message) == (notice.kind, notice.message) for n in self.notices)
+        if not self.rank.speaks or any(shown):
             return
         self.notices.append(notice)
         self.stderr.print(Text.assemble(("Warning: ", "yellow"), notice.message))

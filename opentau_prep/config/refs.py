@@ -136,6 +136,8 @@ class _Resolver:
                 raise holder.error(f'"$ref" forms a cycle: {printable(links)}')
             if identity not in self._content:
                 self._content[identity] = _parse(_read(file, regular=bool(via)), file, via)
+        except ConfigError:
+            raise
         except (OSError, ValueError) as error:  # ValueError: a name no file can have, such as NUL
             raise holder.error(_unreadable(file, error, via)) from error
         self._files[file] = None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opentau_prep.errors import ConfigError, MetadataError
+from opentau_prep.errors import ColumnIndexError, ConfigError, MetadataError
 from opentau_prep.notices import warn
 from opentau_prep.pooling.matrix import StatMatrix, as_arrays
 
@@ -259,6 +259,7 @@ def _common_width(entry: FeatureStats, column: str, repo_id: str) -> int:
 def _checked_index(index: Sequence[int], width: int, option: str, repo_id: str) -> list[int]:
     columns = list(index)
     outside = [c for c in columns if not _is_int(c) or not 0 <= c < width]
+    error = ColumnIndexError if outside else ConfigError
     repeated = sorted({c for c in columns if columns.count(c) > 1}, key=columns.index)
     if outside:
         fault = f"refers to column(s) {outside}, but there are {width} (0 to {width - 1})"
@@ -268,7 +269,7 @@ def _checked_index(index: Sequence[int], width: int, option: str, repo_id: str) 
         fault = "selects no column"
     else:
         return [int(c) for c in columns]
-    raise ConfigError(
+    raise error(
         f"{option} {fault}",
         where=repo_id or None,
         hint="Columns are counted from 0 in the data as stored, each at most once.",
