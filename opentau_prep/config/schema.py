@@ -100,6 +100,8 @@ class DatasetEntry(_Record):
         delta_action_state_map: Action dim -> the state dim it is relative to; set exactly when
             `use_delta_joint_actions` is.
         stats: Feature -> stat -> number or nested list: replaces the dataset's own.
+        use_imagenet_stats: Whether ImageNet's stats take the place of the cameras' own.
+        num_samples: How many samples a vqa dataset has, which no metadata tells.
     """
 
     # The order matters: a check across fields stands on the last of them.
@@ -122,8 +124,9 @@ class DatasetEntry(_Record):
         None
     )
     stats: dict[str, dict[str, _Stat]] | None = None
+    use_imagenet_stats: bool = True
+    num_samples: Annotated[int, Field(gt=0, lt=2**53)] | None = None
     image_transforms: _Ignored = None
-    use_imagenet_stats: _Ignored = None
     video_backend: _Ignored = None
     prompt_substitutions: _Ignored = None
 
@@ -151,6 +154,13 @@ class DatasetEntry(_Record):
         if flag is False and mapping:
             raise ValueError("has no effect unless use_delta_joint_actions is true")
         return mapping
+
+    @field_validator("num_samples")
+    @classmethod
+    def _samples_of_vqa(cls, num_samples: int | None, info: ValidationInfo) -> int | None:
+        if num_samples is not None and "vqa" in info.data and info.data["vqa"] is None:
+            raise ValueError("has an effect on vqa entries only")
+        return num_samples
 
     @property
     def id(self) -> str:

@@ -27,6 +27,7 @@ from opentau_prep.heads.stale import stale_said_once
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.heads.members import HeadMember
+    from opentau_prep.heads.vqa import VqaMember
     from opentau_prep.metadata.dataset import Dataset
     from opentau_prep.metadata.records import StatsView
     from opentau_prep.metadata.resolve import ResolvedMixture
@@ -160,10 +161,10 @@ def _mixture_job(
     resolved: ResolvedMixture, built: MixtureHeads, options: HeadOptions, out: Path
 ) -> _Job:
     mixture_id = resolved.mixture.mixture_id
-    hashes = [_hash_member(member) for member in built.members]
+    hashes = [_hash_member(member) for member in built.everyone]
     inputs: dict[str, Any] = {
         "datasets": {
-            "count": len(built.members),
+            "count": len(hashes),
             "frames": sum(int(member.weight) for member in built.members),
             "sha256": _hash_texts(hashes),
         }
@@ -209,7 +210,7 @@ class _Encoder:
         self._facts = {"mixture_id": resolved.mixture.mixture_id, **options.as_json()}
         self._parameters = options.as_json()
         self._contents: dict[tuple[int, ...], bytes] = {}
-        self._hashes = {member.name: _hash_member(member) for member in built.members}
+        self._hashes = {member.name: _hash_member(member) for member in built.everyone}
         self._inputs = [self._inputs_of(row) for row in range(len(self._heads.norm_keys))]
 
     def content(self, members: Sequence[HeadMember]) -> bytes:
@@ -254,7 +255,8 @@ class _Encoder:
 
 def summarize_heads(built: MixtureHeads) -> list[HeadSummary]:
     """Return each head in short, by row."""
-    members = {member.name: member for member in built.members}
+    members = {member.name: member for member in built.everyone}
+    vqa = {member.name for member in built.vqa}
     found = []
     for row, key in enumerate(built.heads.norm_keys):
         group = [members[name] for name in built.heads.norm_key_to_dataset_names[key]]
@@ -263,7 +265,7 @@ def summarize_heads(built: MixtureHeads) -> list[HeadSummary]:
                 key=key,
                 row=row,
                 members=[member.name for member in group],
-                frames=sum(member.weight for member in group),
+                frames=sum(member.weight for member in group if member.name not in vqa),
                 state_dim=group[0].kept_dims("state"),
                 action_dim=group[0].kept_dims("actions"),
                 is_fallback=group[0].is_fallback,
@@ -273,7 +275,7 @@ def summarize_heads(built: MixtureHeads) -> list[HeadSummary]:
     return found
 
 
-def _hash_member(member: HeadMember) -> str:
+def _hash_member(member: HeadMember | VqaMember) -> str:
     return _hash_texts([member.name, repr(member.weight), _hash_stats(member.stats)])
 
 

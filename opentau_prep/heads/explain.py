@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from opentau_prep.errors import ConfigError
 from opentau_prep.heads.build import NormHeads
 from opentau_prep.heads.members import VECTOR_FEATURES, HeadMember
+from opentau_prep.heads.vqa import VqaMember
 from opentau_prep.notices import shorten_names
 from opentau_prep.pooling import PooledFeature, is_quantile, pool_feature
 
@@ -131,7 +132,7 @@ def explain(built: MixtureHeads, target: ExplainTarget, *, quantiles: str) -> li
     """
     row = built.heads.dataset_to_norm_index[target.dataset]
     key = built.heads.norm_keys[row]
-    members = [member for member in built.members if member.norm_key == key]
+    members = [member for member in built.everyone if member.norm_key == key]
     features = VECTOR_FEATURES if target.feature is None else (target.feature,)
     found = []
     for feature in features:
@@ -171,7 +172,7 @@ def _target(name: str, rest: list[str], heads: NormHeads) -> ExplainTarget:
     return ExplainTarget(name, rest[0], int(rest[1]))
 
 
-def _pooled(members: Sequence[HeadMember], feature: str) -> PooledFeature | None:
+def _pooled(members: Sequence[HeadMember | VqaMember], feature: str) -> PooledFeature | None:
     if len(members) == 1:
         return None
     weights = [member.weight for member in members]
@@ -179,7 +180,7 @@ def _pooled(members: Sequence[HeadMember], feature: str) -> PooledFeature | None
 
 
 def _dims(
-    members: Sequence[HeadMember], feature: str, stats: dict[str, NDArray[Any]]
+    members: Sequence[HeadMember | VqaMember], feature: str, stats: dict[str, NDArray[Any]]
 ) -> Sequence[int]:
     if feature in VECTOR_FEATURES:
         return range(members[0].kept_dims(feature))
@@ -187,7 +188,7 @@ def _dims(
 
 
 def _contributions(
-    members: Sequence[HeadMember], feature: str, dim: int, pooled: PooledFeature | None
+    members: Sequence[HeadMember | VqaMember], feature: str, dim: int, pooled: PooledFeature | None
 ) -> list[Contribution]:
     positions = (0,) if pooled is None else pooled.contributors
     found = []
@@ -204,7 +205,9 @@ def _contributions(
     return found
 
 
-def _source(member: HeadMember, feature: str, dim: int) -> str | None:
+def _source(member: HeadMember | VqaMember, feature: str, dim: int) -> str | None:
+    if isinstance(member, VqaMember):
+        return None
     columns = member.entry.name_map.columns
     if feature not in columns:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from opentau_prep.heads.build import head_weight
 from opentau_prep.heads.keys import check_required_tags, compute_norm_key
 from opentau_prep.heads.standardize import native_stats, native_width, standardize_native
 from opentau_prep.metadata.features import warn_inferred
-from opentau_prep.metadata.resolve import warn_vqa
+from opentau_prep.metadata.info import parse_dtypes
+from opentau_prep.metadata.records import CAMERA_DTYPES
 from opentau_prep.notices import shorten_names, warn
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class HeadMember:
     delta: DeltaStats | None = None
 
     @property
+    def index(self) -> int:
+        """The entry's position among all entries of the mixture."""
+        return self.entry.index
+
+    @property
     def name(self) -> str:
         """The dataset's mixture-level name."""
         return self.entry.name
@@ -68,7 +74,7 @@ def read_members(
 ) -> list[HeadMember]:
     """Return every robot dataset of a mixture with its standardized stats, in mixture order.
 
-    Notices: `vqa_left_out`, `inferred_columns`, `truncated_dims`, and those of the stats.
+    Notices: `inferred_columns`, `truncated_dims`, and those of the stats.
 
     Args:
         resolved: The mixture.
@@ -87,13 +93,14 @@ def read_members(
         )
     infos = _infos(resolved)
     mixture = resolved.mixture
+    silent = dict(zip(mixture.dataset_names, mixture.datasets, strict=True))
+    vqa = [silent[name] for name in resolved.vqa]
     check_required_tags(
-        [entry.name for entry in resolved.entries],
-        infos,
+        [*(entry.name for entry in resolved.entries), *resolved.vqa],
+        [*infos, *({"robot_type": e.robot_type, "control_mode": e.control_mode} for e in vqa)],
         require_non_empty_robot_type=mixture.require_non_empty_robot_type,
         require_non_empty_control_mode=mixture.require_non_empty_control_mode,
     )
-    warn_vqa(resolved.vqa)
     members: list[HeadMember] = []
     faults: list[tuple[str, PrepError]] = []
     with paused_collection():
@@ -140,7 +147,8 @@ def _member(
 ) -> HeadMember:
     config = entry.config
     columns = entry.name_map.columns
-    source = _column_stats(entry, options)
+    imagenet = _imagenet_columns(entry, options)
+    source = _column_stats(entry, options, imagenet)
     if delta is not None:
         source = {**source, delta.column: delta.stats}
     native = native_stats(
@@ -150,6 +158,7 @@ def _member(
         state_index=config.state_index,
         action_index=config.action_index,
         repo_id=entry.name,
+        imagenet=imagenet,
     )
     stats = standardize_native(
         native,
@@ -177,13 +186,26 @@ def _delta_stats(
     )
 
 
-def _column_stats(entry: ResolvedEntry, options: HeadOptions) -> StatsView:
+def _column_stats(
+    entry: ResolvedEntry, options: HeadOptions, imagenet: Collection[str]
+) -> StatsView:
     columns = entry.name_map.columns
     names = (*VECTOR_FEATURES, *(f"camera{i}" for i in range(options.num_cams)))
     wanted = {columns[name]: None for name in names if name in columns}
     found = entry.stats_of(list(wanted))
-    # What is missing is told with all that there is.
-    return found if wanted.keys() <= found.keys() else entry.stats
+    # The error about a missing column lists all that there are.
+    return found if wanted.keys() <= {*found, *imagenet} else entry.stats
+
+
+def _imagenet_columns(entry: ResolvedEntry, options: HeadOptions) -> Collection[str]:
+    """Return the cameras whose own stats training replaces: columns that info.json calls so.
+
+    Source: OpenTau 0b153a9, `make_dataset`: a repo id with "dummy" in it is exempt.
+    """
+    if not (options.num_cams and entry.config.use_imagenet_stats) or "dummy" in entry.config.id:
+        return ()
+    dtypes = parse_dtypes(entry.meta.info, entry.meta.info_path)
+    return {column for column, dtype in dtypes.items() if dtype in CAMERA_DTYPES}
 
 
 def _say_truncated(members: Sequence[HeadMember]) -> None:

@@ -19,6 +19,7 @@ from opentau_prep.heads.sketches import (
     warn_ranks,
     with_sketch_quantiles,
 )
+from opentau_prep.heads.vqa import VqaMember, vqa_members
 from opentau_prep.metadata.resolve import ResolvedMixture, resolve_mixture
 
 if TYPE_CHECKING:
@@ -33,13 +34,20 @@ class MixtureHeads:
 
     Attributes:
         heads: The heads.
-        members: The datasets, in mixture order.
+        members: The robot datasets, in mixture order.
+        vqa: The vqa entries, in mixture order: each has a row, too.
         ranks: Norm key -> where its pooled q01 and q99 really lie, where that is known.
     """
 
     heads: NormHeads
     members: Sequence[HeadMember]
     ranks: Mapping[str, Sequence[QuantileRanks]]
+    vqa: Sequence[VqaMember] = ()
+
+    @property
+    def everyone(self) -> list[HeadMember | VqaMember]:
+        """All members of heads, in mixture order."""
+        return _in_order(self.members, self.vqa)
 
 
 def mixture_norm_heads(
@@ -88,11 +96,13 @@ def build_mixture_heads(
         PrepError: See `mixture_norm_heads`.
     """
     members = read_members(resolved, options, artifact_root=artifact_root)
+    vqa = vqa_members(resolved, options)
+    everyone = _in_order(members, vqa)
     heads = build_norm_heads(
-        dataset_names=[member.name for member in members],
-        per_dataset_stats=[member.stats for member in members],
-        metadatas=members,
-        raw_dims=[member.raw_dims for member in members],
+        dataset_names=[member.name for member in everyone],
+        per_dataset_stats=[member.stats for member in everyone],
+        metadatas=everyone,
+        raw_dims=[member.raw_dims for member in everyone],
     )
     from_sketch = options.quantiles == "sketch"
     sketches = head_sketches(members, artifact_root=artifact_root, required=from_sketch)
@@ -107,4 +117,11 @@ def build_mixture_heads(
             for key, pooled in zip(heads.norm_keys, heads.per_norm_key_stats, strict=True)
         ]
         heads = heads._replace(per_norm_key_stats=stats)
-    return MixtureHeads(heads, members, ranks)
+    return MixtureHeads(heads, members, ranks, vqa)
+
+
+def _in_order(
+    members: Sequence[HeadMember], vqa: Sequence[VqaMember]
+) -> list[HeadMember | VqaMember]:
+    everyone: list[HeadMember | VqaMember] = [*members, *vqa]
+    return sorted(everyone, key=lambda member: member.index)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 from opentau_prep.errors import ColumnIndexError, ConfigError, MetadataError
@@ -13,6 +15,7 @@ from opentau_prep.notices import warn
 from opentau_prep.pooling.matrix import StatMatrix, as_arrays
 
 __all__ = [
+    "imagenet_stats",
     "is_camera_placeholder",
     "native_stats",
     "native_width",
@@ -26,11 +29,22 @@ _VECTORS = {"state": "state_index", "actions": "action_index"}
 _CAMERA_SHAPE = (3, 1, 1)
 _PLACEHOLDER = {"min": 0.0, "max": 1.0, "mean": 0.0, "std": 0.0}
 
+# Source: OpenTau 0b153a9, datasets/factory.py: replaced are min and max too.
+IMAGENET = MappingProxyType(
+    {
+        "min": (0.0, 0.0, 0.0),
+        "max": (1.0, 1.0, 1.0),
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    }
+)
+"""Stat -> its value per channel: what training puts in the place of a camera's own stats."""
+
 Array = NDArray[Any]
 FeatureStats = Mapping[str, Any]
 
 
-def standardize_stats(
+def standardize_stats(  # noqa: PLR0913 - a public signature
     stats: Mapping[str, FeatureStats],
     *,
     name_map: Mapping[str, str],
@@ -40,16 +54,20 @@ def standardize_stats(
     state_index: Sequence[int] | None = None,
     action_index: Sequence[int] | None = None,
     repo_id: str = "",
+    delta_stats: Mapping[str, FeatureStats] | None = None,
+    use_imagenet_stats: bool = False,
 ) -> dict[str, dict[str, Array]]:
     """Return `state`, `actions` and `camera0` ... `camera<num_cams - 1>` of one dataset's stats.
 
-    Columns are selected, then state and actions are padded with zeros, every stat alike (`count`
-    is left alone). A camera that the dataset does not have gets min 0, max 1, mean 0, std 0 of
-    shape (3, 1, 1) float32, and the state's `count` if there is one. Dtypes are kept. Non-finite
-    values of state and actions are kept too, with a `non_finite` notice a stat.
+    Columns are selected, then state and actions are padded with zeros along their last axis, every
+    stat alike (`count` is left alone). A camera that the dataset does not have gets min 0, max 1,
+    mean 0, std 0 of shape (3, 1, 1) float32, and the state's `count` if there is one. Dtypes are
+    kept. Non-finite values of state and actions are kept too, with one `non_finite` notice per
+    stat.
 
     Args:
-        stats: Column -> stat -> (D,) array; cameras (3, 1, 1).
+        stats: Column -> stat -> array of shape (D,), or (T, D) with one row per step of a chunk;
+            cameras (3, 1, 1).
         name_map: Standard name -> column. Names without stats (`prompt` and its like) are ignored.
         max_state_dim: Width of the standardized state.
         max_action_dim: Width of the standardized actions.
@@ -57,12 +75,17 @@ def standardize_stats(
         state_index: Columns of the state to keep, in that order; None keeps all.
         action_index: The same for the actions.
         repo_id: The dataset, for messages.
+        delta_stats: `actions` and, if wanted, `state` -> stats that replace the dataset's own,
+            after column selection: of actions that are relative to the state.
+        use_imagenet_stats: Replace min, max, mean and std of every mapped camera by ImageNet's,
+            (3, 1, 1) float32, whether it has stats or not.
 
     Raises:
-        ConfigError: State or actions are not mapped; an index is out of range, negative, repeated
-            or empty; state or actions are wider than the maximum.
+        ConfigError: State or actions are not mapped; an index is negative, repeated or empty;
+            state or actions are wider than the maximum.
+        ColumnIndexError: An index is out of range.
         MetadataError: A mapped column has no stats, or lacks mean, std, min or max, or its stats
-            are not vectors of one width.
+            are not arrays of one shape.
 
     Source: OpenTau 0b153a9, `DatasetMixtureMetadata`, pinned by recorded values.
     """
@@ -73,6 +96,8 @@ def standardize_stats(
         state_index=state_index,
         action_index=action_index,
         repo_id=repo_id,
+        delta_stats=delta_stats,
+        imagenet=set(name_map.values()) if use_imagenet_stats else (),
     )
     standardized = standardize_native(
         native,
@@ -92,18 +117,30 @@ def native_stats(
     state_index: Sequence[int] | None = None,
     action_index: Sequence[int] | None = None,
     repo_id: str = "",
+    delta_stats: Mapping[str, FeatureStats] | None = None,
+    imagenet: Collection[str] = (),
 ) -> dict[str, FeatureStats]:
     """Return what `standardize_stats` works on: standard names, selected columns, not padded.
 
     Cameras that the dataset does not have are left out. Args and errors are those of
-    `standardize_stats`.
+    `standardize_stats`, but for `imagenet`: the columns of the cameras that get ImageNet's stats.
     """
     indices = {"state": state_index, "actions": action_index}
-    native = _select_vectors(stats, name_map, indices, repo_id)
+    native = _select_vectors(stats, name_map, indices, repo_id, delta_stats or {})
     for camera in (f"camera{i}" for i in range(num_cams)):
-        if camera in name_map:
-            native[camera] = _feature_stats(stats, camera, name_map[camera], repo_id)
+        column = name_map.get(camera)
+        if column is None:
+            continue
+        if column in imagenet:
+            native[camera] = {**stats.get(column, {}), **imagenet_stats(np.float32)}
+        else:
+            native[camera] = _feature_stats(stats, camera, column, repo_id)
     return native
+
+
+def imagenet_stats(dtype: npt.DTypeLike) -> dict[str, Array]:
+    """Return ImageNet's stats of a camera, each (3, 1, 1)."""
+    return {s: np.array(v, dtype=dtype).reshape(_CAMERA_SHAPE) for s, v in IMAGENET.items()}
 
 
 def standardize_native(
@@ -154,13 +191,13 @@ def raw_dims(
     Args and errors are those of `standardize_stats`.
     """
     indices = {"state": state_index, "actions": action_index}
-    native = _select_vectors(stats, name_map, indices, repo_id)
+    native = _select_vectors(stats, name_map, indices, repo_id, {})
     return native_width(native["state"]), native_width(native["actions"])
 
 
 def native_width(entry: FeatureStats) -> int:
     """Return how many dims the stats of state or actions have."""
-    return entry.width if isinstance(entry, StatMatrix) else len(entry["mean"])
+    return entry.width if isinstance(entry, StatMatrix) else int(np.shape(entry["mean"])[-1])
 
 
 def is_camera_placeholder(entry: FeatureStats) -> bool:
@@ -176,10 +213,15 @@ def _select_vectors(
     name_map: Mapping[str, str],
     indices: Mapping[str, Sequence[int] | None],
     repo_id: str,
+    delta_stats: Mapping[str, FeatureStats],
 ) -> dict[str, FeatureStats]:
     """Return the state's and the actions' stats with the selected columns, not padded."""
-    selected = {}
+    selected: dict[str, FeatureStats] = {}
     for feature, option in _VECTORS.items():
+        if feature in delta_stats:  # of selected columns already
+            selected[feature] = _feature_stats(delta_stats, feature, feature, repo_id)
+            _common_width(selected[feature], feature, repo_id)
+            continue
         if feature not in name_map:
             raise ConfigError(
                 f"no column is mapped to {feature!r}",
@@ -223,7 +265,7 @@ def _feature_stats(
 def _selected(entry: FeatureStats, columns: Sequence[int]) -> FeatureStats:
     if isinstance(entry, StatMatrix):
         return entry.select(columns)
-    return {stat: v if stat == "count" else v[columns] for stat, v in entry.items()}
+    return {stat: v if stat == "count" else v[..., columns] for stat, v in entry.items()}
 
 
 def _as_numbers(value: Any, stat: str, column: str, repo_id: str) -> Array:
@@ -246,14 +288,14 @@ def _common_width(entry: FeatureStats, column: str, repo_id: str) -> int:
     if isinstance(entry, StatMatrix):
         return entry.width
     shapes = {stat: value.shape for stat, value in entry.items() if stat != "count"}
-    if len(shapes["mean"]) != 1 or len(set(shapes.values())) > 1:
-        told = ", ".join(f"{stat} {shape}" for stat, shape in shapes.items())
+    if not shapes["mean"] or len(set(shapes.values())) > 1:
+        found = ", ".join(f"{stat} {shape}" for stat, shape in shapes.items())
         raise MetadataError(
-            f"the stats of column {column!r} must be vectors of one width, but are {told}",
+            f"the stats of column {column!r} must be arrays of one shape, but are {found}",
             where=repo_id or None,
             hint="Run `opentau-prep stats` on this dataset.",
         )
-    return int(shapes["mean"][0])
+    return int(shapes["mean"][-1])
 
 
 def _checked_index(index: Sequence[int], width: int, option: str, repo_id: str) -> list[int]:
@@ -296,15 +338,15 @@ def _padded(entry: FeatureStats, width: int) -> FeatureStats:
     """Return the stats of one feature cut or padded with zeros to a width, but for `count`."""
     if isinstance(entry, StatMatrix):
         return entry.resized(width)
-    vectors = [values[:width] for stat, values in entry.items() if stat != "count"]
-    if len({values.dtype for values in vectors}) == 1:
-        # One block for all of them costs a fraction of an array each.
-        padded = np.zeros((len(vectors), width), dtype=vectors[0].dtype)
-        padded[:, : len(vectors[0])] = np.concatenate(vectors).reshape(len(vectors), -1)
-        rows = iter(padded)
-    else:
-        rows = iter([np.pad(values, (0, width - len(values))) for values in vectors])
-    return {stat: values if stat == "count" else next(rows) for stat, values in entry.items()}
+    return {s: v if s == "count" else _resized(v, width) for s, v in entry.items()}
+
+
+def _resized(values: Array, width: int) -> Array:
+    """Return an array cut or padded with zeros along its last axis; always a copy."""
+    kept = min(values.shape[-1], width)
+    resized = np.zeros((*values.shape[:-1], width), dtype=values.dtype)
+    resized[..., :kept] = values[..., :kept]
+    return resized
 
 
 def _placeholder(count: Array | None) -> dict[str, Array]:
@@ -318,7 +360,8 @@ def _warn_non_finite(standardized: Mapping[str, FeatureStats], repo_id: str) -> 
         if _is_finite(entry):
             continue
         for stat, values in entry.items():
-            dims = np.flatnonzero(~np.isfinite(values)).tolist()
+            broken = ~np.isfinite(values)
+            dims = np.flatnonzero(broken.reshape(-1, values.shape[-1]).any(axis=0)).tolist()
             if dims:
                 warn(
                     "non_finite",

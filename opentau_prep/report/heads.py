@@ -29,7 +29,8 @@ def heads_facts(built: MixtureHeads, options: HeadOptions, audit: AuditReport) -
     members = {member.name: member for member in built.members}
     heads = []
     for summary in summarize_heads(built):
-        first = members[summary.members[0]]
+        robots = [members[name] for name in summary.members if name in members]
+        first = robots[0] if robots else None  # a head of vqa entries only
         stats = built.heads.per_norm_key_stats[summary.row]
         heads.append(
             HeadFacts(
@@ -38,7 +39,7 @@ def heads_facts(built: MixtureHeads, options: HeadOptions, audit: AuditReport) -
                 summary.members,
                 summary.frames,
                 summary.is_fallback,
-                any(members[name].entry.is_subset for name in summary.members),
+                any(member.entry.is_subset for member in robots),
                 _dims(summary, first, "state", stats["state"], summary.state_dim),
                 _dims(summary, first, "actions", stats["actions"], summary.action_dim),
             )
@@ -68,12 +69,12 @@ def off_heads(facts: HeadsFacts) -> list[str]:
 
 def _dims(
     summary: HeadSummary,
-    first: HeadMember,
+    first: HeadMember | None,
     feature: str,
     stats: Mapping[str, Any],
     width: int,
 ) -> list[DimFacts]:
-    names = _names(first, feature)
+    names = () if first is None else _names(first, feature)
     notes: dict[int, list[str]] = {}
     for each in summary.ranks:
         if each.feature == feature:

@@ -17,6 +17,7 @@ from opentau_prep.frames.delta import resolve_delta_map
 from opentau_prep.heads.build import build_norm_heads
 from opentau_prep.heads.members import read_members
 from opentau_prep.heads.options import HeadOptions
+from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import collect_notices, shorten_names, warn
 from opentau_prep.tokenizer.gather import ChunkRecipe
 
@@ -91,6 +92,7 @@ def action_heads(
         truncate_dims=True,
         chunk_size=options.chunk_size,
     )
+    warn_vqa(resolved.vqa)
     members = read_members(resolved, heads_options, artifact_root=artifact_root)
     # As `mixture_norm_heads`, without its look at quantiles, which have no part in this.
     built = build_norm_heads(

@@ -338,13 +338,13 @@ def test_mixture_every_field_of_the_format_is_known() -> None:
     entry_fields = (
         "repo_id vqa root revision episodes excluded_episodes data_features_name_mapping "
         "robot_type control_mode tolerance_s skip_timestamp_check val_split_ratio state_index "
-        "action_index use_delta_joint_actions delta_action_state_map stats image_transforms "
-        "use_imagenet_stats video_backend prompt_substitutions"
+        "action_index use_delta_joint_actions delta_action_state_map stats use_imagenet_stats "
+        "num_samples image_transforms video_backend prompt_substitutions"
     )
     assert set(Mixture.model_fields) == set(mixture_fields.split())
     assert set(DatasetEntry.model_fields) == set(entry_fields.split())
     assert Mixture.fields_without_effect() == set(mixture_fields.split()[11:])
-    assert DatasetEntry.fields_without_effect() == set(entry_fields.split()[17:])
+    assert DatasetEntry.fields_without_effect() == set(entry_fields.split()[19:])
 
 
 def test_mixture_is_frozen(load: Load) -> None:

@@ -177,16 +177,77 @@ def test_mixture_norm_heads_required_tag_missing_stops_before_stats(tmp_path):
         build(path)
 
 
-def test_mixture_norm_heads_vqa_is_said_once_and_only_vqa_is_refused(tmp_path):
+def test_mixture_norm_heads_vqa_entry_takes_a_row(tmp_path):
     tiny_dataset(tmp_path, "v2.1", name="a", data=False)
-    vqa = [{"vqa": "clevr"}, {"vqa": "pixmo"}]
-    heads, notices = build(write_mixture(tmp_path, [vqa[0], {"repo_id": "a", "root": "a"}, vqa[1]]))
-    assert list(heads.dataset_to_norm_index) == ["a"]
-    said = [n for n in notices if n.kind == "vqa_left_out"]
-    assert len(said) == 1
-    assert said[0].details["datasets"] == ["clevr", "pixmo"]
+    vqa = [{"vqa": "clevr", "num_samples": 70}, {"vqa": "pixmo"}]
+    path = write_mixture(tmp_path, [vqa[0], {"repo_id": "a", "root": "a"}, vqa[1]])
+    heads, notices = build(path, num_cams=2)
+    assert heads.dataset_to_norm_index == {"clevr": 0, "a": 1, "pixmo": 2}
+    (notice,) = (n for n in notices if n.kind.startswith("vqa"))
+    assert (notice.kind, notice.details["datasets"]) == ("vqa_num_samples", ["pixmo"])
+    zeros = {stat: np.zeros(32) for stat in ("min", "max", "mean", "std")}
+    imagenet = {"min": [0, 0, 0], "max": [1, 1, 1], "mean": [0.485, 0.456, 0.406],
+                "std": [0.229, 0.224, 0.225]}  # fmt: skip
+    camera = {s: np.array(v, dtype=np.float64).reshape(3, 1, 1) for s, v in imagenet.items()}
+    placeholder = {"min": 0, "max": 1, "mean": 0, "std": 0}
+    missing = {s: np.full((3, 1, 1), v, np.float32) for s, v in placeholder.items()}
+    for row, count in ((0, 70), (2, 1)):
+        features = {"state": zeros, "actions": zeros, "camera0": camera, "camera1": missing}
+        expected = {f: {**entry, "count": np.array([count])} for f, entry in features.items()}
+        assert_same_bits(heads.per_norm_key_stats[row], expected)
+    alone, _ = build(write_mixture(tmp_path, [{"repo_id": "a", "root": "a"}]), num_cams=2)
+    assert_same_bits(heads.per_norm_key_stats[1], alone.per_norm_key_stats[0])
+
+
+def test_mixture_norm_heads_vqa_entry_with_tags_shares_their_head(tmp_path):
+    tags = {"robot_type": "arm", "control_mode": "joint"}
+    tiny_dataset(tmp_path, "v2.1", name="a", data=False, state_dim=1, action_dim=1, **tags)
+    entries = [{"repo_id": "a", "root": "a"}, {"vqa": "clevr", **tags}]
+    heads, _ = build(write_mixture(tmp_path, entries))
+    assert heads.norm_key_to_dataset_names == {"arm::joint": ["a", "clevr"]}
+    info = json.loads((tmp_path / "a/meta/info.json").read_text())
+    # The entry weighs 1, whatever its number of samples.
+    assert float(heads.per_norm_key_stats[0]["state"]["count"]) == info["total_frames"] + 1
+    del entries[1]["robot_type"]
+    with pytest.raises(ConfigError, match="clevr \\(robot_type\\)"):
+        build(write_mixture(tmp_path, entries, require_non_empty_robot_type=True))
     with pytest.raises(ConfigError, match="no robot dataset"):
-        build(write_mixture(tmp_path, vqa))
+        build(write_mixture(tmp_path, entries[1:]))
+
+
+def test_heads_command_with_vqa_entry_writes_its_row_and_stays_fresh(tmp_path):
+    tiny_dataset(tmp_path, "v2.1", name="a", data=False)
+    path = write_mixture(tmp_path, [{"vqa": "clevr"}, {"repo_id": "a", "root": "a"}])
+    resolved = resolve_mixture(load_mixture(path))
+    statuses = []
+    for _ in range(2):
+        with collect_notices():
+            report = prepare_heads(
+                resolved, RunContext(), HeadOptions(), out=tmp_path / "h.json",
+                explain_target="clevr:state:0",
+            )  # fmt: skip
+        statuses.append([report.out.status, *(file.status for file in report.files)])
+    assert statuses == [["written"] * 2, ["up to date"] * 2]
+    assert load_norm_heads(tmp_path / "h.json").dataset_to_norm_index == {"clevr": 0, "a": 1}
+    first = report.summaries[0]
+    assert (first.key, first.row, first.frames) == ("clevr", 0, 0)
+    assert report.explanations[0].contributions[0].source is None
+
+
+@pytest.mark.parametrize(("repo_id", "flag", "replaced"), [
+    ("lab/a", None, True), ("lab/a", False, False), ("lab/dummy_a", True, False)])  # fmt: skip
+def test_mixture_norm_heads_imagenet_stats_as_in_training(tmp_path, repo_id, flag, replaced):
+    tiny_dataset(tmp_path, "v2.1", name="a", data=False, cameras=("observation.images.top",))
+    entry = {"repo_id": repo_id, "root": "a"} | (
+        {} if flag is None else {"use_imagenet_stats": flag}
+    )
+    heads, _ = build(write_mixture(tmp_path, [entry]), num_cams=1)
+    camera = heads.per_norm_key_stats[0]["camera0"]
+    own = training_stats(tmp_path / "a", None)["observation.images.top"]
+    imagenet = {"min": [0, 0, 0], "max": [1, 1, 1], "mean": [0.485, 0.456, 0.406],
+                "std": [0.229, 0.224, 0.225]}  # fmt: skip
+    four = {s: np.array(v, dtype=np.float32).reshape(3, 1, 1) for s, v in imagenet.items()}
+    assert_same_bits(camera, {**own, **four} if replaced else own)
 
 
 def test_mixture_norm_heads_too_wide_is_refused_or_cut_on_request(tmp_path):

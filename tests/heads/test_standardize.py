@@ -132,14 +132,53 @@ def test_standardize_stats_unmapped_vector_is_config_error(feature):
     "changes",
     [
         {"max": np.zeros(5)},
-        {stat: np.zeros((2, 2)) for stat in STATS},
+        {"mean": np.zeros((2, 4))},
         {stat: np.float64(1.0) for stat in STATS},
         {"q01": np.array(["a"] * 4)},
         {"mean": [[1.0], [1.0, 2.0]]},
     ],
-    ids=["widths differ", "two axes", "no axis", "text", "ragged"],
+    ids=["widths differ", "axes differ", "no axis", "text", "ragged"],
 )
 def test_standardize_stats_stats_that_are_no_vectors_are_refused(changes):
     stats = dataset() | {"observation.state": vector(4, **changes)}
     with pytest.raises(MetadataError, match=r"org/d: .*'observation.state'"):
         standardize(stats)
+
+
+def test_standardize_stats_per_step_pass_through_selected_and_padded():
+    stats = dataset()
+    rng = np.random.default_rng(0)
+    stats["action"] = {stat: rng.random((5, 3)) for stat in STATS} | {"count": np.array([7])}
+    actions = standardize(stats, action_index=[2, 0])["actions"]
+    for stat in STATS:
+        assert actions[stat].shape == (5, 5)
+        assert_same_bits(actions[stat][:, :2], stats["action"][stat][:, [2, 0]])
+        assert not actions[stat][:, 2:].any()
+    assert raw_dims(stats, name_map=NAME_MAP) == (4, 3)
+
+
+def test_standardize_stats_delta_stats_replace_own_without_selection():
+    delta = {"actions": {s: np.array([1.0, 2.0]) for s in STATS} | {"count": np.array([70])}}
+    result = standardize(dataset(), action_index=[2, 0], delta_stats=delta)
+    assert_same_bits(result["actions"]["mean"], np.array([1.0, 2.0, 0.0, 0.0, 0.0]))
+    assert_same_bits(result["actions"]["count"], np.array([70]))
+    assert_same_bits(result["state"], standardize(dataset())["state"])
+
+
+def test_standardize_stats_imagenet_replaces_four_stats_and_keeps_the_others():
+    own = {s: np.full((3, 1, 1), 0.25) for s in (*STATS, "q01")} | {"count": np.array([9])}
+    names = {**NAME_MAP, "camera0": "cam0", "camera1": "cam1"}
+    stats = dataset(cam0=own)
+    with pytest.raises(MetadataError, match="cam1"):
+        standardize(stats, name_map=names, num_cams=2)
+    found = standardize(stats, name_map=names, num_cams=3, use_imagenet_stats=True)
+    values = {
+        "min": [0, 0, 0],
+        "max": [1, 1, 1],
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    }
+    four = {s: np.array(v, dtype=np.float32).reshape(3, 1, 1) for s, v in values.items()}
+    assert_same_bits(found["camera0"], {**own, **four})
+    assert_same_bits(found["camera1"], four)
+    assert is_camera_placeholder(found["camera2"])
