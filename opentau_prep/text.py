@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["json_safe", "printable", "printable_lines"]
+__all__ = ["json_safe", "printable", "printable_lines", "several"]
 
 # Not "printable" to Python, but shown: the spaces of other scripts, and the joiners without which
 # Persian and many emoji are misspelled.
@@ -50,3 +50,8 @@ def _spelled(char: str) -> str:
 def _json_escape(match: re.Match[str]) -> str:
     units = match.group().encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+
+
+def several(value: int, noun: str) -> str:
+    """Return a number of things: `1 task`, `2 tasks`."""
+    return f"{value:,} {noun}{'' if value == 1 else 's'}"

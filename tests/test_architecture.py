@@ -13,11 +13,34 @@ PACKAGE = Path(opentau_prep.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room may import those to its left, and itself.
 ORDER = [
-    "text", "interruption", "errors", "extras", "notices", "collecting", "storage", "artifacts",
-    "engine", "context", "config", "pooling", "metadata", "normalization", "frames", "stats",
-    "heads", "speed", "tokenizer", "val_loss",
-    "validate", "report", "demo", "pipeline", "remake", "cli",
-]  # fmt: skip
+    "text",
+    "interruption",
+    "errors",
+    "extras",
+    "notices",
+    "collecting",
+    "storage",
+    "artifacts",
+    "engine",
+    "context",
+    "config",
+    "pooling",
+    "metadata",
+    "normalization",
+    "frames",
+    "stats",
+    "heads",
+    "speed",
+    "tokenizer",
+    "val_loss",
+    "validate",
+    "verdict",
+    "report",
+    "demo",
+    "pipeline",
+    "remake",
+    "cli",
+]
 LONGEST = 400
 
 

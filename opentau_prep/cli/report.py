@@ -72,12 +72,13 @@ def report(
     from opentau_prep.cli.targets import named_mixture
     from opentau_prep.metadata.locate import LocateOptions
     from opentau_prep.metadata.resolve import resolve_mixture
-    from opentau_prep.report import ReportOptions, make_report
+    from opentau_prep.report import make_report
+    from opentau_prep.verdict import OutputPaths
 
     context = session.context
     mixture = named_mixture(roots, mixture_json)
     check_artifact_root(mixture.roots, context.artifact_root)
-    options = ReportOptions(norm_heads, tokenizer, val_plan, val_report, discrete_action_max_length)
+    options = OutputPaths(norm_heads, tokenizer, val_plan, val_report, discrete_action_max_length)
     locate = LocateOptions.of_run(context, frames=False)
     # A dataset that cannot be opened is the first thing that the page has to say.
     resolved = resolve_mixture(mixture, locate, keep_going=True)

@@ -6,7 +6,6 @@ import base64
 import hashlib
 from importlib import resources
 
-from opentau_prep.report.facts import ReportFacts, ToDo
 from opentau_prep.report.markup import Element, Node, el, render
 from opentau_prep.report.sections_details import (
     heads_section,
@@ -17,7 +16,9 @@ from opentau_prep.report.sections_details import (
     validation_section,
 )
 from opentau_prep.report.sections_state import mixture_section, steps_section
-from opentau_prep.report.tables import bullets, command, several
+from opentau_prep.report.tables import bullets, command
+from opentau_prep.text import several
+from opentau_prep.verdict.facts import ToDo, Verdict
 
 __all__ = ["render_page", "verdict_of"]
 
@@ -33,7 +34,7 @@ _SECTIONS = (
 )
 
 
-def render_page(facts: ReportFacts) -> str:
+def render_page(facts: Verdict) -> str:
     """Return the whole HTML file; the same facts give the same text."""
     style = (resources.files("opentau_prep.report") / "assets" / "report.css").read_text("utf-8")
     name = facts.mixture.path or "datasets"
@@ -58,7 +59,7 @@ def render_page(facts: ReportFacts) -> str:
     return f"<!doctype html>{render(el('html', head, body, lang='en'))}\n"
 
 
-def verdict_of(facts: ReportFacts) -> str:
+def verdict_of(facts: Verdict) -> str:
     """Return the state of the mixture in a few words."""
     to_see = facts.count("look")
     seen = f", {to_see} to look at" if to_see else ""
@@ -72,7 +73,7 @@ def _policy(style: str) -> str:
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
-def _head(facts: ReportFacts) -> Node:
+def _head(facts: Verdict) -> Node:
     mixture = facts.mixture
     told = f"mixture {mixture.mixture_id} · opentau-prep {facts.tool_version}"
     return [
@@ -81,7 +82,7 @@ def _head(facts: ReportFacts) -> Node:
     ]
 
 
-def _verdict(facts: ReportFacts) -> Element:
+def _verdict(facts: Verdict) -> Element:
     words = verdict_of(facts)
     level = "ok" if facts.ready else "do"
     to_do = [each for each in facts.to_do if each.level == "do"]
@@ -128,7 +129,7 @@ def _link(key: str, title: str) -> Element:
     return el("li", el("a", title, href=f"#{key}"))
 
 
-def _foot(facts: ReportFacts) -> Element:
+def _foot(facts: Verdict) -> Element:
     told = (
         f"Written by opentau-prep {facts.tool_version} from metadata and artifacts alone. The same"
         " state gives the same page."

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from opentau_prep.artifacts import Rank, Recipe, publish
 from opentau_prep.artifacts.place import check_artifact_root, file_place
 from opentau_prep.artifacts.rank import main_rank_notices
-from opentau_prep.report.collect import ReportOptions, collect
 from opentau_prep.report.page import render_page
+from opentau_prep.verdict.judge import OutputPaths, judge_mixture
 
 if TYPE_CHECKING:
     from opentau_prep.artifacts.store import Outcome
     from opentau_prep.context import RunContext
     from opentau_prep.engine import Failure
     from opentau_prep.metadata.resolve import ResolvedMixture
-    from opentau_prep.report.facts import ReportFacts
+    from opentau_prep.verdict.facts import Verdict
 
 __all__ = ["MadeReport", "make_report"]
 
@@ -36,7 +36,7 @@ class MadeReport:
         failures: None: what cannot be read is a fact of the report.
     """
 
-    facts: ReportFacts
+    facts: Verdict
     path: Path
     outcome: Outcome | None
     failures: tuple[Failure, ...] = ()
@@ -65,7 +65,7 @@ class MadeReport:
 def make_report(
     resolved: ResolvedMixture,
     context: RunContext,
-    options: ReportOptions | None = None,
+    options: OutputPaths | None = None,
     *,
     out: Path,
 ) -> MadeReport:
@@ -91,7 +91,7 @@ def make_report(
     rank = context.rank or Rank.detect()
     place = file_place("report", out, schema_version=SCHEMA_VERSION)
     with main_rank_notices(rank):
-        facts = collect(resolved, context, options)
+        facts = judge_mixture(resolved, context, options)
         if not rank.is_main:
             return MadeReport(facts, out, None)
         inputs = {"mixture": {"count": len(facts.mixture.datasets), "sha256": facts.mixture.sha256}}

@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opentau_prep.notices import some_names
-from opentau_prep.report.details import (
+from opentau_prep.report.markup import Element, Node, el
+from opentau_prep.report.svg import bars, range_picture
+from opentau_prep.report.tables import badge, bullets, count, number, percent, table
+from opentau_prep.text import several
+from opentau_prep.verdict.details import (
     DimFacts,
     HeadFacts,
     SpeedFacts,
@@ -14,10 +18,7 @@ from opentau_prep.report.details import (
     TokenGroup,
     TokenizerFacts,
 )
-from opentau_prep.report.facts import ReportFacts
-from opentau_prep.report.markup import Element, Node, el
-from opentau_prep.report.svg import bars, range_picture
-from opentau_prep.report.tables import badge, bullets, count, number, percent, several, table
+from opentau_prep.verdict.facts import Verdict
 
 __all__ = [
     "heads_section",
@@ -41,7 +42,7 @@ _TESTED = {
 }
 
 
-def heads_section(facts: ReportFacts) -> Node:
+def heads_section(facts: Verdict) -> Node:
     """Return every head's dims as pictures and numbers."""
     heads = facts.heads
     if heads.fault is not None:
@@ -117,7 +118,7 @@ def _notes(dim: DimFacts) -> Node:
     return [still, "; ".join(dim.notes)]
 
 
-def speed_section(facts: ReportFacts) -> Node:
+def speed_section(facts: Verdict) -> Node:
     """Return each dataset's tasks with percentiles and buckets."""
     columns = ("dataset", "#tasks", "#without percentiles", "~notes")
     rows = ((", ".join(s.datasets), s.n_tasks, s.n_sparse, _speed_notes(s)) for s in facts.speed)
@@ -172,7 +173,7 @@ def _task(task: TaskFacts) -> Sequence[Node]:
     return (task.task_index, task.task, task.n_episodes, *shown, picture)
 
 
-def tokenizer_section(facts: ReportFacts) -> Node:
+def tokenizer_section(facts: Verdict) -> Node:
     """Return what the fit's report says of sizes, lengths and truncation."""
     tokenizer = facts.tokenizer
     path = el("p", el("code", tokenizer.path))
@@ -235,7 +236,7 @@ def _histogram(tokenizer: TokenizerFacts) -> Node:
     ]
 
 
-def validation_section(facts: ReportFacts) -> Node:
+def validation_section(facts: Verdict) -> Node:
     """Return the findings that are on record."""
     found = facts.validation
     told = ", ".join(several(n, severity) for severity, n in found.counts.items())
@@ -262,7 +263,7 @@ def validation_section(facts: ReportFacts) -> Node:
     return lines
 
 
-def losses_section(facts: ReportFacts) -> Node:
+def losses_section(facts: Verdict) -> Node:
     """Return the validation pass and the losses, as far as there are files."""
     losses = facts.losses
     if losses.plan is None and losses.rows is None:
@@ -296,7 +297,7 @@ def _loss(row: Mapping[str, Any]) -> Sequence[Node]:
     )
 
 
-def notices_section(facts: ReportFacts) -> Node:
+def notices_section(facts: Verdict) -> Node:
     """Return all that the library had to say."""
     if not facts.notices:
         return el("p", "None.")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opentau_prep.notices import some_names
-from opentau_prep.report.facts import ArtifactFacts, DatasetFacts, ReportFacts
 from opentau_prep.report.markup import Element, Node, el
 from opentau_prep.report.tables import badge, count, number, percent, table
+from opentau_prep.verdict.facts import ArtifactFacts, DatasetFacts, Verdict
 
 __all__ = ["mixture_section", "steps_section"]
 
@@ -15,7 +15,7 @@ _KINDS = ("stats", "sketches", "norm head", "speed", "tokens", "findings")
 _RANK = {"do": 0, "look": 1, "ok": 2}
 
 
-def mixture_section(facts: ReportFacts) -> Node:
+def mixture_section(facts: Verdict) -> Node:
     """Return the entries with sizes and expected shares."""
     mixture = facts.mixture
     rate = (
@@ -65,7 +65,7 @@ def _entry(each: DatasetFacts) -> Sequence[Node]:
     )
 
 
-def steps_section(facts: ReportFacts) -> Node:
+def steps_section(facts: Verdict) -> Node:
     """Return which artifacts are there, and whether they are still true."""
     own = [each for each in facts.artifacts if not each.datasets]
     by_size = None

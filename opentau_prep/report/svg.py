@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from opentau_prep.report.details import DimFacts
 from opentau_prep.report.markup import Element, Node, el
+from opentau_prep.verdict.details import DimFacts
 
 __all__ = ["bars", "range_picture"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from opentau_prep.report.facts import Level
 from opentau_prep.report.markup import Element, Node, el
+from opentau_prep.verdict.facts import Level
 
-__all__ = ["badge", "bullets", "command", "count", "number", "percent", "several", "table"]
+__all__ = ["badge", "bullets", "command", "count", "number", "percent", "table"]
 
 _MISSING = "-"
 
@@ -84,11 +84,6 @@ def count(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return _MISSING
     return f"{value:,.0f}"
-
-
-def several(value: int, noun: str) -> str:
-    """Return a number of things: `1 task`, `2 tasks`."""
-    return f"{value:,} {noun}{'' if value == 1 else 's'}"
 
 
 def percent(value: float | None) -> str:

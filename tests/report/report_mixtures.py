@@ -14,8 +14,8 @@ from opentau_prep.cli.app import app
 from opentau_prep.config.load import load_mixture
 from opentau_prep.context import RunContext
 from opentau_prep.metadata.resolve import resolve_mixture
-from opentau_prep.report import ReportOptions, collect
-from opentau_prep.report.facts import ReportFacts
+from opentau_prep.verdict import OutputPaths, judge_mixture
+from opentau_prep.verdict.facts import Verdict
 
 QUICK = {"fit-tokenizer": ["--total-chunks", "300", "--vocab-size", "300", "--scale", "5"]}
 
@@ -40,17 +40,17 @@ def run(*words: object):
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-def facts_of(path: str | Path = "demo/mixture.json", **options) -> ReportFacts:
+def facts_of(path: str | Path = "demo/mixture.json", **options) -> Verdict:
     """Return the report of a mixture file."""
     context = RunContext(artifact_root=options.pop("artifact_root", None))
     resolved = resolve_mixture(load_mixture(Path(path)), keep_going=True)
-    facts = collect(resolved, context, ReportOptions(**options))
+    facts = judge_mixture(resolved, context, OutputPaths(**options))
     opened = {rel for entry in resolved.entries for rel in entry.meta.storage.opened}
     assert not [rel for rel in opened if rel.startswith("data/")], "data files were opened"
     return facts
 
 
-def obey(facts: ReportFacts) -> list[list[str]]:
+def obey(facts: Verdict) -> list[list[str]]:
     """Run the commands of what is to be done, as they stand there; the fit is a small one."""
     done = []
     for each in facts.to_do:
@@ -73,12 +73,12 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def states(facts: ReportFacts) -> set[str]:
+def states(facts: Verdict) -> set[str]:
     """Return the states that artifacts are in."""
     return {each.state for each in facts.artifacts}
 
 
-def state_of(facts: ReportFacts, kind: str, dataset: str = "") -> tuple[str, str]:
+def state_of(facts: Verdict, kind: str, dataset: str = "") -> tuple[str, str]:
     """Return state and detail of the one artifact of a kind (and dataset)."""
     (found,) = {
         (a.state, a.detail)

@@ -16,7 +16,7 @@ from opentau_prep import load_mixture, mixture_norm_heads
 from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.demo.append import append_episode
 from opentau_prep.demo.mixture import write_demo
-from opentau_prep.report.facts import ReportFacts
+from opentau_prep.verdict.facts import Verdict
 
 SUBSETS = ["demo/datasets/demo/arm6_stack", "demo/datasets/demo/bimanual_fold"]
 
@@ -40,7 +40,7 @@ def demo(prepared, tmp_path):
         yield tmp_path / "demo"
 
 
-def to_do(facts: ReportFacts, level: str = "do") -> dict[str, list[str]]:
+def to_do(facts: Verdict, level: str = "do") -> dict[str, list[str]]:
     return {each.command: list(each.details) for each in facts.to_do if each.level == level}
 
 

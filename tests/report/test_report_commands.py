@@ -16,9 +16,9 @@ from opentau_prep.errors import ConfigError
 from opentau_prep.heads import compute
 from opentau_prep.heads.options import HeadOptions
 from opentau_prep.metadata.resolve import resolve_mixture
-from opentau_prep.report.commands import Commands
 from opentau_prep.tokenizer import prepare
 from opentau_prep.tokenizer.options import FitOptions
+from opentau_prep.verdict.commands import Commands
 
 HEADS = HeadOptions(40, 41, 2, "sketch", True, 7)
 FIT = FitOptions(

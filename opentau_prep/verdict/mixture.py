@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from opentau_prep.errors import PrepError
-from opentau_prep.report.facts import DatasetFacts, MixtureFacts
 from opentau_prep.storage import safe_url
 from opentau_prep.val_loss.sources import selected_frames
+from opentau_prep.verdict.facts import DatasetFacts, MixtureFacts
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture

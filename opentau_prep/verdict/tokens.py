@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from opentau_prep.errors import ArtifactError
-from opentau_prep.report.details import TokenGroup, TokenizerFacts
 from opentau_prep.tokenizer.report import with_forecast
 from opentau_prep.validate.artifacts import why_torn
 from opentau_prep.validate.tokenizer_view import (
@@ -17,6 +16,7 @@ from opentau_prep.validate.tokenizer_view import (
     TOKENIZER,
     read_folder,
 )
+from opentau_prep.verdict.details import TokenGroup, TokenizerFacts
 
 __all__ = ["MAX_DATASETS", "check_folder", "tokenizer_facts"]
 

@@ -1,4 +1,4 @@
-"""Gather the report from the other rooms: metadata and artifacts are read, frames never."""
+"""Judge a mixture from what the other rooms find: metadata and artifacts are read, frames never."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from opentau_prep.heads.options import HeadOptions
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import Notice, collect_notices, emit
-from opentau_prep.report.commands import Commands
-from opentau_prep.report.details import HeadsFacts, TokenizerFacts
-from opentau_prep.report.facts import ArtifactFacts, ReportFacts
-from opentau_prep.report.findings import validation_facts
-from opentau_prep.report.heads import heads_facts
-from opentau_prep.report.losses import loss_facts
-from opentau_prep.report.mixture import mixture_facts
-from opentau_prep.report.speed import speed_facts
-from opentau_prep.report.steps import damaged, judged, speed_steps, stats_steps, token_steps
-from opentau_prep.report.to_do import Gathered, at_once, list_to_do
-from opentau_prep.report.tokens import check_folder, tokenizer_facts
 from opentau_prep.tokenizer.inspect import inspect_tokenizer, read_report
 from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
+from opentau_prep.verdict.artifacts import damaged, judged, speed_steps, stats_steps, token_steps
+from opentau_prep.verdict.commands import Commands
+from opentau_prep.verdict.details import HeadsFacts, TokenizerFacts
+from opentau_prep.verdict.facts import ArtifactFacts, Verdict
+from opentau_prep.verdict.findings import validation_facts
+from opentau_prep.verdict.heads import heads_facts
+from opentau_prep.verdict.losses import loss_facts
+from opentau_prep.verdict.mixture import mixture_facts
+from opentau_prep.verdict.speed import speed_facts
+from opentau_prep.verdict.to_do import Gathered, at_once, list_to_do
+from opentau_prep.verdict.tokens import check_folder, tokenizer_facts
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedMixture
 
-__all__ = ["ReportOptions", "collect"]
+__all__ = ["OutputPaths", "judge_mixture"]
 
 _AS_WRITTEN = ("fresh", "stale", "other options")
 
 
 @dataclass(frozen=True)
-class ReportOptions:
+class OutputPaths:
     """Where things are that do not lie with the datasets; None: where `run` puts them.
 
     Attributes:
@@ -62,9 +62,9 @@ class ReportOptions:
     max_length: int | None = None
 
 
-def collect(
-    resolved: ResolvedMixture, context: RunContext, options: ReportOptions | None = None
-) -> ReportFacts:
+def judge_mixture(
+    resolved: ResolvedMixture, context: RunContext, options: OutputPaths | None = None
+) -> Verdict:
     """Return the state of a mixture's preparation.
 
     Reads metadata and artifacts; opens no data file and writes nothing. What is missing, stale or
@@ -77,7 +77,7 @@ def collect(
     """
     with collect_notices() as said:
         warn_vqa(resolved.vqa)
-        facts = _Collector(resolved, context, options or ReportOptions()).facts()
+        facts = _Collector(resolved, context, options or OutputPaths()).facts()
     distinct = [notice for i, notice in enumerate(said) if notice not in said[:i]]
     for notice in distinct:
         emit(notice)
@@ -92,7 +92,7 @@ class _Collector:
     """The parts of one report, in the order in which they need each other."""
 
     def __init__(
-        self, resolved: ResolvedMixture, context: RunContext, options: ReportOptions
+        self, resolved: ResolvedMixture, context: RunContext, options: OutputPaths
     ) -> None:
         self.resolved, self.context, self.options = resolved, context, options
         mixture = resolved.mixture
@@ -102,13 +102,13 @@ class _Collector:
         self.fit_options = FitOptions(DEFAULT_CHUNK_SIZE)
         self.artifacts: list[ArtifactFacts] = []
 
-    def facts(self) -> ReportFacts:
+    def facts(self) -> Verdict:
         """Return the report, but for its notices."""
         resolved, context = self.resolved, self.context
         gathered = self._gathered()
         commands = Commands(resolved, context, self.head_options, self.fit_options)
         to_do = list_to_do(gathered, commands)
-        return ReportFacts(
+        return Verdict(
             tool_version=opentau_prep.__version__,
             ready=all(each.level != "do" for each in to_do),
             to_do=to_do,

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.errors import PrepError
-from opentau_prep.report.details import LossFacts
-from opentau_prep.report.facts import ArtifactFacts
-from opentau_prep.report.steps import damaged, judged, optional
 from opentau_prep.val_loss.prepare_plan import inspect_plan
 from opentau_prep.val_loss.prepare_report import inspect_report
+from opentau_prep.verdict.artifacts import damaged, judged, optional
+from opentau_prep.verdict.details import LossFacts
+from opentau_prep.verdict.facts import ArtifactFacts
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedMixture

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from opentau_prep.artifacts import dataset_place
 from opentau_prep.errors import PrepError
-from opentau_prep.report.details import FindingFacts, ValidationFacts
-from opentau_prep.report.facts import ArtifactFacts
-from opentau_prep.report.steps import damaged, judged
 from opentau_prep.storage import open_storage
 from opentau_prep.validate import Finding, Subject
 from opentau_prep.validate.findings import SEVERITIES
 from opentau_prep.validate.persist import inspect_findings
 from opentau_prep.validate.targets import find_targets
+from opentau_prep.verdict.artifacts import damaged, judged
+from opentau_prep.verdict.details import FindingFacts, ValidationFacts
+from opentau_prep.verdict.facts import ArtifactFacts
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext

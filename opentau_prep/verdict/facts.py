@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from opentau_prep.report.details import (
+from opentau_prep.verdict.details import (
     HeadsFacts,
     LossFacts,
     SpeedFacts,
@@ -14,7 +14,7 @@ from opentau_prep.report.details import (
     ValidationFacts,
 )
 
-__all__ = ["ArtifactFacts", "DatasetFacts", "Level", "MixtureFacts", "ReportFacts", "ToDo"]
+__all__ = ["ArtifactFacts", "DatasetFacts", "Level", "MixtureFacts", "ToDo", "Verdict"]
 
 Level = Literal["ok", "look", "do"]
 """How much something matters: nothing to do, worth a look, or to be done before training."""
@@ -137,7 +137,7 @@ class ToDo:
 
 
 @dataclass(frozen=True)
-class ReportFacts:
+class Verdict:
     """The whole report.
 
     Attributes:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opentau_prep.notices import some_names
-from opentau_prep.report.commands import Commands
-from opentau_prep.report.details import (
+from opentau_prep.text import several
+from opentau_prep.verdict.commands import Commands
+from opentau_prep.verdict.details import (
     HeadsFacts,
     LossFacts,
     TokenizerFacts,
     ValidationFacts,
 )
-from opentau_prep.report.facts import ArtifactFacts, Level, MixtureFacts, ToDo
-from opentau_prep.report.heads import off_heads
-from opentau_prep.report.tables import several
+from opentau_prep.verdict.facts import ArtifactFacts, Level, MixtureFacts, ToDo
+from opentau_prep.verdict.heads import off_heads
 
 __all__ = ["Gathered", "at_once", "list_to_do"]
 

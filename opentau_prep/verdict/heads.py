@@ -10,8 +10,8 @@ import numpy as np
 from opentau_prep.heads.audit import AuditReport
 from opentau_prep.heads.compute import summarize_heads
 from opentau_prep.normalization import Convention
-from opentau_prep.report.details import DimFacts, HeadFacts, HeadsFacts
-from opentau_prep.report.tables import several
+from opentau_prep.text import several
+from opentau_prep.verdict.details import DimFacts, HeadFacts, HeadsFacts
 
 if TYPE_CHECKING:
     from opentau_prep.heads.members import HeadMember
