@@ -148,15 +148,15 @@ def bench_mixture(out: Path, n_datasets: int, n_heads: int, n_chunks: int, gib: 
         print(candidate)
     print("largest fit that the budget allows:")
     sampling = sample_mixture(resolved, context, options)
-    from opentau_prep.tokenizer.bpe import train_bpe, trainer_bytes, utf8_bytes
+    from opentau_prep.tokenizer.bpe import affordable_words, train_bpe, utf8_bytes
     from opentau_prep.tokenizer.choose import proportional_order
     from opentau_prep.tokenizer.quantize import code_points
 
     corpus = sampling.corpus
     own = corpus.values[0][~corpus.is_held]
     points = code_points(own, int(own.min()))
-    per_chunk = trainer_bytes(utf8_bytes(points)) / len(points)
-    n = min(len(points), int(gib * GIB / per_chunk))
+    word_bytes = utf8_bytes(points) / len(points)
+    n = min(len(points), affordable_words(word_bytes, options.vocab_size, int(gib * GIB)))
     order = proportional_order(corpus.counts(len(sampling.plans)))
     with Timer() as timer:
         largest = train_bpe(

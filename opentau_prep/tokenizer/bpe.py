@@ -1,22 +1,24 @@
 """The byte-level BPE under the action tokenizer: training, encoding, decoding, all on arrays.
 
-Chunks are rows of code points (see `quantize`). Training and coding are the Rust library's; what
-stands here is what makes them fit for actions: all 256 bytes are in the vocabulary, so that nothing
-a policy meets is lost, a chunk is one word, so that a token may be as long as the corpus deserves,
-and memory is known beforehand.
+Chunks are rows of code points (see `quantize`). All 256 bytes are in the vocabulary, so that every
+chunk can be encoded; a chunk is one word, so that a token may be as long as the corpus deserves.
+`merges` learns what the trainer of `tokenizers` would; that library encodes and decodes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from opentau_prep.errors import ConfigError
+from opentau_prep.tokenizer.merges import MAX_VOCAB, byte_symbols, learn_merges
 
 __all__ = [
+    "affordable_words",
     "decode_points",
     "encode_points",
     "strings_of_points",
@@ -26,16 +28,21 @@ __all__ = [
     "utf8_bytes",
 ]
 
+Points = npt.NDArray[np.uint32]
+
 _N_BYTES = 256
 _MIN_FREQUENCY = 2
 _BLOCK_CHUNKS = 1024
-# Peak resident bytes a UTF-8 byte of corpus that the trainer of tokenizers 0.23 takes, rounded up:
-# scripts/measure_bpe_trainer.py finds 98 to 131, depending on chunk length and on how mixed the
-# corpus is.
-_TRAINER_BYTES = 135
+# Code points from which on UTF-8 takes two, three and four bytes.
+_WIDER = (0x80, 0x800, 0x10000)
+# Peak resident bytes per UTF-8 byte of corpus, rounded up from scripts/measure_bpe_trainer.py: of
+# `learn_merges` with its counts of all pairs apart, and of the trainer of tokenizers 0.23.
+_LEARNER_BYTES = 30
+_PAIR_BYTES = 5
+_LIBRARY_BYTES = 135
 
 
-def strings_of_points(points: npt.NDArray[np.uint32]) -> list[str]:
+def strings_of_points(points: Points) -> list[str]:
     """Return each row of an (N, L) array of code points as one string of L characters."""
     n, length = points.shape
     # One decode of the whole block, then slices: NumPy's own '<U' view would drop trailing NULs.
@@ -43,20 +50,27 @@ def strings_of_points(points: npt.NDArray[np.uint32]) -> list[str]:
     return [text[i * length : (i + 1) * length] for i in range(n)]
 
 
-def utf8_bytes(points: npt.NDArray[np.uint32]) -> int:
+def utf8_bytes(points: Points) -> int:
     """Return how many bytes (N, L) code points take in UTF-8: what the trainer's cost goes by."""
-    beyond = sum(int(np.count_nonzero(points >= edge)) for edge in (0x80, 0x800, 0x10000))
+    beyond = sum(int(np.count_nonzero(points >= edge)) for edge in _WIDER)
     return points.size + beyond
 
 
-def trainer_bytes(n_utf8_bytes: int) -> int:
+def trainer_bytes(n_utf8_bytes: int, vocab_size: int) -> int:
     """Return an upper estimate of the trainer's peak memory, in bytes, for a corpus so large."""
-    return n_utf8_bytes * _TRAINER_BYTES
+    if vocab_size > MAX_VOCAB:
+        return n_utf8_bytes * _LIBRARY_BYTES
+    return n_utf8_bytes * _LEARNER_BYTES + vocab_size**2 * _PAIR_BYTES
 
 
-def train_bpe(
-    points: npt.NDArray[np.uint32], *, vocab_size: int, max_token_length: int | None = None
-) -> Tokenizer:
+def affordable_words(word_bytes: float, vocab_size: int, memory_bytes: int) -> int:
+    """Return how many words of so many UTF-8 bytes the trainer can take, at least one."""
+    fixed = trainer_bytes(0, vocab_size)
+    per_word = (trainer_bytes(1 << 20, vocab_size) - fixed) / (1 << 20) * word_bytes
+    return max(1, int((memory_bytes - fixed) / per_word))
+
+
+def train_bpe(points: Points, *, vocab_size: int, max_token_length: int | None = None) -> Tokenizer:
     """Return a byte-level BPE trained on chunks, the same for the same chunks in any order.
 
     Args:
@@ -78,26 +92,28 @@ def train_bpe(
         raise ConfigError(f"must be at least 1, not {max_token_length}", where="max_token_length")
     if not points.size:
         raise ConfigError("there are no chunks to fit a tokenizer on")
-    trainer = trainers.BpeTrainer(
+    if vocab_size > MAX_VOCAB:
+        return _trained_by_library(points, vocab_size, max_token_length)
+    learned = learn_merges(
+        *_utf8(points),
         vocab_size=vocab_size,
         min_frequency=_MIN_FREQUENCY,
-        show_progress=False,
-        special_tokens=[],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         max_token_length=max_token_length,
     )
-    tokenizer = _new_tokenizer()
-    tokenizer.train_from_iterator(_string_blocks(points), trainer=trainer, length=len(points))
-    return tokenizer
+    characters = dict(zip(byte_symbols(), _alphabet(), strict=True))
+    tokens = ["".join(characters[byte] for byte in token) for token in learned.tokens]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    merges = [(tokens[left], tokens[right]) for left, right in learned.pairs]
+    return _byte_level(models.BPE(vocab=vocabulary, merges=merges))
 
 
-def encode_points(tokenizer: Tokenizer, points: npt.NDArray[np.uint32]) -> list[list[int]]:
+def encode_points(tokenizer: Tokenizer, points: Points) -> list[list[int]]:
     """Return the token ids of each row of (N, L) code points."""
     blocks = _string_blocks(points)
     return [code.ids for block in blocks for code in tokenizer.encode_batch_fast(block)]
 
 
-def token_lengths(tokenizer: Tokenizer, points: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+def token_lengths(tokenizer: Tokenizer, points: Points) -> npt.NDArray[np.int64]:
     """Return the number of tokens, (N,) int64, of each row of (N, L) code points."""
     blocks = _string_blocks(points)
     lengths = (len(code) for block in blocks for code in tokenizer.encode_batch_fast(block))
@@ -118,14 +134,43 @@ def decode_points(
     return np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4"), lengths
 
 
-def _new_tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
+def _byte_level(model: models.BPE) -> Tokenizer:
+    tokenizer = Tokenizer(model)
     # The regex of text models would split a chunk wherever its numbers happen to look like letters.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 
-def _string_blocks(points: npt.NDArray[np.uint32]) -> Iterator[list[str]]:
+def _alphabet() -> list[str]:
+    return sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def _trained_by_library(points: Points, vocab_size: int, max_token_length: int | None) -> Tokenizer:
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=_MIN_FREQUENCY,
+        show_progress=False,
+        special_tokens=[],
+        initial_alphabet=_alphabet(),
+        max_token_length=max_token_length,
+    )
+    tokenizer = _byte_level(models.BPE())
+    tokenizer.train_from_iterator(_string_blocks(points), trainer=trainer, length=len(points))
+    return tokenizer
+
+
+def _utf8(points: Points) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return the UTF-8 bytes of all rows, one after the other, and the bytes in each."""
+    lengths = np.full(len(points), points.shape[1], dtype=np.int64)
+    if points.max() < _WIDER[0]:
+        return points.astype(np.uint8).ravel(), lengths
+    for edge in _WIDER:
+        lengths += np.count_nonzero(points >= edge, axis=1)
+    text = "".join(chain.from_iterable(_string_blocks(points)))
+    return np.frombuffer(text.encode(), dtype=np.uint8), lengths
+
+
+def _string_blocks(points: Points) -> Iterator[list[str]]:
     for start in range(0, len(points), _BLOCK_CHUNKS):
         yield strings_of_points(points[start : start + _BLOCK_CHUNKS])

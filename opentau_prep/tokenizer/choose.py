@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from opentau_prep.notices import warn
-from opentau_prep.tokenizer.bpe import token_lengths, train_bpe, trainer_bytes, utf8_bytes
+from opentau_prep.tokenizer.bpe import (
+    affordable_words,
+    token_lengths,
+    train_bpe,
+    trainer_bytes,
+    utf8_bytes,
+)
 
 __all__ = ["AUTO_CAPS", "BpeFit", "BpePlan", "Candidate", "fit_bpe", "proportional_order"]
 
@@ -28,7 +32,6 @@ AUTO_CAPS: tuple[int | None, ...] = (64, 256, 1024, None)
 _PILOT_CHUNKS = 1000
 _ENOUGH = 0.005
 _TIE = 0.001
-_FITS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,12 @@ def fit_bpe(
     most that is used, as if the plan said `grow`.
     """
     limit, stopped_by = _affordable(points, plan)
-    trial = _Trial(points, order, held_out, plan, limit, progress or _silent)
+    trial = _Trial(points, order, held_out, plan, progress or _silent)
     sizes = _sizes(limit) if plan.grow or stopped_by == "memory" else [limit]
     caps = list(plan.caps)
     if len(caps) > 1:
-        caps = [_best_cap(trial.run_all(min(_PILOT_CHUNKS, limit), caps))]
+        size = min(_PILOT_CHUNKS, limit)
+        caps = [_best_cap([trial.run(size, cap)[1] for cap in caps])]
     tokenizer, chosen = trial.run(sizes[0], caps[0])
     for size in sizes[1:]:
         grown, candidate = trial.run(size, caps[0])
@@ -152,28 +156,18 @@ class _Trial:
         order: npt.NDArray[np.int64],
         held_out: Points,
         plan: BpePlan,
-        limit: int,
         progress: Callable[[Candidate], None],
     ) -> None:
         self.candidates: dict[tuple[int, int | None], Candidate] = {}
         self._fits: dict[tuple[int, int | None], Tokenizer] = {}
         self._points, self._order, self._held_out = points, order, held_out
-        self._plan, self._progress, self._limit = plan, progress, limit
+        self._plan, self._progress = plan, progress
 
     def run(self, size: int, cap: int | None) -> tuple[Tokenizer, Candidate]:
         key = (size, cap)
         if key not in self.candidates:
             self._keep(key, *self._fit(size, cap))
         return self._fits[key], self.candidates[key]
-
-    def run_all(self, size: int, caps: Sequence[int | None]) -> list[Candidate]:
-        # The trainer works outside of the interpreter lock, on about one core. Two at once, since
-        # each takes memory of its own.
-        two = 2 * size <= self._limit
-        with ThreadPoolExecutor(_FITS_AT_ONCE if two else 1) as pool:
-            for cap, found in zip(caps, pool.map(partial(self._fit, size), caps), strict=True):
-                self._keep((size, cap), *found)
-        return [self.candidates[size, cap] for cap in caps]
 
     def _fit(self, size: int, cap: int | None) -> tuple[Tokenizer, Candidate]:
         started = time.perf_counter()
@@ -190,17 +184,18 @@ class _Trial:
 
 
 def _affordable(points: Points, plan: BpePlan) -> tuple[int, str]:
-    per_chunk = trainer_bytes(utf8_bytes(points)) / len(points)
-    fits = max(1, int(plan.memory_bytes / per_chunk))
+    per_chunk = utf8_bytes(points) / len(points)
+    fits = affordable_words(per_chunk, plan.vocab_size, plan.memory_bytes)
     asked = plan.asked or len(points)
     if fits >= asked:
         return len(points), "corpus"
     limit = min(len(points), fits)
     if plan.grow:  # nobody asked for a number
         return limit, "memory"
+    needed = trainer_bytes(int(per_chunk * asked), plan.vocab_size)
     warn(
         "corpus_cut",
-        f"fitting on all {asked:,} chunks would take about {per_chunk * asked / 2**30:.1f} GiB;"
+        f"fitting on all {asked:,} chunks would take about {needed / 2**30:.1f} GiB;"
         f" at most {limit:,} are used, which fit into {plan.memory_bytes / 2**30:.1f} GiB, and"
         " fewer if more no longer shorten held-out sequences",
         asked=asked,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opentau_prep.notices import warn
-from opentau_prep.tokenizer.bpe import decode_points, encode_points
+from opentau_prep.tokenizer.bpe import affordable_words, decode_points, encode_points
 from opentau_prep.tokenizer.choose import (
     AUTO_CAPS,
     BpeFit,
@@ -79,10 +79,8 @@ class Fitted:
 
 def affordable_chunks(options: FitOptions) -> int:
     """Return how many chunks a fit within the memory budget can use at the very best."""
-    from opentau_prep.tokenizer.bpe import trainer_bytes
-
-    per_chunk = trainer_bytes(options.chunk_size * options.action_dim * _BEST_BYTES)
-    return max(1, options.memory_limit // per_chunk)
+    values = options.chunk_size * options.action_dim
+    return affordable_words(values * _BEST_BYTES, options.vocab_size, options.memory_limit)
 
 
 def fit_corpus(

@@ -79,8 +79,9 @@ def test_fit_bpe_without_growth_uses_all_chunks_once():
 
 
 def test_fit_bpe_corpus_beyond_memory_is_cut_and_said():
-    per_chunk = trainer_bytes(utf8_bytes(_points(64, 0))) / 64
-    plan = BpePlan(vocab_size=330, caps=(None,), grow=False, memory_bytes=int(per_chunk * 20.5))
+    size = utf8_bytes(_points(64, 0))
+    memory = trainer_bytes(int(size * 20.5 / 64), 330)
+    plan = BpePlan(vocab_size=330, caps=(None,), grow=False, memory_bytes=memory)
     with collect_notices() as notices:
         fit = _fit(plan=plan)
     assert fit.chosen.n_chunks == 20
@@ -114,8 +115,7 @@ def test_fit_bpe_fewer_chunks_than_asked_for_another_reason_is_not_memory():
 
 def test_fit_bpe_corpus_that_was_cut_beforehand_is_said_and_stops_early(monkeypatch):
     monkeypatch.setattr(choose, "_PILOT_CHUNKS", 16)
-    per_chunk = trainer_bytes(utf8_bytes(_points(64, 0))) / 64
-    memory = int(per_chunk * 70)
+    memory = trainer_bytes(utf8_bytes(_points(70, 0)), 330)
     plan = BpePlan(330, caps=(None,), grow=False, memory_bytes=memory, asked=5_000)
     with collect_notices() as notices:
         fit = _fit(plan=plan)

@@ -67,7 +67,7 @@ def test_more_chunks_than_memory_holds_are_lowered_with_a_warning(tmp_path):
     resolved = mixture(tmp_path, *_roots(tmp_path))
     with collect_notices() as notices:
         document = _prepare(
-            resolved, tmp_path / "out", total_chunks=5_000, memory_bytes=2_000_000
+            resolved, tmp_path / "out", total_chunks=5_000, memory_bytes=1_100_000
         ).document
     (notice,) = [n for n in notices if n.kind == "corpus_cut"]
     assert notice.details["asked"] == document["total_chunks_requested"] == 5_000
