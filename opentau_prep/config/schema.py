@@ -162,6 +162,13 @@ class DatasetEntry(_Record):
             raise ValueError("has an effect on vqa entries only")
         return num_samples
 
+    @field_validator("state_index", "action_index", "use_delta_joint_actions")
+    @classmethod
+    def _columns_of_robots(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and info.data.get("vqa") is not None:
+            raise ValueError("applies to robot datasets only: a vqa entry has no columns")
+        return value
+
     @property
     def id(self) -> str:
         """Return `repo_id`, or `vqa`: what the dataset's name in the mixture is made from."""

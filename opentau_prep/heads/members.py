@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentau_prep.collecting import paused_collection
 from opentau_prep.errors import ConfigError, PrepError, join_errors
+from opentau_prep.frames.delta import mixture_delta_map
 from opentau_prep.heads.build import head_weight
 from opentau_prep.heads.keys import check_required_tags, compute_norm_key
 from opentau_prep.heads.standardize import native_stats, native_width, standardize_native
@@ -83,7 +84,7 @@ def read_members(
 
     Raises:
         ConfigError: There is no robot dataset; or a required tag is empty (every offender is
-            listed, before any stats are read).
+            listed), or the datasets' delta maps do not go together: before any stats are read.
         PrepError: Datasets whose stats cannot be used; every one of them is listed.
     """
     if not resolved.entries:
@@ -101,6 +102,7 @@ def read_members(
         require_non_empty_robot_type=mixture.require_non_empty_robot_type,
         require_non_empty_control_mode=mixture.require_non_empty_control_mode,
     )
+    mixture_delta_map((entry.name, entry.config) for entry in resolved.entries)
     members: list[HeadMember] = []
     faults: list[tuple[str, PrepError]] = []
     with paused_collection():

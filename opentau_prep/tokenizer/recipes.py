@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opentau_prep.errors import PrepError
-from opentau_prep.frames.delta import resolve_delta_map
+from opentau_prep.frames.delta import entry_delta_map
 from opentau_prep.heads.build import build_norm_heads
 from opentau_prep.heads.members import read_members
 from opentau_prep.heads.options import HeadOptions
@@ -23,7 +23,7 @@ from opentau_prep.tokenizer.gather import ChunkRecipe
 
 if TYPE_CHECKING:
     from opentau_prep.heads.members import HeadMember
-    from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
+    from opentau_prep.metadata.resolve import ResolvedMixture
     from opentau_prep.tokenizer.options import FitOptions
 
 __all__ = ["ActionHeads", "action_heads", "chunk_recipes"]
@@ -80,12 +80,10 @@ def action_heads(
     Dims beyond `options.action_dim` are cut off, with a notice that names datasets and widths.
 
     Raises:
-        ConfigError: Heads cannot be built; see `mixture_norm_heads`. Or a delta map names columns
-            that the selections drop.
+        ConfigError: Heads cannot be built; see `mixture_norm_heads`. Or the datasets' delta
+            maps do not go together; see `mixture_delta_map`.
         MetadataError: Stats of datasets cannot be used; all of them are named.
     """
-    for entry in resolved.entries:  # a wrong map is told before its stats are missed
-        _delta_map(entry)
     heads_options = HeadOptions(
         max_state_dim=_state_width(resolved),
         max_action_dim=options.action_dim,
@@ -139,7 +137,7 @@ def _recipe(
 ) -> ChunkRecipe:
     member = heads.members[dataset]
     entry, config = member.entry, member.entry.config
-    delta_map = _delta_map(entry)
+    delta_map = entry_delta_map(config)
     lo, hi = heads.range_of(dataset)
     return ChunkRecipe(
         actions=entry.name_map.columns["actions"],
@@ -157,17 +155,6 @@ def _recipe(
         hi=hi,
         config_version=options.config_version,
         scales=scales,
-    )
-
-
-def _delta_map(entry: ResolvedEntry) -> dict[int, int]:
-    config = entry.config
-    given = config.delta_action_state_map if config.use_delta_joint_actions else None
-    return resolve_delta_map(
-        given or {},
-        action_index=config.action_index,
-        state_index=config.state_index,
-        where=config.where(),
     )
 
 

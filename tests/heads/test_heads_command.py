@@ -290,12 +290,11 @@ def test_prepare_heads_takes_delta_actions_from_the_stats_artifact(tmp_path):
     from opentau_prep.stats.delta import DeltaStats, delta_place, delta_recipe
 
     frames = sketched(tmp_path, "a", shift=0, seed=1)
-    sketched(tmp_path, "b", shift=1, seed=2)
     entry = {"repo_id": "a", "root": "a", "action_index": [1, 0]}
     entry |= {"use_delta_joint_actions": True, "delta_action_state_map": {"0": 0}}
     path = tmp_path / "mixture.json"
-    path.write_text(json.dumps({"datasets": [entry, {"repo_id": "b", "root": "b"}]}))
-    (first, _) = resolve_mixture(load_mixture(path)).entries
+    path.write_text(json.dumps({"datasets": [entry, {"vqa": "clevr"}]}))
+    (first,) = resolve_mixture(load_mixture(path)).entries
     recipe = delta_recipe(first, load_mixture(path))
     values = frames[:, :2] * 3 - 1
     names = {"min": values.min, "max": values.max, "mean": values.mean, "std": values.std}
@@ -308,7 +307,7 @@ def test_prepare_heads_takes_delta_actions_from_the_stats_artifact(tmp_path):
     place.path.write_bytes(made.to_bytes(recipe))
     report, _ = prepare(path, options=HeadOptions(quantiles="sketch"), explain_target="a:actions:0")
     actions = report.heads.per_norm_key_stats[0]["actions"]
-    assert actions["max"][1] == values[:, 0].max()  # far above b's actions, which are below 1
+    assert actions["max"][1] == values[:, 0].max()
     assert report.explanations[0].contributions[0].source == "action[1] (delta)"
     assert report.explanations[0].contributions[0].values["mean"] == values[:, 1].mean()
     assert actions["q99"][1] > 1

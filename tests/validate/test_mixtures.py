@@ -88,10 +88,15 @@ MIXTURES = [
     ("action dim 6", "M011", entry(2, action_index=[6])),
     (
         "delta of dim 8",
-        "M012",
+        "M012 M016",
         entry(0, use_delta_joint_actions=True, delta_action_state_map={"8": 0}),
     ),
     ("50 Hz of 10", "M013", top(action_freq=50.0)),
+    (
+        "one of three is relative",
+        "M016",
+        entry(0, use_delta_joint_actions=True, delta_action_state_map={"0": 0}),
+    ),
     (
         "tag required",
         "H001 M015",

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from opentau_prep.errors import ConfigError
+from opentau_prep.frames.delta import mixture_delta_map
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
 
@@ -61,8 +63,17 @@ def required_tag_missing(view: MixtureView) -> Iterator[Hit]:
         if not view.mixture or not getattr(view.mixture, f"require_non_empty_{field}"):
             continue
         lacking = [f.name for f in view.facts if not str(f.info.get(field) or "").strip()]
+        named = zip(view.mixture.dataset_names, view.mixture.datasets, strict=True)
+        lacking += [n for n, e in named if e.is_vqa and not (getattr(e, field) or "").strip()]
         if lacking:
             yield hit(f"{listed(lacking)} have no {field}", file=f"require_non_empty_{field}")
+
+
+def delta_maps_differ(view: MixtureView) -> Iterator[Hit]:
+    try:
+        mixture_delta_map((facts.name, facts.config) for facts in view.facts)
+    except ConfigError as fault:
+        yield hit(fault.message, fault.hint or "")
 
 
 RULES = (
@@ -125,6 +136,19 @@ RULES = (
         "The run stops before any work.",
         "Set the tag in the entry or in info.json.",
         required_tag_missing,
+        "mixture",
+    ),
+    Rule(
+        "M016",
+        "delta-maps-differ",
+        "error",
+        "Some robot datasets use delta actions and others do not, or their"
+        " `delta_action_state_map` differ once columns are selected.",
+        "`heads`, `fit-tokenizer` and training stop: a policy undoes one map for all that it"
+        " emits.",
+        "Set use_delta_joint_actions on all of them or none, and select columns so that the maps"
+        " are the same.",
+        delta_maps_differ,
         "mixture",
     ),
 )
