@@ -17,7 +17,7 @@ _PUBLIC = {
     "ConfigError": "opentau_prep.errors",
     "DataError": "opentau_prep.errors",
     "EngineError": "opentau_prep.errors",
-    "GroupedLosses": "opentau_prep.val_loss.accumulate",
+    "GroupedLosses": "opentau_prep.val_loss.losses",
     "MetadataError": "opentau_prep.errors",
     "NormHeads": "opentau_prep.heads.build",
     "PrepError": "opentau_prep.errors",
@@ -44,8 +44,7 @@ _PUBLIC = {
     "train_val_split": "opentau_prep.metadata.split",
     "unnormalize": "opentau_prep.normalization",
     "unnormalize_mean_std": "opentau_prep.normalization",
-    "validation_subset": "opentau_prep.val_loss.subset",
-    "write_losses": "opentau_prep.val_loss.loss_write",
+    "write_losses": "opentau_prep.val_loss.files",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])

@@ -33,7 +33,7 @@ def val_plan(
     ],
     roots: Roots = None,
     mixture_json: MixtureJson = None,
-    seed: Annotated[int, typer.Option(help="What validation rows are drawn by.")] = 0,
+    seed: Annotated[int, typer.Option(help="The training config's seed.")] = 1000,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the plan as JSON, for training.")
     ] = None,

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from opentau_prep.artifacts.store import Outcome
-    from opentau_prep.val_loss.compare import Change
     from opentau_prep.val_loss.prepare_plan import PlanReport
     from opentau_prep.val_loss.prepare_report import LossReport
+    from opentau_prep.val_loss.report import Change
 
 __all__ = ["plan_tables", "report_tables"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, SupportsIndex
+from typing import TYPE_CHECKING, Any, Final, Literal, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +15,30 @@ from numpy.typing import NDArray
 from opentau_prep import notices
 from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.errors import ConfigError, DataError, PrepError
+from opentau_prep.metadata.split import (
+    TRAINING_SEED,
+    held_out_episodes,
+    train_val_split,
+    validation_size,
+)
 from opentau_prep.val_loss.plan import ValidationPlan, plan_validation
-from opentau_prep.val_loss.subset import subset_size, validation_subset
+
+if TYPE_CHECKING:
+    from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
 
 __all__ = [
     "PLAN_SCHEMA_VERSION",
     "MixtureValidation",
+    "Split",
     "ValidationSet",
     "load_validation_plan",
     "plan_mixture_validation",
+    "selected_frames",
+    "validation_sets",
 ]
 
-PLAN_SCHEMA_VERSION: Final = 1
+PLAN_SCHEMA_VERSION: Final = 2
+Split = Literal["training", "episodes"]
 
 
 @dataclass(frozen=True)
@@ -34,22 +47,30 @@ class ValidationSet:
 
     Attributes:
         name: Mixture-level name.
-        n_frames: Frames of its selected episodes.
+        n_frames: Frames of its selected episodes; samples of a vqa entry.
         val_split_ratio: The dataset's own ratio, or the mixture's.
+        spans: Rows of the held-out episodes, `(start, stop)` each, ascending; None where rows are
+            drawn as training draws them.
     """
 
     name: str
     n_frames: int
     val_split_ratio: float
+    spans: tuple[tuple[int, int], ...] | None = None
 
-    @property
+    @cached_property
     def n_samples(self) -> int:
         """Frames held out for validation."""
-        return subset_size(self.n_frames, self.val_split_ratio, self.name)
+        if self.spans is not None:
+            return sum(stop - start for start, stop in self.spans)
+        return validation_size(self.n_frames, self.val_split_ratio, self.name)
 
     def rows(self, seed: int) -> NDArray[np.int64]:
         """Return the held-out rows among the selected frames, ascending, (n_samples,) int64."""
-        return validation_subset(self.n_frames, self.val_split_ratio, seed, self.name)
+        if self.spans is None:
+            return train_val_split(self.n_frames, self.val_split_ratio, seed)[1]
+        parts = [np.arange(start, stop, dtype=np.int64) for start, stop in self.spans]
+        return np.concatenate([np.empty(0, np.int64), *parts])
 
 
 @dataclass(frozen=True)
@@ -58,13 +79,15 @@ class MixtureValidation:
 
     Attributes:
         sets: The mixture's validation sets, in mixture order.
-        seed: The seed that chose their rows.
+        seed: The seed that draws their rows; of no effect where whole episodes are held out.
         plan: The plan over their lengths.
+        split: `training` (the rows that OpenTau holds out) or `episodes` (LeRobot's rule).
     """
 
     sets: tuple[ValidationSet, ...]
     seed: int
     plan: ValidationPlan
+    split: Split = "training"
 
     def rows(self, rank: SupportsIndex) -> list[tuple[str, NDArray[np.int64]]]:
         """Return what one rank evaluates: (dataset, its rows among the selected frames), in order.
@@ -83,9 +106,11 @@ class MixtureValidation:
 
     def as_json(self) -> dict[str, Any]:
         """Return plan and sets as a JSON-ready mapping, which `from_json` reads back."""
-        plan = {"schema_version": PLAN_SCHEMA_VERSION, **self.plan.as_json(), "seed": self.seed}
+        plan = {"schema_version": PLAN_SCHEMA_VERSION, **self.plan.as_json()}
         offsets = plan.pop("offsets")
         del plan["lengths"]
+        plan["split"] = self.split
+        plan["seed"] = self.seed
         per_round = self.plan.world_size * self.plan.batch_size
         plan["datasets"] = [
             {
@@ -95,6 +120,7 @@ class MixtureValidation:
                 "samples": part.n_samples,
                 "offset": offset,
                 "rounds_alone": -(-part.n_samples // per_round),
+                **({} if part.spans is None else {"rows": [list(span) for span in part.spans]}),
             }
             for part, offset in zip(self.sets, offsets, strict=True)
         ]
@@ -112,16 +138,14 @@ class MixtureValidation:
             DataError: It is malformed, of another version, or was edited into contradiction.
         """
         try:
-            sets = tuple(
-                ValidationSet(d["name"], d["selected_frames"], d["val_split_ratio"])
-                for d in document["datasets"]
-            )
+            split = document["split"]
+            sets = tuple(_set_from_json(d, split) for d in document["datasets"])
             plan = plan_validation(
                 [part.n_samples for part in sets],
                 world_size=document["world_size"],
                 batch_size=document["batch_size"],
             )
-            read = cls(sets, operator.index(document["seed"]), plan)
+            read = cls(sets, operator.index(document["seed"]), plan, split)
             same = read.as_json() == dict(document)
         except (PrepError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise _not_a_plan(where, f"{type(error).__name__}: {error}") from error
@@ -130,8 +154,47 @@ class MixtureValidation:
         return read
 
 
+def validation_sets(
+    resolved: ResolvedMixture, *, split: Split = "training", ratio: float | None = None
+) -> list[ValidationSet]:
+    """Return each entry's part in validation, in mixture order.
+
+    An entry's ratio is its own `val_split_ratio`, or else `ratio`, or else the mixture's. A vqa
+    entry has as many samples as its `num_samples` says; none without it, or in a split by episodes.
+
+    Args:
+        resolved: The mixture.
+        split: Whether frames are held out as OpenTau does, or episodes as LeRobot does.
+        ratio: A ratio to use instead of the mixture's.
+
+    Raises:
+        ConfigError: A selection is faulty.
+        MetadataError: An episode table is missing or malformed.
+    """
+    usual = resolved.mixture.val_split_ratio if ratio is None else ratio
+    entries = {entry.name: entry for entry in resolved.entries}
+    sets = []
+    named = zip(resolved.mixture.dataset_names, resolved.mixture.datasets, strict=True)
+    for name, config in named:
+        share = usual if config.val_split_ratio is None else config.val_split_ratio
+        if name in entries:
+            entry = entries[name]
+            spans = _held_out_spans(entry, share) if split == "episodes" else None
+            sets.append(ValidationSet(name, selected_frames(entry), share, spans))
+        elif config.is_vqa:
+            samples = getattr(config, "num_samples", None) or 0
+            spans = () if split == "episodes" else None
+            sets.append(ValidationSet(name, samples, share, spans))
+    return sets
+
+
 def plan_mixture_validation(
-    sets: Sequence[ValidationSet], *, world_size: int, batch_size: int, seed: int = 0
+    sets: Sequence[ValidationSet],
+    *,
+    world_size: int,
+    batch_size: int,
+    seed: int = TRAINING_SEED,
+    split: Split = "training",
 ) -> MixtureValidation:
     """Return the validation pass of a mixture.
 
@@ -139,12 +202,13 @@ def plan_mixture_validation(
     absent.
 
     Raises:
-        ConfigError: An argument is out of range, or two sets share a name (and so their rows).
+        ConfigError: An argument is out of range, or two sets share a name.
         DataError: No dataset has a validation frame.
     """
     names = [part.name for part in sets]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"{', '.join(doubled)} named twice", where="validation sets")
+    train_val_split(0, 0.0, seed)
     plan = plan_validation(
         [part.n_samples for part in sets], world_size=world_size, batch_size=batch_size
     )
@@ -152,14 +216,14 @@ def plan_mixture_validation(
         raise DataError(
             f"no validation frame in {len(names)} dataset(s)",
             where="mixture",
-            hint="Raise val_split_ratio: a dataset gives int(frames * ratio) frames.",
+            hint="Raise val_split_ratio: a dataset holds out int(frames * ratio) frames.",
         )
     _warn_empty([part for part in sets if not part.n_samples])
-    return MixtureValidation(tuple(sets), seed, plan)
+    return MixtureValidation(tuple(sets), seed, plan, split)
 
 
 def load_validation_plan(path: str | Path) -> MixtureValidation:
-    """Return the plan that `val-plan --out` wrote: the same on every rank that reads it.
+    """Return the plan that `val-plan` wrote: the same on every rank that reads it.
 
     Raises:
         DataError: The file is missing, or is not such a plan.
@@ -173,9 +237,41 @@ def load_validation_plan(path: str | Path) -> MixtureValidation:
     return MixtureValidation.from_json(document, str(path))
 
 
+def selected_frames(entry: ResolvedEntry) -> int:
+    """Return the number of frames in an entry's selected episodes, by the episodes table."""
+    return int(_lengths(entry).sum())
+
+
+def _lengths(entry: ResolvedEntry) -> NDArray[np.int64]:
+    table = entry.meta.episodes
+    return np.asarray(table.length[np.isin(table.episode_index, entry.episodes)], dtype=np.int64)
+
+
+def _held_out_spans(entry: ResolvedEntry, ratio: float) -> tuple[tuple[int, int], ...]:
+    table = entry.meta.episodes
+    tasks = [table.tasks[table.position(e)] for e in entry.episodes.tolist()]
+    held_out = held_out_episodes([task[0] if task else "" for task in tasks], ratio)
+    stops = np.cumsum(_lengths(entry))
+    starts = stops - _lengths(entry)
+    return tuple(zip(starts[held_out].tolist(), stops[held_out].tolist(), strict=True))
+
+
+def _set_from_json(document: Mapping[str, Any], split: str) -> ValidationSet:
+    frames = operator.index(document["selected_frames"])
+    spans = None
+    if split == "episodes":
+        spans = tuple((operator.index(a), operator.index(b)) for a, b in document["rows"])
+        bounds = [0, *(row for span in spans for row in span), frames]
+        if bounds != sorted(bounds):
+            raise ValueError(f"rows {document['rows']} of {frames} frames")
+    elif split != "training":
+        raise ValueError(f"split {split!r}")
+    return ValidationSet(document["name"], frames, document["val_split_ratio"], spans)
+
+
 def _not_a_plan(where: str, why: str) -> DataError:
     return DataError(
-        f"not a validation plan ({why})", where=where, hint="Write it again with val-plan --out."
+        f"not a validation plan ({why})", where=where, hint="Recompute it with val-plan."
     )
 
 

@@ -1,24 +1,65 @@
-"""One validation pass over all datasets at once, instead of one pass a dataset.
+"""One validation pass over all datasets at once, instead of one pass per dataset.
 
 A loop over datasets rounds every dataset up to whole rounds of (ranks x batch size): a dataset of
-one frame keeps one rank busy and all others waiting. Concatenated, only the last round can be
-ragged.
+one frame keeps one rank busy and all others waiting. Concatenated, only the last round is ragged.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.errors import ConfigError, DataError
 
-__all__ = ["ValidationPlan", "plan_validation"]
+__all__ = ["BatchSampler", "ValidationPlan", "plan_validation"]
+
+
+class BatchSampler(Sequence[list[int]]):
+    """Batches of positions, for `torch.utils.data.DataLoader(dataset, batch_sampler=...)`.
+
+    Each batch is full: the rows that are missing in the last one are filler, see
+    `ValidationPlan.weights`.
+
+    Attributes:
+        batch_size: Positions per batch.
+        drop_last: False; accelerate asks.
+    """
+
+    drop_last = False
+
+    def __init__(self, plan: ValidationPlan, rank: int | None) -> None:
+        self._plan = plan
+        self._rank = rank
+        self.batch_size = plan.batch_size
+
+    def __len__(self) -> int:
+        return self._plan.rounds * (self._plan.world_size if self._rank is None else 1)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> list[int]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[list[int]]: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> list[int] | list[list[int]]:
+        chosen = range(len(self))[index]
+        if isinstance(chosen, range):
+            return [self._batch(i) for i in chosen]
+        return self._batch(chosen)
+
+    def _batch(self, i: int) -> list[int]:
+        turn, rank = divmod(i, self._plan.world_size) if self._rank is None else (i, self._rank)
+        start, stop = self._plan.span(rank)
+        # A rank without positions repeats one of its neighbors'.
+        last = max(stop - 1, 0)
+        low = start + turn * self.batch_size
+        return [min(position, last) for position in range(low, low + self.batch_size)]
 
 
 @dataclass(frozen=True)
@@ -29,10 +70,14 @@ class ValidationPlan:
     `lengths`. Each rank has one contiguous range of positions; the ranges follow each other in rank
     order, cover every position once, and their sizes differ by at most one sample.
 
+    In each round every rank evaluates one full batch, so that ranks that meet in every forward (a
+    sharded model: FSDP, ZeRO-3) meet equally often. What is missing in a rank's last batch is
+    filled with positions that it, or a neighbor, has evaluated already: filler, of weight 0.
+
     Attributes:
         lengths: Samples in each dataset's validation set, in mixture order.
         world_size: Number of ranks.
-        batch_size: Samples a rank evaluates at once.
+        batch_size: Samples that a rank evaluates at once.
     """
 
     lengths: tuple[int, ...]
@@ -46,12 +91,12 @@ class ValidationPlan:
 
     @property
     def rounds(self) -> int:
-        """Batches of the busiest rank: how often all ranks meet if they gather after each."""
+        """Batches of every rank: how often all ranks meet."""
         return _ceil_div(self.total, self.world_size * self.batch_size)
 
     @property
     def rounds_per_dataset_loop(self) -> int:
-        """Rounds of a loop over one loader a dataset, its batches dealt to the ranks in turn."""
+        """Rounds of a loop over one loader per dataset, its batches dealt to the ranks in turn."""
         per_round = self.world_size * self.batch_size
         return sum(_ceil_div(length, per_round) for length in self.lengths)
 
@@ -80,19 +125,32 @@ class ValidationPlan:
         """
         return np.arange(*self.span(rank), dtype=np.int64)
 
-    def batches(self, rank: SupportsIndex) -> Iterator[NDArray[np.int64]]:
-        """Yield the rank's positions batch by batch: `rounds` arrays on every rank.
+    def batches(self, rank: SupportsIndex | None = None) -> BatchSampler:
+        """Return a batch sampler: `rounds` lists of `batch_size` positions, none of them empty.
 
-        The last array may be shorter, or empty: the rank then only takes part in the gather, so
-        that no rank waits for one that has left the loop.
+        With a rank, that rank's batches, for a loader of its own. Without, every rank's in turn
+        (round 0 of rank 0, of rank 1, ...), for a loader that `Accelerator.prepare` deals to the
+        ranks and whose batches it moves to their devices.
+
+        Raises:
+            ConfigError: There is no such rank.
+        """
+        if rank is not None:
+            self.span(rank)
+        return BatchSampler(self, None if rank is None else operator.index(rank))
+
+    def weights(self, rank: SupportsIndex) -> NDArray[np.float32]:
+        """Return what each row of the rank's batches weighs: 1, or 0 for filler.
+
+        Returns:
+            (rounds, batch_size) float32, parallel to `batches(rank)`, for `GroupedLosses.update`.
 
         Raises:
             ConfigError: There is no such rank.
         """
         start, stop = self.span(rank)
-        for step in range(self.rounds):
-            low = min(start + step * self.batch_size, stop)
-            yield np.arange(low, min(low + self.batch_size, stop), dtype=np.int64)
+        row = np.arange(self.rounds * self.batch_size).reshape(self.rounds, self.batch_size)
+        return (row < stop - start).astype(np.float32)
 
     def locate(self, positions: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (dataset, row in its validation set) of each position, two (n,) int64 arrays.
@@ -128,8 +186,8 @@ class ValidationPlan:
     def expected_speed_up(self) -> float:
         """Rounds of the per-dataset loop over rounds of this pass; 1 when there is nothing to do.
 
-        Supposes that a round costs the same however full its batches are: true where latency, data
-        loading or the gather dominate, an upper bound where the model's arithmetic does.
+        An upper bound: it supposes that a round of the per-dataset loop costs the same however
+        full its batches are, which is true where latency, data loading or the gather dominate.
         """
         return _ratio(self.rounds_per_dataset_loop, self.rounds)
 
@@ -189,7 +247,7 @@ def plan_validation(
     Args:
         lengths: Samples in each dataset's validation set, in mixture order; zeros are allowed.
         world_size: Number of ranks, at least 1.
-        batch_size: Samples a rank evaluates at once, at least 1.
+        batch_size: Samples that a rank evaluates at once, at least 1.
 
     Raises:
         ConfigError: An argument is not a whole number, or is too small.

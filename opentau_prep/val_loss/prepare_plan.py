@@ -12,14 +12,16 @@ from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import file_place
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.artifacts.store import Inspection, Outcome, inspect
-from opentau_prep.metadata.resolve import warn_vqa
+from opentau_prep.metadata.split import TRAINING_SEED
+from opentau_prep.notices import some_names, warn
 from opentau_prep.val_loss.mixture import (
     PLAN_SCHEMA_VERSION,
     MixtureValidation,
+    Split,
     load_validation_plan,
     plan_mixture_validation,
+    validation_sets,
 )
-from opentau_prep.val_loss.sources import validation_sets
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
@@ -61,19 +63,24 @@ def prepare_plan(
     *,
     world_size: int,
     batch_size: int,
-    seed: int = 0,
+    split: Split = "training",
+    seed: int = TRAINING_SEED,
+    ratio: float | None = None,
     out: Path | None = None,
 ) -> PlanReport:
     """Return the validation pass of a mixture; write it to `out` unless the file is up to date.
 
-    Reads metadata only. Entries without robot data are left out with one notice, `vqa_left_out`.
+    Reads metadata only. vqa entries whose number of samples is not known are left out with one
+    notice, `vqa_left_out`.
 
     Args:
         resolved: The mixture.
         context: How to run.
         world_size: Ranks that will validate.
-        batch_size: Samples a rank evaluates at once.
-        seed: What the validation rows are drawn by, the same on every rank.
+        batch_size: Samples that a rank evaluates at once.
+        split: `training` holds out the rows that OpenTau does, `episodes` whole ones as LeRobot.
+        seed: The training config's seed.
+        ratio: A `val_split_ratio` to use instead of the mixture's.
         out: The file to write, for `load_validation_plan`.
 
     Raises:
@@ -84,11 +91,7 @@ def prepare_plan(
     """
     rank = context.rank or Rank.detect()
     with main_rank_notices(rank):
-        warn_vqa(resolved.vqa)
-        sets = validation_sets(resolved)
-        plan = plan_mixture_validation(
-            sets, world_size=world_size, batch_size=batch_size, seed=seed
-        )
+        plan = _plan(resolved, world_size, batch_size, split=split, seed=seed, ratio=ratio)
         if out is None:
             return PlanReport(plan)
         place = file_place("validation_plan", out, schema_version=PLAN_SCHEMA_VERSION)
@@ -125,13 +128,40 @@ def inspect_plan(
     if found.content is None:
         return found, None
     plan = load_validation_plan(path)
-    now = plan_mixture_validation(
-        validation_sets(resolved),
-        world_size=plan.plan.world_size,
-        batch_size=plan.plan.batch_size,
-        seed=plan.seed,
-    )
+    # A ratio that `val-plan` was given for the whole mixture is in the plan alone.
+    ratios = {part.name: part.val_split_ratio for part in plan.sets}
+    usual = {ratios.get(e.name) for e in resolved.entries if e.config.val_split_ratio is None}
+    ratio = usual.pop() if len(usual) == 1 else None
+    size = plan.plan.world_size, plan.plan.batch_size
+    now = _plan(resolved, *size, split=plan.split, seed=plan.seed, ratio=ratio)
     return inspect(place, _recipe(resolved, now)), plan
+
+
+def _plan(
+    resolved: ResolvedMixture,
+    world_size: int,
+    batch_size: int,
+    *,
+    split: Split,
+    seed: int,
+    ratio: float | None,
+) -> MixtureValidation:
+    sets = validation_sets(resolved, split=split, ratio=ratio)
+    unknown = [part.name for part in sets if part.name in resolved.vqa and not part.n_frames]
+    if unknown:
+        warn(
+            "vqa_left_out",
+            f"vqa entries of unknown size are left out: {some_names(unknown)}. Set `num_samples` "
+            "in these entries: training validates them too.",
+            datasets=unknown,
+        )
+    return plan_mixture_validation(
+        [part for part in sets if part.name not in unknown],
+        world_size=world_size,
+        batch_size=batch_size,
+        seed=seed,
+        split=split,
+    )
 
 
 def _recipe(resolved: ResolvedMixture, plan: MixtureValidation) -> Recipe:
@@ -139,6 +169,7 @@ def _recipe(resolved: ResolvedMixture, plan: MixtureValidation) -> Recipe:
     parameters = {
         "world_size": plan.plan.world_size,
         "batch_size": plan.plan.batch_size,
+        "split": plan.split,
         "seed": plan.seed,
         "val_split_ratio": ratios,
     }
@@ -151,8 +182,8 @@ def _recipe(resolved: ResolvedMixture, plan: MixtureValidation) -> Recipe:
 def _selection(entry: ResolvedEntry) -> dict[str, Any]:
     table = entry.meta.episodes
     lengths = [int(table.length[table.position(e)]) for e in entry.episodes.tolist()]
-    told = "".join(f"{e} {n}\n" for e, n in zip(entry.episodes.tolist(), lengths, strict=True))
-    return {"count": len(lengths), "frames": sum(lengths), "sha256": _hash(told)}
+    lines = "".join(f"{e} {n}\n" for e, n in zip(entry.episodes.tolist(), lengths, strict=True))
+    return {"count": len(lengths), "frames": sum(lengths), "sha256": _hash(lines)}
 
 
 def _hash(text: str) -> str:

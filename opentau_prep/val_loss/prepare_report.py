@@ -17,14 +17,15 @@ from opentau_prep.artifacts.place import Place, file_place
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.artifacts.store import Inspection, Outcome, inspect
 from opentau_prep.errors import ConfigError, DataError
-from opentau_prep.val_loss.compare import Change, worse_than
 from opentau_prep.val_loss.report import (
     REPORT_SCHEMA_VERSION,
+    Change,
     ValidationReport,
     build_report,
     load_report,
     parse_loss_weights,
     read_report,
+    worse_than,
 )
 from opentau_prep.val_loss.sources import MixtureSources, mixture_sources
 

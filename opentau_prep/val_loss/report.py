@@ -5,29 +5,62 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.errors import ConfigError, DataError, MetadataError
-from opentau_prep.val_loss.compare import Change, compare_results, row_key
-from opentau_prep.val_loss.loss_files import Check, read_losses
-from opentau_prep.val_loss.provenance import HeadsLike
-from opentau_prep.val_loss.rows import LossRow, result_rows
+from opentau_prep.val_loss.files import Check, read_losses
+from opentau_prep.val_loss.result import LossRow, result_rows
+from opentau_prep.val_loss.sources import HeadsLike
 
 __all__ = [
     "REPORT_SCHEMA_VERSION",
+    "Change",
     "ValidationReport",
     "build_report",
+    "compare_results",
     "load_report",
     "parse_loss_weights",
     "read_report",
+    "worse_than",
 ]
 
 REPORT_SCHEMA_VERSION: Final = 1
+_STATUS_ORDER: Final = ("broken", "worse", "new", "gone", "better", "same")
 _COMPARED: Final = ("before", "change", "relative", "status")
 _NUMBERS: Final = {"Infinity": float("inf"), "-Infinity": float("-inf")}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One loss of one group, head or of the aggregate in two runs.
+
+    Attributes:
+        scope: As in `LossRow`; so are the next four.
+        dataset: See `LossRow`.
+        control_mode: See `LossRow`.
+        norm_head: See `LossRow`.
+        loss: See `LossRow`.
+        before: Value in the earlier run; None when it is not there.
+        now: Value in this run; None when it is not there.
+        change: `now - before`; None unless both are there.
+        relative: `change / abs(before)`; None unless both are there and `before` is not 0.
+        status: `worse`, `better`, `same`, `new` (only now), `gone` (only before), or `broken`
+            (only before, since all its samples are NaN or infinite now).
+    """
+
+    scope: str
+    dataset: str
+    control_mode: str
+    norm_head: str
+    loss: str
+    before: float | None
+    now: float | None
+    change: float | None
+    relative: float | None
+    status: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +115,7 @@ class ValidationReport:
     def as_csv(self) -> str:
         """Return the table as CSV with a header; numbers are written so that none loses a bit.
 
-        With an earlier run, each line also has its `Change`, and losses that are gone stand last.
+        With an earlier run, each line also has its `Change`, and losses that are gone are last.
         """
         out = io.StringIO()
         compared = self.changes is not None
@@ -109,7 +142,7 @@ def build_report(
     """Return the report on the loss files of one run, one file a rank.
 
     Args:
-        paths: JSONL or parquet files; `opentau_prep.val_loss.loss_files` says what is in them.
+        paths: JSONL or parquet files; see `opentau_prep.val_loss.files`.
         heads: See `GroupedLosses.result`, as for the next three.
         weights: Mixture weights.
         control_modes: Each dataset's own control mode.
@@ -183,8 +216,71 @@ def parse_loss_weights(texts: Iterable[str]) -> dict[str, float] | None:
     return weights or None
 
 
+def compare_results(now: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[Change, ...]:
+    """Return every loss of two results side by side: the worst relative rise first.
+
+    Losses that only one of them has are `new`, `gone` or `broken`; of the worse ones, a rise from 0
+    counts as the worst of all.
+    """
+    new, old = _values(now), _values(before)
+    broken = {row_key(row) for row in result_rows(now) if row.value is None and row.non_finite}
+    changes = []
+    for key in dict.fromkeys([*new, *old]):
+        change = _change(key, new.get(key), old.get(key))
+        lost = change.status == "gone" and key in broken
+        changes.append(replace(change, status="broken") if lost else change)
+    return tuple(sorted(changes, key=_badness))
+
+
+def worse_than(changes: Iterable[Change], percent: float) -> tuple[Change, ...]:
+    """Return the changes for the worse by more than some percent; `broken` ones always count."""
+    return tuple(
+        change
+        for change in changes
+        if change.status == "broken"
+        or (
+            change.status == "worse"
+            and (change.relative is None or change.relative * 100 > percent)
+        )
+    )
+
+
+def row_key(row: LossRow | Change) -> tuple[str, str, str, str, str]:
+    """Return what identifies a row across runs."""
+    # A group's head is no part of its identity: heads change when the mixture does.
+    head = row.norm_head if row.scope == "norm_head" else ""
+    return (row.scope, row.dataset, row.control_mode, head, row.loss)
+
+
+def _values(result: Mapping[str, Any]) -> dict[tuple[str, ...], float]:
+    """Return the losses that have a value, keyed by what identifies them across runs."""
+    return {
+        row_key(row): _NUMBERS[row.value] if isinstance(row.value, str) else float(row.value)
+        for row in result_rows(result)
+        if row.value is not None
+    }
+
+
+def _change(key: tuple[str, ...], now: float | None, before: float | None) -> Change:
+    scope, dataset, mode, head, loss = key
+    place = (scope, dataset, mode, head, loss)
+    if now is None or before is None:
+        return Change(*place, before, now, None, None, "new" if before is None else "gone")
+    if now == before:
+        return Change(*place, before, now, 0.0, 0.0 if before else None, "same")
+    change = now - before
+    relative = change / abs(before) if before else None
+    return Change(*place, before, now, change, relative, "worse" if now > before else "better")
+
+
+def _badness(change: Change) -> tuple[int, float, tuple[str, ...]]:
+    rise = change.relative if change.relative is not None else float("inf")
+    place = (change.scope, change.dataset, change.control_mode, change.norm_head, change.loss)
+    return _STATUS_ORDER.index(change.status), -rise, place
+
+
 def _with_numbers(value: Any, key: str = "") -> Any:
-    """Return the value with infinite losses as numbers: files of ours spell them themselves."""
+    """Return the value with infinite losses as numbers: our files have a spelling for them."""
     if isinstance(value, Mapping):
         return {k: _with_numbers(v, k) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,7 +1,6 @@
 """What a caller passes for a batch of samples, checked and brought to NumPy.
 
-Each sample brings a norm-head row, a dataset name, a control mode and, for each loss, a (sum,
-count).
+Each sample brings a norm-head row, its dataset, a control mode and, per loss, a (sum, count).
 """
 
 from __future__ import annotations
@@ -15,48 +14,44 @@ from numpy.typing import NDArray
 
 from opentau_prep.errors import DataError
 from opentau_prep.heads.keys import is_missing_tag
+from opentau_prep.val_loss.exact import LossValues
 
 __all__ = [
     "NO_HEAD",
     "Cell",
-    "LossValues",
+    "as_array",
     "check_loss_name",
-    "group_cells",
+    "check_parallel",
+    "kept_samples",
     "loss_values",
+    "make_cell",
     "unmasked",
 ]
 
 NO_HEAD: Final = -1
 _WHERE: Final = "GroupedLosses.update"
+_RESERVED: Final = ("total", "Loss")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Where samples come from, as they say it themselves.
+    """Where samples come from, according to themselves.
 
     Attributes:
-        dataset: Mixture-level name.
+        dataset: Mixture-level name, or the dataset's place in the mixture.
         dataset_index: Norm-head row, or -1 for a dataset without a head.
         control_mode: Stripped; None when training dropped it out of the sample.
     """
 
-    dataset: str
+    dataset: str | int
     dataset_index: int
     control_mode: str | None
 
 
-@dataclass(frozen=True)
-class LossValues:
-    """One loss of N samples: `sums` and `counts`, (N,) float64."""
-
-    sums: NDArray[np.float64]
-    counts: NDArray[np.float64]
-
-
 def unmasked(control_mode: object) -> str | None:
-    """Return the control mode as norm keys spell it (stripped), or None when it says nothing.
+    """Return the control mode as norm keys spell it (stripped), or None when it is missing.
 
-    Nothing is said by null, NaN, a blank, or `unknown` in any casing.
+    Null, NaN, a blank, and `unknown` in any casing mean that it is missing.
     """
     if control_mode is None or (isinstance(control_mode, float) and control_mode != control_mode):
         return None
@@ -65,49 +60,34 @@ def unmasked(control_mode: object) -> str | None:
 
 
 def check_loss_name(name: object, where: str) -> str:
-    """Return the name, which becomes the last part of a logger key.
+    """Return the name, which becomes part of a logger key.
 
     Raises:
-        DataError: It is empty, not a string, has a slash, or is `total`.
+        DataError: It is empty, not a string, has a slash, or is reserved for the weighted total.
     """
-    if not isinstance(name, str) or not name.strip() or "/" in name or name == "total":
+    if not isinstance(name, str) or not name.strip() or "/" in name or name in _RESERVED:
         raise DataError(
             f"loss name {name!r} is not a plain word",
             where=where,
-            hint="Use names such as MSE; `total` stands for the weighted total.",
+            hint="Use names such as MSE; `total` and `Loss` are the weighted total.",
         )
     return name
-
-
-def group_cells(
-    dataset_index: Any, dataset: Any, control_mode: Any
-) -> tuple[NDArray[np.int64], list[Cell]]:
-    """Return (cell of each sample, (N,) int64; the distinct cells) of parallel per-sample values.
-
-    Raises:
-        DataError: Lengths differ, an index is not a whole number, or a name is not a non-empty
-            string.
-    """
-    rows = _head_rows(dataset_index)
-    names = _labels(dataset, "dataset", len(rows))
-    modes = _labels(control_mode, "control_mode", len(rows))
-    codes: dict[tuple[int, Any, Any], int] = {}
-    of_sample = [
-        codes.setdefault(key, len(codes)) for key in zip(rows.tolist(), names, modes, strict=True)
-    ]
-    cells = [make_cell(row, name, mode) for row, name, mode in codes]
-    return np.asarray(of_sample, dtype=np.int64), cells
 
 
 def make_cell(dataset_index: int, dataset: object, control_mode: object) -> Cell:
     """Return the cell of one sample.
 
     Raises:
-        DataError: The dataset is not a non-empty string, the control mode neither a string nor
-            null, or the norm-head row is below -1.
+        DataError: The dataset is neither a non-empty name nor a place in the mixture, the control
+            mode neither a string nor null, or the norm-head row is below -1.
     """
-    if not isinstance(dataset, str) or not dataset.strip():
-        raise DataError(f"dataset {dataset!r} is not a non-empty name", where=_WHERE)
+    is_name = isinstance(dataset, str) and bool(dataset.strip())
+    is_place = type(dataset) is int and dataset >= 0
+    if not (is_name or is_place):
+        raise DataError(
+            f"dataset {dataset!r} is neither a non-empty name nor a place in the mixture",
+            where=_WHERE,
+        )
     if not (control_mode is None or isinstance(control_mode, (str, float))):
         raise DataError(
             f"control_mode {control_mode!r} is neither a string nor null",
@@ -119,11 +99,37 @@ def make_cell(dataset_index: int, dataset: object, control_mode: object) -> Cell
             where=f"{_WHERE} {dataset}",
             hint="Rows count from 0; pass -1 for a dataset without a norm head.",
         )
-    return Cell(dataset, dataset_index, unmasked(control_mode))
+    return Cell(dataset, dataset_index, unmasked(control_mode))  # type: ignore[arg-type]
+
+
+def check_parallel(
+    dataset_index: Any, dataset: Any, control_mode: Any
+) -> list[tuple[int, str | int, Any]]:
+    """Return the N samples' (norm-head row, dataset, control mode), after checking all of them.
+
+    Raises:
+        DataError: Lengths differ, a row is not a whole number, or datasets are not all names or
+            all whole numbers.
+    """
+    rows = as_array(dataset_index, f"{_WHERE} dataset_index")
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        raise DataError(
+            f"{rows.dtype} of shape {rows.shape} where integers of shape (N,) are needed",
+            where=f"{_WHERE} dataset_index",
+        )
+    names = _labels(dataset, "dataset", len(rows))
+    kinds = {type(name) for name in names}
+    if len(kinds & {str, int}) == 2:
+        raise DataError("names and places in the mixture are mixed", where=f"{_WHERE} dataset")
+    if control_mode is None:
+        modes: Sequence[Any] = [None] * len(rows)
+    else:
+        modes = _labels(control_mode, "control_mode", len(rows))
+    return list(zip(rows.tolist(), names, modes, strict=True))
 
 
 def loss_values(losses: Mapping[str, Any], n_samples: int) -> dict[str, LossValues]:
-    """Return each loss's (sums, counts) as float64 arrays of N samples.
+    """Return each loss's (sums, counts) as float64 arrays of N samples, copied.
 
     Raises:
         DataError: A value is not a pair of (N,) real numbers, or a count is negative.
@@ -131,65 +137,85 @@ def loss_values(losses: Mapping[str, Any], n_samples: int) -> dict[str, LossValu
     checked = {}
     for name, pair in losses.items():
         check_loss_name(name, _WHERE)
-        where = f"{_WHERE} losses[{name!r}]"
         if (
             isinstance(pair, (str, bytes, Mapping))
             or not hasattr(pair, "__len__")
             or len(pair) != 2
         ):
             raise DataError(
-                "not a pair (sums, counts)", where=where, hint="Pass two arrays of shape (N,)."
+                "not a pair (sums, counts)",
+                where=f"{_WHERE} losses[{name!r}]",
+                hint="Pass two arrays of shape (N,).",
             )
-        sums, counts = (
-            _reals(part, n_samples, f"{where} {kind}")
-            for part, kind in zip(pair, ("sums", "counts"), strict=True)
-        )
-        if bool(((counts < 0) & np.isfinite(counts)).any()):
-            raise DataError("a count is negative", where=where, hint="Counts weigh the sum: >= 0.")
+        sums = _reals(pair[0], n_samples, name, "sums")
+        counts = _reals(pair[1], n_samples, name, "counts")
+        negative = counts < 0
+        if negative.any() and np.isfinite(counts[negative]).any():
+            raise DataError(
+                "a count is negative",
+                where=f"{_WHERE} losses[{name!r}]",
+                hint="Counts weigh the sum: >= 0.",
+            )
         checked[name] = LossValues(sums, counts)
     return checked
 
 
-def _head_rows(dataset_index: Any) -> NDArray[np.int64]:
-    rows = _array(dataset_index, f"{_WHERE} dataset_index")
-    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+def kept_samples(weights: Any, n_samples: int) -> NDArray[np.bool_] | None:
+    """Return which samples count, (N,) bool; None when all of them do.
+
+    Raises:
+        DataError: A weight is neither 0 nor 1, or there are not N of them.
+    """
+    if weights is None:
+        return None
+    array = as_array(weights, f"{_WHERE} weights")
+    kept = array != 0
+    if array.shape != (n_samples,) or not (kept == array).all():
         raise DataError(
-            f"{rows.dtype} of shape {rows.shape} where integers of shape (N,) are needed",
-            where=f"{_WHERE} dataset_index",
+            f"shape {array.shape} where {n_samples} weights of 0 or 1 are needed",
+            where=f"{_WHERE} weights",
+            hint="Pass the plan's: `for batch, weights in zip(loader, plan.weights(rank))`.",
         )
-    return rows.astype(np.int64)
+    return None if kept.all() else kept
 
 
-def _labels(values: Any, name: str, n_samples: int) -> Sequence[Any]:
+def as_array(values: Any, where: str) -> NDArray[Any]:
+    """Return the values as an array; torch tensors of any device and dtype are brought over.
+
+    Raises:
+        DataError: They are not an array.
+    """
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        # A tensor on another device, in a dtype that NumPy lacks, or one that needs a gradient.
+        if hasattr(values, "detach"):
+            return np.asarray(values.detach().double().cpu())
+        raise DataError(
+            f"cannot be read as an array ({error})", where=where, hint="Pass numbers of shape (N,)."
+        ) from error
+
+
+def _labels(values: Any, name: str, n_samples: int) -> list[Any]:
     where = f"{_WHERE} {name}"
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
         raise DataError(
-            f"{values!r} where a list of {n_samples} is needed", where=where, hint="One a sample."
+            f"{values!r} where a list of {n_samples} is needed", where=where, hint="One per sample."
         )
-    labels = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    labels = values.tolist() if hasattr(values, "tolist") else list(values)
     if len(labels) != n_samples:
         raise DataError(f"{len(labels)} values for {n_samples} samples", where=where)
-    if unusable := [label for label in labels if not isinstance(label, (str, float, type(None)))]:
+    wanted = (str, int) if name == "dataset" else (str, float, type(None))
+    if unusable := [v for v in labels if not isinstance(v, wanted) or isinstance(v, bool)]:
         raise DataError(f"{unusable[0]!r} is not a string", where=where)
     return labels
 
 
-def _reals(values: Any, n_samples: int, where: str) -> NDArray[np.float64]:
-    array = _array(values, where)
-    if array.dtype.kind not in "biuf" and array.size:
-        raise DataError(f"{array.dtype} where real numbers are needed", where=where)
-    if array.shape != (n_samples,):
-        raise DataError(f"shape {array.shape} where ({n_samples},) is needed", where=where)
-    return array.astype(np.float64)
-
-
-def _array(values: Any, where: str) -> NDArray[Any]:
-    try:
-        return np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        # Torch refuses tensors that need a gradient, live on another device, or are bfloat16.
+def _reals(values: Any, n_samples: int, name: str, kind: str) -> NDArray[np.float64]:
+    array = as_array(values, f"{_WHERE} losses[{name!r}] {kind}")
+    if array.shape != (n_samples,) or (array.dtype.kind not in "biuf" and array.size):
         raise DataError(
-            f"cannot be read as an array ({error})",
-            where=where,
-            hint="Of a torch tensor, pass `tensor.detach().float().cpu()`.",
-        ) from error
+            f"{array.dtype} of shape {array.shape} where {n_samples} real numbers are needed",
+            where=f"{_WHERE} losses[{name!r}] {kind}",
+        )
+    return array.astype(np.float64)

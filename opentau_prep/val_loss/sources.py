@@ -1,27 +1,217 @@
-"""What a mixture says about its validation samples: sets, heads, weights, control modes.
+"""Where validation samples come from: norm heads, weights, and the control modes that were masked.
 
-Metadata alone is read: episode tables and info.json.
+The rules work on whole sets of cells, never on the order in which samples came. What a mixture
+says is read from metadata alone: episode tables and info.json.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from opentau_prep.errors import DataError
+from opentau_prep.errors import ConfigError, DataError
 from opentau_prep.heads.keys import group_by_key
-from opentau_prep.notices import shorten_names
-from opentau_prep.val_loss.mixture import ValidationSet
-from opentau_prep.val_loss.provenance import Provenance
-from opentau_prep.val_loss.samples import Cell
+from opentau_prep.notices import shorten_names, some_names
+from opentau_prep.val_loss.exact import Tally
+from opentau_prep.val_loss.mixture import validation_sets
+from opentau_prep.val_loss.samples import NO_HEAD, Cell, unmasked
 
 if TYPE_CHECKING:
-    from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
+    from opentau_prep.metadata.resolve import ResolvedMixture
 
-__all__ = ["MixtureSources", "mixture_sources", "selected_frames", "validation_sets"]
+__all__ = [
+    "UNKNOWN_MODE",
+    "HeadsLike",
+    "MixtureSources",
+    "Provenance",
+    "mixture_sources",
+    "recover_modes",
+]
+
+UNKNOWN_MODE = "unknown"
+_SEPARATOR = "::"
+
+
+class HeadsLike(Protocol):
+    """The part of `NormHeads` that says who is in which head."""
+
+    @property
+    def norm_keys(self) -> Sequence[str]:
+        """Norm keys, by head row."""
+        ...
+
+    @property
+    def dataset_to_norm_index(self) -> Mapping[str, int]:
+        """Mixture-level dataset name -> head row."""
+        ...
+
+    @property
+    def norm_key_to_dataset_names(self) -> Mapping[str, Sequence[str]]:
+        """Norm key -> its members' mixture-level names."""
+        ...
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is known of a mixture besides the samples themselves; all of it is optional.
+
+    Attributes:
+        norm_keys: Norm keys by head row.
+        head_of: Dataset name -> head row, in mixture order.
+        weights: Dataset name -> mixture weight, exact; None when there are none.
+        control_modes: Dataset name -> its control mode, for the datasets that have one.
+    """
+
+    norm_keys: tuple[str, ...] | None = None
+    head_of: Mapping[str, int] = field(default_factory=dict)
+    weights: Mapping[str, Fraction] | None = None
+    control_modes: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        heads: HeadsLike | None = None,
+        weights: Mapping[str, float] | Sequence[float] | None = None,
+        control_modes: Mapping[str, str | None] | None = None,
+    ) -> Provenance:
+        """Return the provenance that these arguments of `GroupedLosses.result` describe.
+
+        Raises:
+            ConfigError: A weight is negative or not finite, a list of weights is not parallel to
+                the heads' datasets, or a dataset of the heads has no weight.
+        """
+        head_of = dict(heads.dataset_to_norm_index) if heads is not None else {}
+        modes = {name: unmasked(mode) for name, mode in (control_modes or {}).items()}
+        return cls(
+            norm_keys=tuple(heads.norm_keys) if heads is not None else None,
+            head_of=head_of,
+            weights=None if weights is None else _exact_weights(weights, list(head_of)),
+            control_modes={name: mode for name, mode in modes.items() if mode is not None},
+        )
+
+    def head_label(self, row: int) -> str:
+        """Return the norm key of a row, or the row's number when the heads are not known."""
+        return str(row) if self.norm_keys is None else self.norm_keys[row]
+
+    def members(self, row: int, seen: Iterable[str]) -> list[str]:
+        """Return a head's datasets: all of them when the heads are known, else those in `seen`."""
+        if self.norm_keys is None:
+            return sorted(seen)
+        return [name for name, head in self.head_of.items() if head == row]
+
+    def head_mode(self, row: int) -> str | None:
+        """Return the control mode in a row's norm key; None for a dataset's fallback head."""
+        if self.norm_keys is None or row == NO_HEAD:
+            return None
+        key = self.norm_keys[row]
+        # A fallback head is named after its only member, whatever characters that name has.
+        if key in self.head_of or _SEPARATOR not in key:
+            return None
+        return unmasked(key.rpartition(_SEPARATOR)[2])
+
+    def named(self, cells: Mapping[Cell, Mapping[str, Tally]]) -> dict[Cell, dict[str, Tally]]:
+        """Return the cells with every dataset by its name: places in the mixture are looked up.
+
+        Without heads a place is its own name.
+
+        Raises:
+            DataError: The heads have no dataset at a place.
+        """
+        names = list(self.head_of)
+        out: dict[Cell, dict[str, Tally]] = {}
+        for cell, tallies in cells.items():
+            place = cell.dataset
+            if isinstance(place, int):
+                if self.norm_keys is not None and place >= len(names):
+                    raise DataError(
+                        f"there is no dataset {place} among the {len(names)} of the heads",
+                        where="GroupedLosses.result",
+                        hint="Pass the mixture's heads, with every entry in mixture order.",
+                    )
+                place = str(place) if self.norm_keys is None else names[place]
+            whole = out.setdefault(Cell(place, cell.dataset_index, cell.control_mode), {})
+            for name, tally in tallies.items():
+                whole[name] = whole.get(name, Tally()) + tally
+        return out
+
+    def check(self, cells: Iterable[Cell]) -> None:
+        """Check that the samples' head rows are those of the mixture.
+
+        Raises:
+            DataError: A row does not exist, or is not the row of the sample's dataset.
+        """
+        if self.norm_keys is None:
+            return
+        for cell in cells:
+            expected = self.head_of.get(str(cell.dataset), NO_HEAD)
+            if cell.dataset_index != expected:
+                row = "none" if expected == NO_HEAD else f"row {expected}"
+                raise DataError(
+                    f"its samples have norm-head row {cell.dataset_index}, the heads have {row}",
+                    where=f"dataset {cell.dataset}",
+                    hint="Pass the heads that training used; dataset_index is the head's row in "
+                    "them (-1 for a dataset without a head).",
+                )
+
+
+def recover_modes(cells: Iterable[Cell], known: Provenance) -> dict[Cell, str]:
+    """Return each cell's control mode: its own, or the one that training dropped out of it.
+
+    A masked one is taken from the first of these that has one: the dataset's declared control mode;
+    the norm key of the sample's head; the one mode that other samples of the dataset show; the one
+    mode that other samples of the head show. Otherwise it is `unknown`.
+    """
+    cells = list(cells)
+    by_dataset = _single_modes((cell.dataset, cell.control_mode) for cell in cells)
+    by_head = _single_modes(
+        (cell.dataset_index, cell.control_mode) for cell in cells if cell.dataset_index != NO_HEAD
+    )
+    return {
+        cell: cell.control_mode
+        or known.control_modes.get(str(cell.dataset))
+        or known.head_mode(cell.dataset_index)
+        or by_dataset.get(cell.dataset)
+        or by_head.get(cell.dataset_index)
+        or UNKNOWN_MODE
+        for cell in cells
+    }
+
+
+def _single_modes(pairs: Iterable[tuple[Any, str | None]]) -> dict[Any, str]:
+    """Return key -> mode for the keys that show exactly one."""
+    shown: dict[Any, set[str]] = {}
+    for key, mode in pairs:
+        if mode is not None:
+            shown.setdefault(key, set()).add(mode)
+    return {key: next(iter(modes)) for key, modes in shown.items() if len(modes) == 1}
+
+
+def _exact_weights(
+    weights: Mapping[str, float] | Sequence[float], names: list[str]
+) -> dict[str, Fraction]:
+    if not isinstance(weights, Mapping):
+        if len(weights) != len(names):
+            raise ConfigError(
+                f"{len(weights)} weights for the {len(names)} datasets of the heads",
+                where="weights",
+                hint="Pass one a dataset in the heads' order, or a mapping by dataset name.",
+            )
+        weights = dict(zip(names, weights, strict=True))
+    if missing := [name for name in names if name not in weights]:
+        raise ConfigError(f"no weight for {some_names(missing)}", where="weights")
+    exact = {}
+    for name, weight in weights.items():
+        try:
+            exact[name] = Fraction(float(weight))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ConfigError(
+                f"{weight!r} is not a finite number", where=f"weight of {name}"
+            ) from error
+        if exact[name] < 0:
+            raise ConfigError(f"{weight!r} is negative", where=f"weight of {name}")
+    return exact
 
 
 @dataclass(frozen=True)
@@ -33,9 +223,8 @@ class MixtureSources:
         dataset_to_norm_index: Mixture-level name -> head row, in mixture order.
         norm_key_to_dataset_names: Norm key -> its members.
         weights: Mixture-level name -> mixture weight.
-        weights_from: `mixture`, or `selected_frames` where the mixture's weights are null.
+        weights_from: `mixture`; where the mixture's weights are null, `held_out_frames`.
         control_modes: Mixture-level name -> control mode, after the entry's override.
-        headless: Names of the entries without robot data, and so without a head.
     """
 
     norm_keys: tuple[str, ...]
@@ -44,7 +233,6 @@ class MixtureSources:
     weights: Mapping[str, float]
     weights_from: str
     control_modes: Mapping[str, str | None]
-    headless: frozenset[str] = frozenset()
 
     def check(self, cell: Cell) -> None:
         """Check that a sample's dataset is in the mixture, and its head row that of the dataset.
@@ -52,9 +240,8 @@ class MixtureSources:
         Raises:
             DataError: It is not.
         """
-        if cell.dataset not in self.dataset_to_norm_index and cell.dataset not in self.headless:
-            names = [*self.dataset_to_norm_index, *sorted(self.headless)]
-            shown, more = shorten_names(names)
+        if cell.dataset not in self.dataset_to_norm_index:
+            shown, more = shorten_names(list(self.dataset_to_norm_index))
             raise DataError(
                 f"dataset {cell.dataset!r} is not in the mixture, which has "
                 f"{', '.join(shown)}{more}",
@@ -67,53 +254,30 @@ def mixture_sources(resolved: ResolvedMixture) -> MixtureSources:
     """Return what a mixture says about its samples.
 
     Head rows and members are those of `build_norm_heads`, from the same rule; no stats are read.
-    Null weights stand for the selected frames of each dataset, as in training.
+    With null weights a dataset weighs the samples that it holds out, as in training's validation.
 
     Raises:
         ConfigError: Names collide, or a selection is faulty.
         MetadataError: A tag in an info.json is not a string.
     """
-    entries = resolved.entries
-    infos = [{"robot_type": e.robot_type, "control_mode": e.control_mode} for e in entries]
-    groups = group_by_key([entry.name for entry in entries], infos)
-    row_of = {name: row for row, names in enumerate(groups.members.values()) for name in names}
+    sets = validation_sets(resolved)
+    tags = {entry.name: (entry.robot_type, entry.control_mode) for entry in resolved.entries}
+    names = [part.name for part in sets]
+    pairs = [tags.get(name, (None, None)) for name in names]
+    infos = [{"robot_type": robot, "control_mode": mode} for robot, mode in pairs]
+    groups = group_by_key(names, infos)
+    row_of = {name: row for row, members in enumerate(groups.members.values()) for name in members}
     written = resolved.mixture.weights
     if written is None:
-        weights = {entry.name: float(selected_frames(entry)) for entry in entries}
+        weights = {part.name: float(part.n_samples) for part in sets}
     else:
-        weights = {entry.name: written[entry.index] for entry in entries}
+        of_name = dict(zip(resolved.mixture.dataset_names, written, strict=True))
+        weights = {name: of_name[name] for name in names}
     return MixtureSources(
         norm_keys=tuple(groups.members),
-        dataset_to_norm_index={entry.name: row_of[entry.name] for entry in entries},
+        dataset_to_norm_index={name: row_of[name] for name in names},
         norm_key_to_dataset_names=groups.members,
         weights=weights,
-        weights_from="selected_frames" if written is None else "mixture",
-        control_modes={entry.name: entry.control_mode for entry in entries},
-        headless=frozenset(resolved.vqa),
+        weights_from="held_out_frames" if written is None else "mixture",
+        control_modes={name: mode for name, (_, mode) in zip(names, pairs, strict=True)},
     )
-
-
-def validation_sets(resolved: ResolvedMixture) -> list[ValidationSet]:
-    """Return each robot dataset's part in validation, in mixture order.
-
-    A dataset's ratio is its entry's `val_split_ratio`, or else the mixture's.
-
-    Raises:
-        ConfigError: A selection is faulty.
-        MetadataError: An episode table is missing or malformed.
-    """
-    usual = resolved.mixture.val_split_ratio
-    return [
-        ValidationSet(
-            entry.name,
-            selected_frames(entry),
-            usual if entry.config.val_split_ratio is None else entry.config.val_split_ratio,
-        )
-        for entry in resolved.entries
-    ]
-
-
-def selected_frames(entry: ResolvedEntry) -> int:
-    """Return the number of frames in an entry's selected episodes, by the episodes table."""
-    table = entry.meta.episodes
-    return int(table.length[np.isin(table.episode_index, entry.episodes)].sum())

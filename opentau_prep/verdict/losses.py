@@ -16,9 +16,8 @@ from opentau_prep.verdict.facts import ArtifactFacts
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedMixture
-    from opentau_prep.val_loss.compare import Change
     from opentau_prep.val_loss.mixture import MixtureValidation
-    from opentau_prep.val_loss.report import ValidationReport
+    from opentau_prep.val_loss.report import Change, ValidationReport
 
 __all__ = ["PLAN_NAME", "REPORT_NAME", "loss_facts"]
 

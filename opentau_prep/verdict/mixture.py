@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from opentau_prep.errors import PrepError
 from opentau_prep.storage import safe_url
-from opentau_prep.val_loss.sources import selected_frames
+from opentau_prep.val_loss.mixture import selected_frames
 from opentau_prep.verdict.facts import DatasetFacts, MixtureFacts
 
 if TYPE_CHECKING:

@@ -214,13 +214,13 @@ def test_val_report_json_is_the_library_result_and_plain_sums(mixture, losses):
     metrics = ran.json["result"]["metrics"]
     of_b = (Fraction(0.1) + Fraction(0.2)) / 2
     # Masked modes are back; the mixture's null weights stand for selected frames.
-    assert metrics["Validation/o/a#0/joint/MSE"] == 1.5
-    assert metrics["Validation/o/b/joint/MSE"] == float(of_b)
-    assert metrics["Validation/o/a#1/ee/MSE"] == 2.0
+    assert metrics["Validation/by_dataset/o/a#0/MSE Loss"] == 1.5
+    assert metrics["Validation/by_dataset/o/b/MSE Loss"] == float(of_b)
+    assert metrics["Validation/by_dataset/o/a#1/MSE Loss"] == 2.0
     arm = (3 + of_b * 2) / 4
-    assert metrics["ValidationHead/arm::joint/MSE"] == float(arm)
-    assert metrics["Validation/MSE"] == float((110 * arm + 31 * Fraction(2)) / 141)
-    assert metrics["Validation/total"] == float(2 * (110 * arm + 31 * Fraction(2)) / 141)
+    assert metrics["Validation/arm::joint/MSE Loss"] == float(arm)
+    assert metrics["Validation/MSE Loss"] == float((110 * arm + 31 * Fraction(2)) / 141)
+    assert metrics["Validation/Loss"] == float(2 * (110 * arm + 31 * Fraction(2)) / 141)
     assert ran.json["weights_from"] == "selected_frames"
     recovered = {g["dataset"]: g["recovered"] for g in ran.json["result"]["groups"]}
     assert recovered == {"o/a#0": 0, "o/b": 2, "o/a#1": 1, "clevr": 0}
@@ -231,7 +231,7 @@ def test_val_report_written_weights_count_and_vqa_place_is_skipped(tmp_path, mix
     ran = run_cli("val-report", losses, "--mixture-json", mixture, "--json")
     arm = (3 + Fraction(0.1) + Fraction(0.2)) / 4
     expected = float((3 * arm + 5 * Fraction(2)) / 8)
-    assert ran.json["result"]["metrics"]["Validation/MSE"] == expected
+    assert ran.json["result"]["metrics"]["Validation/MSE Loss"] == expected
     assert ran.json["weights_from"] == "mixture"
 
 
@@ -362,7 +362,8 @@ def test_val_report_out_and_csv_are_fresh_the_second_time(mixture, losses, tmp_p
     assert json.loads(out.read_bytes())["result"] == first.json["result"]
     lines = list(csv.DictReader(io.StringIO(table.read_text())))
     of_b = next(line for line in lines if line["dataset"] == "o/b")
-    assert float(of_b["value"]) == first.json["result"]["metrics"]["Validation/o/b/joint/MSE"]
+    metrics = first.json["result"]["metrics"]
+    assert float(of_b["value"]) == metrics["Validation/by_dataset/o/b/MSE Loss"]
     write_rows(losses / "rank-0.jsonl", rows(("o/b", 0, None, 1.0, 1)))
     third = run_cli(*arguments, "--json")
     assert [w["status"] for w in third.json["written"]] == ["written", "written"]

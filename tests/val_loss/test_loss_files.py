@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from opentau_prep import DataError, GroupedLosses
-from opentau_prep.val_loss import loss_files, loss_rows
+from opentau_prep.val_loss import files
 
 NAMES = ("dataset_index", "dataset", "control_mode", "MSE_sum", "MSE_count")
 ROWS = [
@@ -49,12 +49,11 @@ def expected():
 @pytest.mark.parametrize("writer", [write_jsonl, write_parquet])
 @pytest.mark.parametrize("block", [1, 3, 65_536])
 def test_read_losses_either_format_equals_updates(tmp_path, monkeypatch, writer, block):
-    monkeypatch.setattr(loss_rows, "BLOCK_ROWS", block)
-    monkeypatch.setattr(loss_files, "BLOCK_ROWS", block)
+    monkeypatch.setattr(files, "_BLOCK_ROWS", block)
     suffix = writer.__name__.removeprefix("write_")
     first = writer(tmp_path / f"rank-0.{suffix}", ROWS[:3])
     second = writer(tmp_path / f"rank-1.{suffix}", ROWS[3:])
-    assert loss_files.read_losses([second, str(first)]).state() == expected()
+    assert files.read_losses([second, str(first)]).state() == expected()
 
 
 def test_read_losses_mixed_formats_and_an_idle_rank(tmp_path):
@@ -66,7 +65,7 @@ def test_read_losses_mixed_formats_and_an_idle_rank(tmp_path):
             tmp_path / "3.parquet", ROWS[:0], **{n: pa.array([], pa.null()) for n in ROWS[0]}
         ),
     ]
-    assert loss_files.read_losses(paths).state() == expected()
+    assert files.read_losses(paths).state() == expected()
 
 
 @pytest.mark.parametrize("writer", [write_jsonl, write_parquet])
@@ -76,7 +75,7 @@ def test_read_losses_null_loss_is_not_brought(tmp_path, writer):
         {**ROWS[1], "CE_sum": None, "CE_count": None},
     ]
     path = writer(tmp_path / f"r.{writer.__name__.removeprefix('write_')}", rows)
-    groups = loss_files.read_losses([path]).result()["groups"]
+    groups = files.read_losses([path]).result()["groups"]
     assert [sorted(g["losses"]) for g in groups] == [["CE", "MSE"], ["MSE"]]
 
 
@@ -96,19 +95,19 @@ def test_read_losses_large_parquet_equals_math_fsum(tmp_path):
         }
     )
     pq.write_table(table, tmp_path / "r.parquet")
-    found = loss_files.read_losses([tmp_path / "r.parquet"]).result()["metrics"]
+    found = files.read_losses([tmp_path / "r.parquet"]).result()["metrics"]
     for i in (0, 17, 39):
         mine = sums[dataset == i]
         # fsum rounds the sum once and the division once more: within one unit in the last place.
         exact = math.fsum(mine.tolist()) / len(mine)
-        assert found[f"Validation/d{i}/unknown/MSE"] == pytest.approx(exact, rel=2.3e-16)
+        assert found[f"Validation/by_dataset/d{i}/MSE Loss"] == pytest.approx(exact, rel=2.3e-16)
 
 
 @pytest.mark.parametrize("text", ["NaN", '"NaN"', "Infinity", '"-Infinity"'])
 def test_read_losses_non_finite_in_jsonl_is_counted(tmp_path, text):
     line = json.dumps(ROWS[1]).replace("0.1", text)
     (tmp_path / "r.jsonl").write_text(line + "\n\n" + json.dumps(ROWS[1]))
-    loss = loss_files.read_losses([tmp_path / "r.jsonl"]).state()["cells"][0]["losses"]["MSE"]
+    loss = files.read_losses([tmp_path / "r.jsonl"]).state()["cells"][0]["losses"]["MSE"]
     assert (loss["samples"], loss["non_finite"]) == (2, 1)
 
 
@@ -149,15 +148,15 @@ def test_read_losses_malformed_jsonl_names_file_and_line(tmp_path, content, name
     path = tmp_path / "r.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=named) as caught:
-        loss_files.read_losses([path])
+        files.read_losses([path])
     assert "r.jsonl" in str(caught.value)
 
 
 def test_read_losses_malformed_row_in_later_parquet_block_names_its_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(loss_files, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(files, "_BLOCK_ROWS", 2)
     rows = [*ROWS, {**ROWS[0], "MSE_count": -1.0}]
     with pytest.raises(DataError, match="row 4"):
-        loss_files.read_losses([write_parquet(tmp_path / "r.parquet", rows)])
+        files.read_losses([write_parquet(tmp_path / "r.parquet", rows)])
 
 
 @pytest.mark.parametrize(
@@ -173,7 +172,7 @@ def test_read_losses_malformed_row_in_later_parquet_block_names_its_row(tmp_path
 def test_read_losses_malformed_parquet_names_file_and_column(tmp_path, column, values, named):
     path = write_parquet(tmp_path / "r.parquet", ROWS[:2], **{column: values})
     with pytest.raises(DataError, match=named) as caught:
-        loss_files.read_losses([path])
+        files.read_losses([path])
     assert "r.parquet" in str(caught.value)
 
 
@@ -181,22 +180,22 @@ def test_read_losses_truncated_parquet_is_data_error(tmp_path):
     path = write_parquet(tmp_path / "r.parquet", ROWS)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match=r"r\.parquet"):
-        loss_files.read_losses([path])
+        files.read_losses([path])
 
 
 def test_read_losses_file_given_twice_is_data_error(tmp_path):
     path = write_jsonl(tmp_path / "r.jsonl", ROWS)
     with pytest.raises(DataError, match="twice"):
-        loss_files.read_losses([path, tmp_path / "." / "r.jsonl"])
+        files.read_losses([path, tmp_path / "." / "r.jsonl"])
 
 
 @pytest.mark.parametrize("name", ["gone.jsonl", "gone.parquet", "losses.csv", "folder.jsonl"])
 def test_read_losses_unreadable_path_is_data_error(tmp_path, name):
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(DataError, match=name):
-        loss_files.read_losses([tmp_path / name])
+        files.read_losses([tmp_path / name])
 
 
 def test_read_losses_no_files_is_data_error():
     with pytest.raises(DataError, match="no samples"):
-        loss_files.read_losses([])
+        files.read_losses([])

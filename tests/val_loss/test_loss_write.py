@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from opentau_prep import ArtifactError, ConfigError, DataError, GroupedLosses, write_losses
-from opentau_prep.val_loss.loss_files import read_losses
+from opentau_prep.val_loss.files import read_losses
 
 SAMPLES = {
     "dataset_index": np.array([0, 0, 1, -1, 0, 1], np.int32),

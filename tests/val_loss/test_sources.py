@@ -11,9 +11,10 @@ from opentau_prep.context import RunContext
 from opentau_prep.demo.mixture import write_demo
 from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.notices import collect_notices
+from opentau_prep.val_loss.mixture import validation_sets
 from opentau_prep.val_loss.prepare_plan import prepare_plan
 from opentau_prep.val_loss.samples import Cell
-from opentau_prep.val_loss.sources import mixture_sources, validation_sets
+from opentau_prep.val_loss.sources import mixture_sources
 
 
 def mixture(tmp_path, entries, **fields):
@@ -37,13 +38,15 @@ def entries(tmp_path):
 
 def test_validation_sets_count_selected_frames_with_each_entrys_ratio(tmp_path, entries):
     sets = validation_sets(mixture(tmp_path, entries, val_split_ratio=0.1))
-    told = [(s.name, s.n_frames, s.val_split_ratio, s.n_samples) for s in sets]
-    assert told == [("o/a#0", 61, 0.1, 6), ("o/b", 49, 0.1, 4), ("o/a#1", 31, 0.5, 15)]
+    found = [(s.name, s.n_frames, s.val_split_ratio, s.n_samples) for s in sets]
+    assert found == [
+        ("o/a#0", 61, 0.1, 6), ("clevr", 0, 0.1, 0), ("o/b", 49, 0.1, 4), ("o/a#1", 31, 0.5, 15)
+    ]  # fmt: skip
 
 
 def test_validation_sets_silent_ratio_is_the_mixtures_default(tmp_path, entries):
     sets = validation_sets(mixture(tmp_path, entries))
-    assert [s.val_split_ratio for s in sets] == [0.05, 0.05, 0.5]
+    assert [s.val_split_ratio for s in sets] == [0.05, 0.05, 0.05, 0.5]
 
 
 def test_validation_sets_ratio_zero_of_an_entry_is_not_silence(tmp_path, entries):
@@ -51,16 +54,22 @@ def test_validation_sets_ratio_zero_of_an_entry_is_not_silence(tmp_path, entries
     assert validation_sets(mixture(tmp_path, entries))[0].n_samples == 0
 
 
-def test_mixture_sources_null_weights_are_selected_frames(tmp_path, entries):
+def test_mixture_sources_null_weights_are_held_out_frames(tmp_path, entries):
     sources = mixture_sources(mixture(tmp_path, entries))
-    assert sources.weights == {"o/a#0": 61.0, "o/b": 49.0, "o/a#1": 31.0}
-    assert sources.weights_from == "selected_frames"
+    # OpenTau infers the weights of validation from the lengths of the validation sets.
+    assert sources.weights == {"o/a#0": 3.0, "clevr": 0.0, "o/b": 2.0, "o/a#1": 15.0}
+    assert sources.weights_from == "held_out_frames"
 
 
 def test_mixture_sources_weights_are_parallel_to_all_entries_vqa_too(tmp_path, entries):
     sources = mixture_sources(mixture(tmp_path, entries, weights=[1, 2, 3, 4]))
-    assert sources.weights == {"o/a#0": 1.0, "o/b": 3.0, "o/a#1": 4.0}
-    assert sources.headless == {"clevr"}
+    assert sources.weights == {"o/a#0": 1.0, "clevr": 2.0, "o/b": 3.0, "o/a#1": 4.0}
+
+
+def test_mixture_sources_vqa_entry_has_a_head_row_of_its_own(tmp_path, entries):
+    sources = mixture_sources(mixture(tmp_path, [entries[1], *entries[:1], *entries[2:]]))
+    assert sources.norm_keys == ("clevr", "arm::joint", "o/a#1")
+    assert sources.dataset_to_norm_index == {"clevr": 0, "o/a#0": 1, "o/b": 1, "o/a#1": 2}
 
 
 def test_mixture_sources_rows_are_those_of_the_norm_heads(tmp_path):
@@ -84,9 +93,11 @@ def test_mixture_sources_rows_are_those_of_the_norm_heads(tmp_path):
 
 def test_check_refuses_other_datasets_and_other_rows(tmp_path, entries):
     sources = mixture_sources(mixture(tmp_path, entries))
-    for cell in (Cell("o/a#0", 0, None), Cell("o/a#1", 1, "joint"), Cell("clevr", -1, None)):
+    for cell in (Cell("o/a#0", 0, None), Cell("o/a#1", 2, "joint"), Cell("clevr", 1, None)):
         sources.check(cell)
-    with pytest.raises(DataError, match=r"'o/a' is not in the mixture, which has o/a#0, o/b"):
+    with pytest.raises(
+        DataError, match=r"'o/a' is not in the mixture, which has o/a#0, clevr, o/b"
+    ):
         sources.check(Cell("o/a", 0, None))
     for cell in (Cell("o/a#1", 0, None), Cell("o/b", -1, None), Cell("clevr", 0, None)):
         with pytest.raises(DataError, match="norm-head row"):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from opentau_prep import ConfigError, DataError, validation_subset
+from opentau_prep import ConfigError, DataError, train_val_split
 from opentau_prep.notices import collect_notices
 from opentau_prep.val_loss.mixture import ValidationSet, plan_mixture_validation
 
@@ -22,7 +22,7 @@ def test_rows_of_all_ranks_are_each_datasets_subset(world_size):
         for name, rows in mine:
             found[name].append(rows)
     for part in SETS:
-        expected = validation_subset(part.n_frames, part.val_split_ratio, 5, part.name)
+        expected = train_val_split(part.n_frames, part.val_split_ratio, 5)[1]
         np.testing.assert_array_equal(np.concatenate(found[part.name]), expected)
 
 

@@ -43,14 +43,35 @@ def test_plan_validation_any_mixture_covers_every_sample_once(lengths, world_siz
 
 @settings(max_examples=80, deadline=None)
 @given(lengths_lists, world_sizes, batch_sizes)
-def test_batches_any_rank_yields_rounds_arrays_of_its_share(lengths, world_size, batch_size):
+def test_batches_of_all_ranks_are_full_and_weigh_every_sample_once(lengths, world_size, batch_size):
     plan = plan_validation(lengths, world_size=world_size, batch_size=batch_size)
     for rank in range(world_size):
-        batches = list(plan.batches(rank))
-        assert len(batches) == plan.rounds
-        assert all(len(batch) <= batch_size for batch in batches)
-        if batches:
-            np.testing.assert_array_equal(np.concatenate(batches), plan.indices(rank))
+        batches, weights = list(plan.batches(rank)), plan.weights(rank)
+        assert len(batches) == len(plan.batches(rank)) == plan.rounds
+        assert weights.shape == (plan.rounds, batch_size)
+        assert all(len(batch) == batch_size for batch in batches)
+        positions = np.array(batches, dtype=np.int64).reshape(plan.rounds, batch_size)
+        np.testing.assert_array_equal(positions[weights == 1], plan.indices(rank))
+        assert weights.sum() == len(plan.indices(rank))
+        assert not positions.size or (positions.min() >= 0 and positions.max() < plan.total)
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths_lists, world_sizes, batch_sizes)
+def test_batches_without_a_rank_are_every_ranks_in_turn(lengths, world_size, batch_size):
+    plan = plan_validation(lengths, world_size=world_size, batch_size=batch_size)
+    together = plan.batches()
+    assert (together.batch_size, together.drop_last) == (batch_size, False)
+    for rank in range(world_size):
+        assert together[rank::world_size] == list(plan.batches(rank))
+
+
+def test_batches_are_read_again_and_by_index():
+    sampler = plan_validation([5], world_size=2, batch_size=2).batches(0)
+    assert list(sampler) == list(sampler) == [[0, 1], [2, 2]]
+    assert sampler[-1] == [2, 2]
+    with pytest.raises(IndexError):
+        sampler[2]
 
 
 @settings(max_examples=80, deadline=None)
@@ -63,7 +84,7 @@ def test_rounds_and_idle_shares_match_a_simulated_loop(lengths, world_size, batc
     if rounds:
         assert plan.idle_shares_per_dataset_loop() == [1 - b / rounds for b in busy]
         assert plan.expected_speed_up == rounds / plan.rounds
-        busy_now = [sum(len(b) > 0 for b in plan.batches(r)) for r in range(world_size)]
+        busy_now = [int(plan.weights(r).any(axis=1).sum()) for r in range(world_size)]
         assert plan.idle_shares() == [1 - b / plan.rounds for b in busy_now]
 
 
@@ -124,3 +145,5 @@ def test_plan_validation_bad_argument_is_config_error(lengths, world_size, batch
 def test_indices_unknown_rank_is_config_error(rank):
     with pytest.raises(ConfigError, match="rank"):
         plan_validation([4], world_size=2, batch_size=1).indices(rank)
+    with pytest.raises(ConfigError, match="rank"):
+        plan_validation([4], world_size=2, batch_size=1).batches(rank)

@@ -10,8 +10,8 @@ import pytest
 from opentau_prep import ConfigError, DataError
 from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.val_loss import report
-from opentau_prep.val_loss.compare import worse_than
-from opentau_prep.val_loss.loss_write import write_losses as write_losses_file
+from opentau_prep.val_loss.files import write_losses as write_losses_file
+from opentau_prep.val_loss.report import worse_than
 
 
 def write_losses(path, losses, name="MSE"):

@@ -60,7 +60,7 @@ def test_accelerate_loop_two_processes_equal_one(tmp_path):
     # 32 samples: 16 a rank in batches of 3, the last of one sample.
     assert [g["samples"] for g in one["result"]["groups"]] == [4, 1, 20, 7]
     assert json.loads(together.read_text()) == one
-    assert "Validation/lab/arm-2/joint/MSE" in one["result"]["metrics"]
+    assert "Validation/by_dataset/lab/arm-2/MSE Loss" in one["result"]["metrics"]
 
 
 def test_accelerate_loop_every_round_gathers_once_full_batches():

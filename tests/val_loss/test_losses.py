@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from opentau_prep import DataError, GroupedLosses, plan_validation
 from opentau_prep.notices import collect_notices
-from opentau_prep.val_loss import accumulate
+from opentau_prep.val_loss import losses as losses_module
 
 ADVERSARIAL = [1e16, 1.0, -1e16, 5e-324, -5e-324, 1.7976931348623157e308, -1.7976931348623157e308,
                2.2250738585072014e-308, 0.1, -0.0, 1e-200, 3.0]  # fmt: skip
@@ -35,8 +35,9 @@ def samples(n, seed=0):
     ]
 
 
-def feed(losses, batch):
+def feed(losses, batch, weights=None):
     return losses.update(
+        weights=weights,
         dataset_index=[s["row"] for s in batch],
         dataset=[s["dataset"] for s in batch],
         control_mode=[s["mode"] for s in batch],
@@ -77,13 +78,13 @@ def test_update_mixed_batch_is_taken_apart():
         losses={"MSE": ([1.0, 10.0, 7.0, 2.0], [1, 4, 7, 5]), "CE": ([0, 6, 2, 0], [0, 2, 1, 0])},
     )
     found = metrics(losses)
-    assert found["Validation/a/joint/MSE"] == 0.5
-    assert found["Validation/b/joint/MSE"] == 1.0
-    assert found["Validation/c/ee/MSE"] == 2.5
-    assert found["ValidationHead/0/MSE"] == 10 / 13
-    assert found["ValidationHead/1/MSE"] == 2.5
-    assert found["Validation/c/ee/CE"] == 3.0
-    assert "Validation/a/joint/CE" not in found  # nothing was counted: absent, not zero
+    assert found["Validation/by_dataset/a/MSE Loss"] == 0.5
+    assert found["Validation/by_dataset/b/MSE Loss"] == 1.0
+    assert found["Validation/by_dataset/c/MSE Loss"] == 2.5
+    assert found["Validation/0/MSE Loss"] == 10 / 13
+    assert found["Validation/1/MSE Loss"] == 2.5
+    assert found["Validation/by_dataset/c/CE Loss"] == 3.0
+    assert "Validation/by_dataset/a/CE Loss" not in found  # nothing was counted: absent, not zero
     groups = {(g["dataset"], g["control_mode"]): g for g in losses.result()["groups"]}
     assert set(groups) == {("a", "joint"), ("b", "joint"), ("c", "ee")}
     assert groups["a", "joint"]["losses"]["MSE"] == {
@@ -95,14 +96,13 @@ def test_update_mixed_batch_is_taken_apart():
 def test_result_adversarial_values_equal_rational_arithmetic():
     chosen = samples(500)
     found = metrics(feed(GroupedLosses(), chosen))
-    modes = {"org/a": "joint", "org/b": "joint", "c#0": "ee", "c#1": "ee"}
     for name in ("MSE", "CE"):
-        for dataset, mode in modes.items():
+        for dataset in ("org/a", "org/b", "c#0", "c#1"):
             expected = true_loss([s for s in chosen if s["dataset"] == dataset], name)
-            assert found[f"Validation/{dataset}/{mode}/{name}"] == expected
+            assert found[f"Validation/by_dataset/{dataset}/{name} Loss"] == expected
         for row in (0, 1):
             expected = true_loss([s for s in chosen if s["row"] == row], name)
-            assert found[f"ValidationHead/{row}/{name}"] == expected
+            assert found[f"Validation/{row}/{name} Loss"] == expected
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
@@ -117,8 +117,8 @@ def test_result_any_ranks_batches_and_order_is_bit_identical(world_size, batch_s
     states = []
     for rank in range(world_size):
         mine = GroupedLosses()
-        for batch in plan.batches(rank):
-            feed(mine, [chosen[i] for i in batch])
+        for batch, weights in zip(plan.batches(rank), plan.weights(rank), strict=True):
+            feed(mine, [chosen[i] for i in batch], weights)
         states.append(json.loads(json.dumps(mine.state())))
     merged = GroupedLosses()
     for state in reversed(states):
@@ -145,27 +145,27 @@ def test_merge_any_partition_is_bit_identical(data):
     merged = losses_of(order[cut:]).merge(losses_of(order[:cut]))
     assert merged.state() == losses_of(values).state()
     exact = sum(map(Fraction, values)) / len(values)
-    assert merged.result()["metrics"]["Validation/d/m/MSE"] == float(exact)
+    assert merged.result()["metrics"]["Validation/by_dataset/d/MSE Loss"] == float(exact)
 
 
 def test_result_one_small_value_between_cancelling_ones_survives():
     losses = GroupedLosses()
     for value in (1e16, 1.0, -1e16):
         losses.update(**one(losses={"MSE": ([value, 0.0], [0.5, 0.5])}))
-    assert metrics(losses)["Validation/a/joint/MSE"] == 1 / 3
+    assert metrics(losses)["Validation/by_dataset/a/MSE Loss"] == 1 / 3
 
 
 def test_result_sum_beyond_largest_float_still_has_its_mean():
     largest = 1.7976931348623157e308
     losses = GroupedLosses().update(**one(losses={"MSE": ([largest, largest], [1, 1])}))
-    assert metrics(losses)["Validation/a/joint/MSE"] == largest
+    assert metrics(losses)["Validation/by_dataset/a/MSE Loss"] == largest
 
 
-def test_result_mean_beyond_largest_float_is_told_in_text():
+def test_result_mean_beyond_largest_float_is_written_as_text():
     losses = GroupedLosses().update(**one(losses={"MSE": ([1e308, 1e308], [0.25, 0.25])}))
     result = losses.result()
     assert result["groups"][0]["losses"]["MSE"]["loss"] == "Infinity"
-    assert "Validation/a/joint/MSE" not in result["metrics"]
+    assert "Validation/by_dataset/a/MSE Loss" not in result["metrics"]
     json.dumps(result, allow_nan=False)
 
 
@@ -176,10 +176,10 @@ def test_update_non_finite_sample_is_left_out_and_reported(broken):
     losses.update(**one(dataset=["b", "b"], losses={"MSE": ([1.0, 1.0], [1, 1])}))
     with collect_notices() as said:
         result = losses.result()
-    assert result["metrics"]["Validation/a/joint/MSE"] == 1.5
-    assert result["metrics"]["Validation/a/joint/CE"] == 5.0
-    assert result["metrics"]["Validation/b/joint/MSE"] == 1.0
-    assert result["metrics"]["Validation/MSE"] == 5 / 4
+    assert result["metrics"]["Validation/by_dataset/a/MSE Loss"] == 1.5
+    assert result["metrics"]["Validation/by_dataset/a/CE Loss"] == 5.0
+    assert result["metrics"]["Validation/by_dataset/b/MSE Loss"] == 1.0
+    assert result["metrics"]["Validation/MSE Loss"] == 5 / 4
     counted = [g["losses"]["MSE"]["non_finite"] for g in result["groups"]]
     assert counted == [1, 0]
     assert result["aggregate"]["losses"]["MSE"]["non_finite"] == 1
@@ -230,11 +230,74 @@ def test_update_torch_tensors_equal_lists():
 
 
 @pytest.mark.parametrize("kind", ["grad", "bfloat16"])
-def test_update_unreadable_tensor_is_data_error_with_hint(kind):
+def test_update_tensors_that_numpy_refuses_equal_lists(kind):
     torch = pytest.importorskip("torch")
-    bad = torch.ones(2, requires_grad=True) if kind == "grad" else torch.ones(2).bfloat16()
-    with pytest.raises(DataError, match=r"detach\(\)"):
-        GroupedLosses().update(**one(losses={"MSE": (bad, [1, 1])}))
+    sums = torch.tensor([0.5, 2.0], requires_grad=kind == "grad")
+    sums = sums.bfloat16() if kind == "bfloat16" else sums
+    plain = GroupedLosses().update(**one(losses={"MSE": ([0.5, 2.0], [1, 1])}))
+    assert GroupedLosses().update(**one(losses={"MSE": (sums, [1, 1])})).state() == plain.state()
+
+
+def test_update_filler_rows_add_nothing():
+    broken = one(losses={"MSE": ([1.0, math.nan], [1, 1])}, weights=np.array([1, 0], np.float32))
+    alone = one(dataset_index=[0], dataset=["a"], control_mode=["joint"])
+    plain = GroupedLosses().update(**{**alone, "losses": {"MSE": ([1.0], [1])}})
+    assert GroupedLosses().update(**broken).state() == plain.state()
+    filler = GroupedLosses().update(**one(weights=[0, 0]))
+    assert filler.state()["cells"] == []
+
+
+def test_update_values_changed_afterwards_do_not_count():
+    sums = np.array([1.0, 2.0])
+    losses = GroupedLosses().update(**one(losses={"MSE": (sums, np.ones(2))}))
+    sums[:] = 100.0
+    assert metrics(losses)["Validation/MSE Loss"] == 1.5
+
+
+def test_update_buffer_full_or_not_gives_the_same_state(monkeypatch):
+    chosen = samples(100)
+    whole = feed(GroupedLosses(), chosen).state()
+    monkeypatch.setattr(losses_module, "_MAX_BUFFERED", 7)
+    losses = GroupedLosses()
+    for start in range(0, 100, 3):
+        feed(losses, chosen[start : start + 3])
+        assert losses._n_buffered < 7
+    assert losses.state() == whole
+
+
+def test_update_means_is_the_aggregate_alone():
+    losses = GroupedLosses().update(**one())
+    losses.update_means({"L1": 2.0, "Accuracy": np.float32(0.5)})
+    losses.merge(GroupedLosses().update_means({"L1": np.array([5.0]), "Accuracy": 1}).state())
+    result = losses.result()
+    assert result["metrics"]["Validation/L1 Loss"] == 3.5
+    assert result["metrics"]["Validation/Accuracy"] == 0.75
+    assert result["metrics"]["Validation/MSE Loss"] == result["metrics"]["Validation/Loss"] == 1.5
+    assert result["groups"][0]["losses"].keys() == {"MSE"}
+    assert result["aggregate"]["losses"]["L1"]["samples"] == 2
+
+
+def test_update_means_alone_have_a_weighted_total():
+    losses = GroupedLosses().update_means({"MSE": 1.0, "CE": 2.0}, samples=3)
+    losses.update_means({"MSE": 5.0, "CE": 2.0}).update_means({"MSE": 9.0}, samples=0)
+    found = losses.result(loss_weights={"MSE": 2, "CE": 10})["metrics"]
+    assert found == {
+        "Validation/MSE Loss": 2.0, "Validation/CE Loss": 2.0, "Validation/Loss": 24.0
+    }  # fmt: skip
+
+
+def test_update_means_of_a_loss_that_has_samples_is_data_error():
+    losses = GroupedLosses().update(**one()).update_means({"MSE": 1.0})
+    with pytest.raises(DataError, match="both per sample and as batch means"):
+        losses.result()
+
+
+@pytest.mark.parametrize("mean", [[1.0, 2.0], "x", None])
+def test_update_means_malformed_mean_is_data_error(mean):
+    losses = GroupedLosses()
+    with pytest.raises(DataError, match="MSE"):
+        losses.update_means({"MSE": mean})
+    assert "batch_means" not in losses.state()
 
 
 @pytest.mark.parametrize(
@@ -244,6 +307,11 @@ def test_update_unreadable_tensor_is_data_error_with_hint(kind):
         ({"dataset": "ab"}, "dataset"),
         ({"dataset": ["a", ""]}, "dataset"),
         ({"dataset": ["a", 3]}, "dataset"),
+        ({"dataset": [0, -1]}, "dataset"),
+        ({"dataset": [True, False]}, "dataset"),
+        ({"weights": [1]}, "weights"),
+        ({"weights": [1, 0.5]}, "weights"),
+        ({"weights": [1, math.nan]}, "weights"),
         ({"dataset": ["a", 3.0]}, "dataset"),
         ({"control_mode": ["joint"]}, "control_mode"),
         ({"control_mode": ["joint", 4]}, "control_mode|string"),
@@ -258,6 +326,7 @@ def test_update_unreadable_tensor_is_data_error_with_hint(kind):
         ({"losses": {"MSE": ([1j, 2j], [1, 1])}}, "MSE.*sums"),
         ({"losses": {"a/b": ([1.0, 2.0], [1, 1])}}, "a/b"),
         ({"losses": {"total": ([1.0, 2.0], [1, 1])}}, "total"),
+        ({"losses": {"Loss": ([1.0, 2.0], [1, 1])}}, "Loss"),
         ({"losses": {"ok": ([1.0, 2.0], [1, 1]), "MSE": ([1.0], [1])}}, "MSE"),
     ],
 )
@@ -266,6 +335,11 @@ def test_update_malformed_value_is_data_error_and_adds_nothing(changed, named):
     with pytest.raises(DataError, match=named):
         losses.update(**one(**changed))
     assert losses.state()["cells"] == []
+    # Nor when the batch before it, which is looked up faster, was sound.
+    before = losses.update(**one()).state()
+    with pytest.raises(DataError, match=named):
+        losses.update(**one(**changed))
+    assert losses.state() == before
 
 
 def test_update_empty_batch_adds_nothing():
@@ -303,6 +377,7 @@ def test_merge_leaves_the_other_untouched_and_works_on_itself():
         {"schema_version": 2, "cells": []},
         {"schema_version": 1, "cells": [{"dataset": "a"}]},
         {"schema_version": 1, "cells": 3},
+        {"schema_version": 1, "cells": [], "batch_means": {"MSE": 3}},
         {"schema_version": 1, "cells": [{"dataset": "a", "dataset_index": "0", "control_mode": None,
                                          "losses": {}}]},
         {"schema_version": 1, "cells": [{"dataset": "a", "dataset_index": 0, "control_mode": None,
@@ -316,4 +391,4 @@ def test_merge_malformed_state_is_data_error(broken):
 
 
 def test_docstring_example_holds():
-    assert doctest.testmod(accumulate) == (0, 3)
+    assert doctest.testmod(losses_module) == (0, 3)
