@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,13 @@ __all__ = ["register"]
 MAX_RANKS = 100_000  # every rank is a row of the plan
 
 
+class SplitChoice(str, Enum):
+    """What `--split` takes."""
+
+    training = "training"
+    episodes = "episodes"
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     command(app, "val-plan")(val_plan)
@@ -29,24 +37,36 @@ def val_plan(
         int, typer.Option(min=1, max=MAX_RANKS, metavar="N", help="Ranks that will validate.")
     ],
     batch_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Samples a rank evaluates at once.")
+        int, typer.Option(min=1, metavar="N", help="Samples that a rank evaluates at once.")
     ],
     roots: Roots = None,
     mixture_json: MixtureJson = None,
-    seed: Annotated[int, typer.Option(help="The training config's seed.")] = 1000,
+    split: Annotated[
+        SplitChoice,
+        typer.Option(help="Hold out the rows that OpenTau does, or episodes as LeRobot does."),
+    ] = SplitChoice.training,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="The training config's seed (8675309 if it is null).")
+    ] = 1000,
+    val_split_ratio: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="RATIO", help="Instead of the mixture's ratio."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the plan as JSON, for training.")
     ] = None,
 ) -> Result:
     """Plan one validation pass over all datasets that keeps every rank busy.
 
-    Each dataset holds out int(frames * val_split_ratio) of its selected frames, the same on every
-    rank. The plan gives each rank one range of them all, and says what a loop over one loader a
-    dataset would cost beside it. Reads metadata only.
+    Each entry holds out int(frames * ratio) of its selected frames, the rows that OpenTau's
+    training holds out with the same seed; its own val_split_ratio comes before --val-split-ratio
+    and the mixture's. --split episodes holds out the last ceil(episodes * ratio) episodes of each
+    task, LeRobot's eval_split. Every rank gets one range of the held-out frames and the same
+    number of full batches. Reads metadata only.
 
     \b
     opentau-prep val-plan --mixture-json mixture.json --world-size 8 --batch-size 32
-    opentau-prep val-plan --mixture-json mixture.json --world-size 8 --batch-size 32 --out plan.json
+    opentau-prep val-plan --mixture-json mixture.json --world-size 8 --batch-size 32 --seed 42
     """
     from opentau_prep.cli.targets import load_targets
     from opentau_prep.cli.val_tables import plan_tables
@@ -58,7 +78,9 @@ def val_plan(
         session.context,
         world_size=world_size,
         batch_size=batch_size,
+        split=split.value,
         seed=seed,
+        ratio=val_split_ratio,
         out=out,
     )
     return Result(report.as_json(), plan_tables(report))

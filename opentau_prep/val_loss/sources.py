@@ -149,7 +149,8 @@ class Provenance:
             if cell.dataset_index != expected:
                 row = "none" if expected == NO_HEAD else f"row {expected}"
                 raise DataError(
-                    f"its samples have norm-head row {cell.dataset_index}, the heads have {row}",
+                    f"samples of {cell.dataset} have norm-head row {cell.dataset_index}, the heads "
+                    f"have {row}",
                     where=f"dataset {cell.dataset}",
                     hint="Pass the heads that training used; dataset_index is the head's row in "
                     "them (-1 for a dataset without a head).",

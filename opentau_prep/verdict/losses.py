@@ -25,8 +25,8 @@ PLAN_NAME = "val_plan.json"
 REPORT_NAME = "val_report.json"
 _WORSE = ("broken", "worse")
 _PLAN = (
-    "world_size", "batch_size", "seed", "total_samples", "rounds", "rounds_per_dataset_loop",
-    "expected_speed_up",
+    "world_size", "batch_size", "split", "seed", "total_samples", "rounds",
+    "rounds_per_dataset_loop", "expected_speed_up",
 )  # fmt: skip
 
 

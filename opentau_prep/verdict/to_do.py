@@ -144,7 +144,7 @@ def _command(gathered: Gathered, commands: Commands, chosen: Sequence[ArtifactFa
     return commands.step(first.step, *force)
 
 
-_PLAN_OPTIONS = ("world_size", "batch_size", "seed")
+_PLAN_OPTIONS = ("world_size", "batch_size", "split", "seed")
 
 
 def _findings(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:

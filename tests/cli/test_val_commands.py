@@ -20,7 +20,7 @@ import pytest
 from builders import tiny_dataset
 from cli_runner import command, environment, run_cli
 
-from opentau_prep import DataError, load_mixture, load_validation_plan, validation_subset
+from opentau_prep import DataError, load_mixture, load_validation_plan, train_val_split
 from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.context import RunContext
 from opentau_prep.demo.mixture import write_demo
@@ -73,7 +73,7 @@ def losses(tmp_path):
     folder = tmp_path / "losses"
     folder.mkdir()
     first = rows(("o/a#0", 0, "joint", 3.0, 2), ("o/b", 0, None, 0.1, 1), ("o/b", 0, " ", 0.2, 1))
-    second = rows(("o/a#1", 1, "Unknown", 8.0, 4), ("clevr", None, None, 5.0, 1))
+    second = rows(("o/a#1", 2, "Unknown", 8.0, 4), ("clevr", 1, None, 5.0, 1))
     write_rows(folder / "rank-0.jsonl", first)
     write_rows(folder / "rank-1.parquet", second)
     return folder
@@ -99,6 +99,41 @@ def test_val_plan_json_is_the_library_result_and_the_frames_add_up(mixture):
     assert [r["idle_share"] for r in ran.json["ranks"]] == [0.0, 0.25]
     assert (ran.json["status"], ran.json["path"]) == ("not written", None)
     assert [w["kind"] for w in ran.json["warnings"]] == ["vqa_left_out"]
+
+
+def test_val_plan_rows_are_those_that_training_holds_out(mixture, tmp_path):
+    out = tmp_path / "plan.json"
+    chosen = ("--seed", 3, "--val-split-ratio", 0.2, "--out", out)
+    assert run_cli("val-plan", "--mixture-json", mixture, *PLAN, *chosen).code == 0
+    plan = load_validation_plan(out)
+    found = {}
+    for rank in range(2):
+        for name, rows_of_rank in plan.rows(rank):
+            found[name] = [*found.get(name, []), *rows_of_rank.tolist()]
+    ratios = {"o/a#0": 0.2, "o/b": 0.2, "o/a#1": 0.5}  # an entry's own ratio comes first
+    assert found == {
+        name: train_val_split(frames, ratios[name], 3)[1].tolist()
+        for name, frames in FRAMES.items()
+    }
+
+
+def test_val_plan_split_by_episodes_holds_out_the_last_of_each_task(mixture, tmp_path):
+    out = tmp_path / "plan.json"
+    arguments = ("val-plan", "--mixture-json", mixture, *PLAN, "--split", "episodes", "--out", out)
+    made = run_cli(*arguments, "--json")
+    assert made.code == 0, made.err
+    assert (made.json["split"], made.json["status"]) == ("episodes", "written")
+    assert run_cli(*arguments, "--json").json["status"] == "up to date"
+    plan = load_validation_plan(out)
+    # Lengths 10, 20, 31 and 40, 9 of one task: ceil(3 * 0.1) = 1 and ceil(2 * 0.1) = 1 episode.
+    assert [part.rows(plan.seed).tolist() for part in plan.sets] == [
+        list(range(30, 61)), list(range(40, 49)), list(range(31))
+    ]  # fmt: skip
+    edited = json.loads(out.read_text())
+    edited["datasets"][0]["rows"] = [[30, 62]]
+    out.write_text(json.dumps(edited))
+    with pytest.raises(DataError, match="not a validation plan"):
+        load_validation_plan(out)
 
 
 def test_val_plan_table_names_datasets_rounds_and_speed_up(mixture):
@@ -156,7 +191,8 @@ def test_val_plan_out_that_is_somebody_elses_is_left_alone(mixture, tmp_path):
     "edit",
     [
         lambda d: d.update(total_samples=24),
-        lambda d: d.update(schema_version=2),
+        lambda d: d.update(schema_version=1),
+        lambda d: d.update(split="other"),
         lambda d: d.update(seed="x"),
         lambda d: d["ranks"][0].update(range=[0, 12]),
         lambda d: d["datasets"][0].update(val_split_ratio=2.0),
@@ -170,7 +206,7 @@ def test_load_validation_plan_edited_file_is_data_error(mixture, tmp_path, edit)
     content = json.loads(out.read_bytes())
     edit(content)
     out.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"plan\.json.*val-plan --out"):
+    with pytest.raises(DataError, match=r"plan\.json.*val-plan"):
         load_validation_plan(out)
 
 
@@ -213,24 +249,25 @@ def test_val_report_json_is_the_library_result_and_plain_sums(mixture, losses):
     assert document(ran) == json.loads(dump_own(report.as_json()))
     metrics = ran.json["result"]["metrics"]
     of_b = (Fraction(0.1) + Fraction(0.2)) / 2
-    # Masked modes are back; the mixture's null weights stand for selected frames.
+    # Masked modes are back; with null weights a dataset weighs the frames that it holds out.
     assert metrics["Validation/by_dataset/o/a#0/MSE Loss"] == 1.5
     assert metrics["Validation/by_dataset/o/b/MSE Loss"] == float(of_b)
     assert metrics["Validation/by_dataset/o/a#1/MSE Loss"] == 2.0
     arm = (3 + of_b * 2) / 4
     assert metrics["Validation/arm::joint/MSE Loss"] == float(arm)
-    assert metrics["Validation/MSE Loss"] == float((110 * arm + 31 * Fraction(2)) / 141)
-    assert metrics["Validation/Loss"] == float(2 * (110 * arm + 31 * Fraction(2)) / 141)
-    assert ran.json["weights_from"] == "selected_frames"
+    assert metrics["Validation/clevr/MSE Loss"] == 5.0
+    assert metrics["Validation/MSE Loss"] == float((10 * arm + 15 * Fraction(2)) / 25)
+    assert metrics["Validation/Loss"] == float(2 * (10 * arm + 15 * Fraction(2)) / 25)
+    assert ran.json["weights_from"] == "held_out_frames"
     recovered = {g["dataset"]: g["recovered"] for g in ran.json["result"]["groups"]}
     assert recovered == {"o/a#0": 0, "o/b": 2, "o/a#1": 1, "clevr": 0}
 
 
-def test_val_report_written_weights_count_and_vqa_place_is_skipped(tmp_path, mixture, losses):
+def test_val_report_written_weights_count_those_of_vqa_too(tmp_path, mixture, losses):
     write_mixture(tmp_path, weights=[1, 100, 2, 5])
     ran = run_cli("val-report", losses, "--mixture-json", mixture, "--json")
     arm = (3 + Fraction(0.1) + Fraction(0.2)) / 4
-    expected = float((3 * arm + 5 * Fraction(2)) / 8)
+    expected = float((3 * arm + 100 * 5 + 5 * Fraction(2)) / 108)
     assert ran.json["result"]["metrics"]["Validation/MSE Loss"] == expected
     assert ran.json["weights_from"] == "mixture"
 
@@ -238,7 +275,7 @@ def test_val_report_written_weights_count_and_vqa_place_is_skipped(tmp_path, mix
 def test_val_report_without_a_mixture_has_groups_and_numbered_heads(losses):
     ran = run_cli("val-report", losses / "*", "--json")
     assert ran.code == 0, ran.err
-    assert [h["norm_key"] for h in ran.json["result"]["norm_heads"]] == ["0", "1"]
+    assert [h["norm_key"] for h in ran.json["result"]["norm_heads"]] == ["0", "1", "2"]
     assert ran.json["weights_from"] == "samples"
     modes = {g["dataset"]: g["control_mode"] for g in ran.json["result"]["groups"]}
     assert modes["o/a#1"] == "unknown"
@@ -279,7 +316,7 @@ def test_val_report_malformed_file_exits_3_naming_it(tmp_path, name, content, sa
     ("sample", "says"),
     [
         (("o/other", 0, None, 1.0, 1), "'o/other' is not in the mixture"),
-        (("o/b", 1, None, 1.0, 1), "samples of o/b say norm-head row 1, the heads say 0"),
+        (("o/b", 1, None, 1.0, 1), "samples of o/b have norm-head row 1, the heads have row 0"),
         (("clevr", 0, None, 1.0, 1), "norm-head row 0"),
     ],
 )
@@ -429,7 +466,7 @@ def test_plan_to_frames_to_report_on_the_demo_mixture(tmp_path):
             actions = np.array(pq.read_table(path)["action"].to_pylist(), np.float64)
             changes.append(np.diff(actions, axis=0, prepend=actions[:1]) ** 2)
     squared = np.concatenate(changes)
-    kept_rows = validation_subset(len(squared), 0.1, 0, "demo/arm6_stack")
+    kept_rows = train_val_split(len(squared), 0.1, 1000)[1]
     loss = groups["demo/arm6_stack"]["losses"]["MSE"]["loss"]
     assert loss == pytest.approx(squared[kept_rows].mean(), rel=1e-12)
     assert groups["demo/arm6_stack"]["control_mode"] == "joint"

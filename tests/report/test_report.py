@@ -301,7 +301,7 @@ def test_report_finds_plan_and_losses_beside_the_mixture(demo):
     changed = facts_of()
     assert state_of(changed, "validation plan")[0] == "stale"
     again = "opentau-prep val-plan --mixture-json demo/mixture.json --world-size=4 --batch-size=8"
-    assert f"{again} --seed=0 --out demo/val_plan.json" in to_do(changed)
+    assert f"{again} --split=training --seed=1000 --out demo/val_plan.json" in to_do(changed)
 
 
 def test_report_below_artifact_root_looks_there_and_says_so(tmp_path):
