@@ -86,7 +86,7 @@ class LossReport:
     Attributes:
         report: The report.
         files: The loss files, as they were found.
-        weights_from: What weighs the datasets in the aggregate: `mixture`, `selected_frames` (of a
+        weights_from: What weighs the datasets in the aggregate: `mixture`, `held_out_frames` (of a
             mixture whose weights are null), or `samples` (without a mixture).
         worse: The changes for the worse beyond `--fail-if-worse`; None without that option.
         written: What was done with each file that was asked for.
