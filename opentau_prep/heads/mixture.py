@@ -113,7 +113,8 @@ def build_mixture_heads(
     warn_ranks(ranks)
     if from_sketch:
         stats = [
-            with_sketch_quantiles(pooled, sketches[key])
+            # A head of vqa entries only has no quantiles at all.
+            with_sketch_quantiles(pooled, sketches[key]) if key in sketches else pooled
             for key, pooled in zip(heads.norm_keys, heads.per_norm_key_stats, strict=True)
         ]
         heads = heads._replace(per_norm_key_stats=stats)
