@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from opentau_prep.artifacts.fingerprint import cache_left_alone
 from opentau_prep.artifacts.place import check_artifact_root
-from opentau_prep.artifacts.provenance import describe_changes
-from opentau_prep.artifacts.rank import Rank, main_rank_notices
 from opentau_prep.errors import DataError, MetadataError, PrepError
 from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import resolve_mixture
-from opentau_prep.notices import some_names, warn
+from opentau_prep.notices import some_names
+from opentau_prep.text import several
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from opentau_prep.choices import Choices
     from opentau_prep.config.schema import Mixture
     from opentau_prep.context import RunContext
     from opentau_prep.engine import Failure
-    from opentau_prep.heads.options import HeadOptions
     from opentau_prep.metadata.resolve import ResolvedMixture
+    from opentau_prep.stats.report import StatsReport
+    from opentau_prep.verdict import Verdict
 
 __all__ = [
     "STEPS",
     "NotDone",
+    "PipelineResult",
     "Report",
+    "SkippedInDryRun",
     "Step",
     "StepOutcome",
-    "Untold",
     "carry_out",
     "run_pipeline",
 ]
@@ -62,20 +62,20 @@ class Step:
         name: The command that does it alone.
         run: Does it.
         whole: Whether what it writes is made of all datasets together, so that one fewer gives
-            something else than training has.
+            something else than training uses.
     """
 
     name: str
-    run: Callable[[ResolvedMixture, RunContext], Report]
+    run: Callable[[Choices], Report]
     whole: bool = False
 
 
 @dataclass(frozen=True)
-class Untold:
+class SkippedInDryRun:
     """In a dry run: a step that needs what the steps before it would have written.
 
     Attributes:
-        error: What it said for want of that.
+        error: What it reports without that.
     """
 
     error: PrepError
@@ -84,7 +84,7 @@ class Untold:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report JSON-ready."""
-        return {"status": "untold", "reason": str(self.error)}
+        return {"status": "skipped in dry run", "reason": str(self.error)}
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,45 @@ class NotDone:
 
 
 @dataclass(frozen=True)
+class PipelineResult:
+    """What a run did, and how things are now.
+
+    Attributes:
+        outcomes: The steps that were done, in order.
+        verdict: What is left to do, as `report` sees it; None in a dry run.
+        stopped: Why the steps after the last outcome were not done; empty when all were.
+        commands: The commands that go on after `stopped`.
+        training_must_hold: What the training config must hold, by its key; empty when the run
+            stopped before that was settled.
+    """
+
+    outcomes: Sequence[StepOutcome]
+    verdict: Verdict | None = None
+    stopped: str = ""
+    commands: tuple[str, ...] = ()
+    training_must_hold: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether something is left to do before training; in a dry run, whether a step says so."""
+        if self.verdict is not None:
+            return not self.verdict.ready
+        return bool(self.stopped) or any(each.report.needs_attention for each in self.outcomes)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it JSON-ready."""
+        verdict = self.verdict
+        return {
+            "steps": [{"step": each.name, **each.report.as_json()} for each in self.outcomes],
+            "stopped": self.stopped,
+            "commands": list(self.commands),
+            "training_must_hold": dict(self.training_must_hold),
+            "ready": None if verdict is None else verdict.ready,
+            "to_do": [] if verdict is None else [asdict(each) for each in verdict.to_do],
+        }
+
+
+@dataclass(frozen=True)
 class StepOutcome:
     """A step's name and report."""
 
@@ -114,59 +153,49 @@ class StepOutcome:
     report: Report
 
 
-def _stats(resolved: ResolvedMixture, context: RunContext) -> Report:
+def _stats(choices: Choices) -> Report:
     from opentau_prep.stats.compute import prepare_stats
 
-    return prepare_stats(resolved, context, keep_options=True)
+    keep = choices.keeps_stats_options
+    return prepare_stats(choices.resolved, choices.context, choices.stats, keep_options=keep)
 
 
-def _heads(resolved: ResolvedMixture, context: RunContext) -> Report:
+def _heads(choices: Choices) -> Report:
     from opentau_prep.heads.compute import prepare_heads
-    from opentau_prep.heads.options import HeadOptions
 
-    out = context.prep_path(resolved.mixture, "norm_heads")
-    with main_rank_notices(context.rank or Rank.detect()):
-        options = HeadOptions() if context.force else _kept_options(out)
-    return prepare_heads(resolved, context, options, out=out)
+    return prepare_heads(choices.resolved, choices.context, choices.heads(), out=choices.heads_path)
 
 
-def _kept_options(out: Path) -> HeadOptions:
-    from opentau_prep.heads.compute import recorded_options
-    from opentau_prep.heads.options import HeadOptions
-
-    kept = recorded_options(out) or HeadOptions()
-    changes = describe_changes(HeadOptions().as_json(), kept.as_json())
-    if changes:
-        warn(
-            "kept_options",
-            f"{out} was made with options of its own ({', '.join(changes)}): they are kept;"
-            " --force takes the defaults",
-            changes=changes,
-        )
-    return kept
-
-
-def _speed(resolved: ResolvedMixture, context: RunContext) -> Report:
+def _speed(choices: Choices) -> Report:
     from opentau_prep.speed import prepare_speed
 
-    return prepare_speed(resolved, context)
+    return prepare_speed(choices.resolved, choices.context)
 
 
-def _tokenizer(resolved: ResolvedMixture, context: RunContext) -> Report:
-    from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
+def _tokenizer(choices: Choices) -> Report:
     from opentau_prep.tokenizer.prepare import prepare_tokenizer
 
-    options = FitOptions(DEFAULT_CHUNK_SIZE)
-    out_dir = context.prep_path(resolved.mixture, "tokenizer")
-    return prepare_tokenizer(resolved, context, options, out_dir, keep_other=True)
+    limit = choices.given.get("discrete_action_max_length")
+    return prepare_tokenizer(
+        choices.resolved,
+        choices.context,
+        choices.fit(),
+        choices.tokenizer_path,
+        max_length=limit,
+    )
 
 
-def _validate(resolved: ResolvedMixture, context: RunContext) -> Report:
+def _validate(choices: Choices) -> Report:
     from opentau_prep.validate import Subject, validate
+    from opentau_prep.validate.persist import write_findings
 
-    path = resolved.mixture.path
+    mixture, context = choices.resolved.mixture, choices.context
+    path = mixture.path
     name = path.name if path is not None else "the datasets together"
-    return validate(Subject(resolved.mixture, name, from_file=path is not None), context)
+    report = validate(Subject(mixture, name, from_file=path is not None), context)
+    # So that `report` knows what was found, whoever calls it next.
+    write_findings(report, context)
+    return report
 
 
 STEPS: tuple[Step, ...] = (
@@ -179,52 +208,100 @@ STEPS: tuple[Step, ...] = (
 )
 
 
-def run_pipeline(mixture: Mixture, context: RunContext) -> list[StepOutcome]:
-    """Carry out every step on a mixture.
+def run_pipeline(
+    mixture: Mixture, context: RunContext, given: Mapping[str, Any] | None = None
+) -> PipelineResult:
+    """Carry out every step on a mixture, and judge what is left to do.
 
     The datasets are opened again for each step, which may read what the one before has written. In
-    a dry run nothing has been written, so a step that needs it is `Untold`. With
+    a dry run nothing has been written, so a step that needs it is `SkippedInDryRun`. With
     `context.keep_going`, datasets that cannot be used are left out of the steps that do one after
     the other; a step that puts them all together is `NotDone`, since heads or a tokenizer without
-    a member would not be what training has.
+    a member would not be what training uses.
+
+    Published stats that differ from the frames, and datasets of which only a part is on disk, stop
+    the run before the heads: nothing is built on numbers that were just disproved.
+
+    Args:
+        mixture: The mixture.
+        context: How to run.
+        given: Options of the steps by name, such as `{"max_state_dim": 64}`; see `Choices`.
 
     Raises:
         PrepError: A step failed; those after it were not begun. Or a dataset lies in a store and
             there is no `context.artifact_root`.
     """
+    from opentau_prep.choices import Choices
+    from opentau_prep.verdict import judge_mixture
+
     check_artifact_root(mixture.roots, context.artifact_root)
     options = LocateOptions.of_run(context, frames=True)
     outcomes: list[StepOutcome] = []
+    stopped: str = ""
+    commands: tuple[str, ...] = ()
+    must_hold: Mapping[str, int] = {}
     with cache_left_alone(context.dry_run):
         for step in STEPS:
             resolved = resolve_mixture(mixture, options, keep_going=context.keep_going)
-            report = carry_out(step, resolved, context, is_first=not outcomes)
+            choices = Choices(resolved, context, given or {})
+            report = carry_out(step, choices, is_first=not outcomes)
             outcomes.append(StepOutcome(step.name, report))
-    return outcomes
+            if step.name == "stats" and not isinstance(report, NotDone | SkippedInDryRun):
+                stopped, commands = _reason_to_stop(report, choices)
+                if stopped:
+                    break
+        else:
+            must_hold = choices.training_must_hold()
+        if context.dry_run:
+            return PipelineResult(outcomes, None, stopped, commands, must_hold)
+        resolved = resolve_mixture(mixture, options, keep_going=True)
+        verdict = judge_mixture(resolved, replace(context, force=False))
+    return PipelineResult(outcomes, verdict, stopped, commands, must_hold)
 
 
-def carry_out(
-    step: Step, resolved: ResolvedMixture, context: RunContext, *, is_first: bool = True
-) -> Report:
+def _reason_to_stop(report: Any, choices: Choices) -> tuple[str, tuple[str, ...]]:
+    """Return why the other steps must wait for a person, and the commands that go on."""
+    from opentau_prep.verdict.commands import Commands
+
+    stats: StatsReport = report
+    commands = Commands(choices.resolved, choices.context)
+    if stats.partial:
+        names = some_names(f"{each.name} ({each.coverage})" for each in stats.partial)
+        told = (
+            f"only a part of {several(len(stats.partial), 'dataset')} is here: {names}. Download"
+            " the rest, or take what is here for the whole dataset"
+        )
+        return told, (commands.step("run", "--allow-partial"),)
+    if stats.undecided:
+        names = some_names(each.name for each in stats.undecided)
+        told = (
+            f"published stats of {several(len(stats.undecided), 'dataset')} differ from the frames"
+            f" ({names}). Keep them, or replace them (the old files stay as backups)"
+        )
+        return told, (commands.published_stats("keep"), commands.published_stats("replace"))
+    return "", ()
+
+
+def carry_out(step: Step, choices: Choices, *, is_first: bool = True) -> Report:
     """Do one step; see `run_pipeline` for what becomes of its errors.
 
     Args:
         step: The step.
-        resolved: The mixture.
-        context: How to run.
+        choices: The mixture, how to run, and the options of the steps.
         is_first: Whether no step before it would have written what it needs.
 
     Raises:
         PrepError: It failed.
     """
+    resolved, context = choices.resolved, choices.context
     if step.whole and resolved.faults:
         return NotDone(_incomplete(step, resolved), resolved.faults)
     try:
-        return step.run(resolved, context)
+        return step.run(choices)
     except PrepError as error:
         # The first step needs nothing of the others: what is wrong there is wrong.
         if context.dry_run and not is_first:
-            return Untold(error)
+            return SkippedInDryRun(error)
         if context.keep_going and step.whole and isinstance(error, MetadataError | DataError):
             return NotDone(error)
         raise
@@ -234,7 +311,7 @@ def _incomplete(step: Step, resolved: ResolvedMixture) -> PrepError:
     names = some_names(failure.label for failure in resolved.faults)
     return MetadataError(
         f"{step.name} puts all datasets of the mixture together, and without {names} the result"
-        " would not be what training has: nothing was written",
+        " would not be what training uses: nothing was written",
         where=None if resolved.mixture.path is None else str(resolved.mixture.path),
-        hint="Mend these datasets, or take them out of the mixture.",
+        hint="Repair these datasets, or take them out of the mixture.",
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from opentau_prep.choices import Choices
 from opentau_prep.errors import PrepError
 from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import resolve_mixture
@@ -90,7 +91,7 @@ def remake(plan: Remake, mixture: Mixture, context: RunContext) -> tuple[str, ..
     alone = [replace(resolved, entries=[entry], vqa=(), faults=(), broken=()) for entry in entries]
     for part in [resolved] if step.whole else alone:
         try:
-            report = carry_out(step, part, context)
+            report = carry_out(step, Choices(part, context, {}))
         except PrepError as error:
             problems.append(str(error))
             continue

@@ -33,6 +33,7 @@ ORDER = [
     "speed",
     "tokenizer",
     "val_loss",
+    "choices",
     "validate",
     "verdict",
     "report",

@@ -19,12 +19,13 @@ from opentau_prep.cli import (
     val_report,
     validate,
 )
+from opentau_prep.cli.help import PlainGroup
 
 __all__ = ["app", "main"]
 
-# Plain help: drawing it with Rich triples the time that `--help` and completion take.
 app = typer.Typer(
     name="opentau-prep",
+    cls=PlainGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from opentau_prep import interruption
+from opentau_prep.cli.help import PlainCommand
 from opentau_prep.cli.options import CommonOptions
 from opentau_prep.errors import ConfigError, PrepError
 from opentau_prep.text import printable_lines
@@ -45,49 +46,87 @@ class Result:
     exit_code: int = 0
 
 
-def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Result]], Callable[..., None]]:
+def command(
+    app: typer.Typer, name: str, *, common: Collection[str] | None = None
+) -> Callable[[Callable[..., Result]], Callable[..., None]]:
     """Register `body(session, ...) -> Result` as the command `name`.
 
-    The command takes the body's own parameters and those of `CommonOptions`. Expected errors become
-    one message on stderr and their exit code; Ctrl-C becomes 130, SIGTERM 143.
+    The command takes the body's own parameters and those of `CommonOptions`. A parameter that is a
+    class of `cli.options` stands for an option per field; a field that two of them have is one
+    option. Expected errors become one message on stderr and their exit code; Ctrl-C becomes 130,
+    SIGTERM 143.
+
+    Args:
+        app: Where it is registered.
+        name: Its name.
+        common: The fields of `CommonOptions` that it takes; all by default.
     """
+    shared = [f for f in dataclasses.fields(CommonOptions) if common is None or f.name in common]
 
     def decorate(body: Callable[..., Result]) -> Callable[..., None]:
         @wraps(body)
         def run(**values: Any) -> None:
-            names = [f.name for f in dataclasses.fields(CommonOptions)]
-            common = CommonOptions(**{n: values.pop(n) for n in names})
-            raise typer.Exit(_run(body, name, common, values))
+            options = CommonOptions(**{f.name: values.pop(f.name) for f in shared})
+            raise typer.Exit(_run(body, name, options, _gathered(body, values)))
 
-        run.__signature__ = _signature(body)  # type: ignore[attr-defined]
+        run.__signature__ = _signature(body, [f.name for f in shared])  # type: ignore[attr-defined]
         run.__annotations__ = {
             p.name: p.annotation for p in inspect.signature(run).parameters.values()
         }
-        app.command(name)(run)
+        app.command(name, cls=PlainCommand)(run)
         return run
 
     return decorate
 
 
-def _signature(body: Callable[..., Result]) -> inspect.Signature:
+def _hints(body: Callable[..., Result]) -> dict[str, Any]:
     # Through a namespace, since Python 3.10 wraps a function's hints in Optional where the default
     # is None and so hides the options in them. The session is made here, not parsed: its class is
     # not imported just to read a signature.
-    hints = typing.get_type_hints(
+    return typing.get_type_hints(
         SimpleNamespace(__annotations__=body.__annotations__),
         globalns=body.__globals__,
         localns={"Session": object},
         include_extras=True,
     )
-    common = typing.get_type_hints(CommonOptions, include_extras=True)
+
+
+def _signature(body: Callable[..., Result], common: Sequence[str]) -> inspect.Signature:
+    hints = _hints(body)
     kind = inspect.Parameter.KEYWORD_ONLY
-    own = [p for p in inspect.signature(body).parameters.values() if p.name != "session"]
-    parameters = [p.replace(kind=kind, annotation=hints[p.name]) for p in own]
-    parameters += [
-        inspect.Parameter(f.name, kind, default=f.default, annotation=common[f.name])
-        for f in dataclasses.fields(CommonOptions)
-    ]
-    return inspect.Signature(parameters)
+    found: dict[str, inspect.Parameter] = {}
+    for own in inspect.signature(body).parameters.values():
+        if dataclasses.is_dataclass(hints.get(own.name)):
+            found = {**_options_of(hints[own.name]), **found}
+        elif own.name != "session":
+            found[own.name] = own.replace(kind=kind, annotation=hints[own.name])
+    shared = _options_of(CommonOptions)
+    found |= {name: shared[name] for name in common}
+    return inspect.Signature(list(found.values()))
+
+
+def _options_of(flags: Any) -> dict[str, inspect.Parameter]:
+    """Return a parameter for each field of a class of `cli.options`."""
+    hints = typing.get_type_hints(flags, include_extras=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return {
+        f.name: inspect.Parameter(f.name, kind, default=f.default, annotation=hints[f.name])
+        for f in dataclasses.fields(flags)
+    }
+
+
+def _gathered(body: Callable[..., Result], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body's arguments: options that belong to a class are put into one."""
+    hints = _hints(body)
+    arguments = {}
+    for name in inspect.signature(body).parameters:
+        flags = hints.get(name)
+        if dataclasses.is_dataclass(flags):
+            own = {f.name: values[f.name] for f in dataclasses.fields(flags)}
+            arguments[name] = flags(**own)  # type: ignore[operator]
+        elif name != "session":
+            arguments[name] = values[name]
+    return arguments
 
 
 def _run(

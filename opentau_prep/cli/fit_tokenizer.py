@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -108,7 +108,7 @@ def fit_tokenizer(
     """
     from opentau_prep.cli.fit_tokenizer_tables import sweep_table, tokenizer_tables
     from opentau_prep.cli.targets import load_targets
-    from opentau_prep.tokenizer.options import FitOptions
+    from opentau_prep.tokenizer.options import FitOptions, number_or_auto
     from opentau_prep.tokenizer.prepare import prepare_tokenizer
     from opentau_prep.tokenizer.sweep import parse_sweep, sweep_tokenizers
 
@@ -119,10 +119,10 @@ def fit_tokenizer(
     options = FitOptions(
         chunk_size=chunk_size,
         action_dim=action_dim,
-        total_chunks=_number_or_auto(total_chunks, "--total-chunks"),
+        total_chunks=number_or_auto(total_chunks, "--total-chunks"),
         vocab_size=vocab_size,
         scale=scale,
-        max_token_length=_number_or_auto(max_token_length, "--max-token-length"),
+        max_token_length=number_or_auto(max_token_length, "--max-token-length"),
         seed=seed,
         config_version=config_version,
         per_head_norm=per_head_norm,
@@ -150,15 +150,6 @@ def fit_tokenizer(
         resolved, context, options, target, max_length=discrete_action_max_length
     )
     return Result(report.as_json(), tokenizer_tables(report), exit_code=int(report.needs_attention))
-
-
-def _number_or_auto(text: str, option: str) -> int | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    try:
-        return int(text.replace("_", "").replace(",", ""))
-    except ValueError as error:
-        raise ConfigError(f"expected a number or auto, not {text!r}", where=option) from error
 
 
 def _with_old_workers(session: Session, num_workers: int | None) -> RunContext:

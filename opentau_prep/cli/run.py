@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from opentau_prep.cli.command import Result, command
-from opentau_prep.cli.options import MixtureJson, Roots
+from opentau_prep.cli.options import (
+    FitFlags,
+    HeadFlags,
+    MixtureJson,
+    Roots,
+    StatsFlags,
+    TokenLimit,
+    given_by,
+)
 
 if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
@@ -20,18 +28,40 @@ def register(app: typer.Typer) -> None:
     command(app, "run")(run)
 
 
-def run(session: Session, roots: Roots = None, mixture_json: MixtureJson = None) -> Result:
-    """Prepare a mixture: every step in order, each skipped when fresh.
+def run(
+    session: Session,
+    *,
+    stats: StatsFlags,
+    heads: HeadFlags,
+    tokenizer: FitFlags,
+    roots: Roots = None,
+    mixture_json: MixtureJson = None,
+    discrete_action_max_length: TokenLimit = None,
+) -> Result:
+    """Prepare a mixture: every step in order, each skipped when it is fresh.
+
+    Takes the options of its steps and remembers them for later runs, until --force. Sizes that are
+    not given come from the training config, when the mixture is part of one. The last line is the
+    verdict, the same as that of `report`: "Ready to train." and exit code 0, or what is left to do
+    and exit code 1.
 
     \b
     opentau-prep run --mixture-json mixture.json
     opentau-prep run --mixture-json mixture.json --dry-run
+    opentau-prep run --mixture-json mixture.json --published-stats keep
     """
-    from opentau_prep.cli.tables import run_tables
+    from opentau_prep.cli.run_tables import run_tables
     from opentau_prep.cli.targets import named_mixture
     from opentau_prep.pipeline import run_pipeline
+    from opentau_prep.tokenizer.options import number_or_auto
 
-    outcomes = run_pipeline(named_mixture(roots, mixture_json), session.context)
-    payload = {"steps": [{"step": o.name, **o.report.as_json()} for o in outcomes]}
-    failed = any(outcome.report.needs_attention for outcome in outcomes)
-    return Result(payload, run_tables(outcomes), exit_code=1 if failed else 0)
+    given = given_by(stats, heads, tokenizer)
+    given["discrete_action_max_length"] = discrete_action_max_length
+    if stats.quantiles:
+        given["quantiles"] = tuple(stats.quantiles)
+    for name in ("total_chunks", "max_token_length"):
+        if name in given:
+            given[name] = number_or_auto(given[name], f"--{name.replace('_', '-')}")
+    done = run_pipeline(named_mixture(roots, mixture_json), session.context, given)
+    render = run_tables(done, verbose=session.common.verbose)
+    return Result(done.as_json(), render, exit_code=int(done.needs_attention))

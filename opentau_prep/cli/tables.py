@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from opentau_prep.text import printable
 
@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from opentau_prep.engine import Failure
-    from opentau_prep.pipeline import StepOutcome
     from opentau_prep.speed import SpeedReport
 
-__all__ = ["Render", "demo_table", "failures_text", "run_tables", "speed_table", "table"]
+__all__ = ["Render", "demo_table", "failures_text", "speed_table", "table"]
 
 Render = Callable[["Console"], None]
 MAX_TASK_ROWS = 3
@@ -72,37 +71,6 @@ def speed_table(report: SpeedReport) -> Render:
             names = ("dataset", "#task", "#episodes", "#p5", "#p45", "#p55", "#p95", "name")
             console.print(table(names, details))
         failures_text(console, report.failures)
-
-    return render
-
-
-def run_tables(outcomes: Sequence[StepOutcome]) -> Render:
-    """Return what draws the outcome of `run`: each step as its own command shows it."""
-    from opentau_prep.cli.fit_tokenizer_tables import tokenizer_tables
-    from opentau_prep.cli.heads_tables import heads_tables
-    from opentau_prep.cli.lint import render_report
-    from opentau_prep.cli.stats_tables import stats_table
-    from opentau_prep.pipeline import NotDone, Untold
-
-    drawn: dict[str, Callable[[Any], Render]] = {
-        "stats": stats_table,
-        "heads": heads_tables,
-        "speed-percentiles": speed_table,
-        "fit-tokenizer": tokenizer_tables,
-        "validate": render_report,
-    }
-
-    def render(console: Console) -> None:
-        for outcome in outcomes:
-            console.print(f"[bold]{outcome.name}[/bold]")
-            if isinstance(outcome.report, Untold):
-                why = "cannot be told before the steps above are carried out; now it says:"
-                console.print(why, str(outcome.report.error), markup=False, soft_wrap=True)
-            elif isinstance(outcome.report, NotDone):
-                why = str(outcome.report.error)
-                console.print("not done:", why, markup=False, soft_wrap=True)
-            else:
-                drawn[outcome.name](outcome.report)(console)
 
     return render
 

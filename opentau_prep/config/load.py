@@ -17,6 +17,7 @@ from opentau_prep.config.explain import explain
 from opentau_prep.config.faults import JsonPath, fault_error, nearest, place, shown
 from opentau_prep.config.refs import Origin, load_document
 from opentau_prep.config.schema import DatasetEntry, Mixture, MixtureSource
+from opentau_prep.config.training import training_settings
 from opentau_prep.errors import ConfigError
 from opentau_prep.notices import warn
 from opentau_prep.storage.urls import check_url, is_remote
@@ -53,6 +54,7 @@ def load_mixture(path: str | os.PathLike[str]) -> Mixture:
             path=file,
             files=document.files,
             sha256=sha256,
+            training=training_settings(file) if at else {},
             mixture_id=f"{_safe_stem(file)}-{sha256[:_ID_DIGITS]}",
         )
         return _build(value, document.origin.at(at), at, source)

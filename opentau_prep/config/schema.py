@@ -7,7 +7,8 @@ path; a model remembers where it came from, so that later errors can do the same
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -218,12 +219,15 @@ class MixtureSource:
         sha256: Hash of what the resolved mixture is, wherever it lies; see
             `opentau_prep.config.load.mixture_sha256`.
         mixture_id: Short name for artifacts, safe as a file name.
+        training: What the training config around the mixture says of sizes; see
+            `opentau_prep.config.training.training_settings`.
     """
 
     path: Path | None = None
     files: tuple[Path, ...] = ()
     sha256: str = ""
     mixture_id: str = ""
+    training: Mapping[str, int] = field(default_factory=dict)
 
 
 class Mixture(_Record):
@@ -303,6 +307,11 @@ class Mixture(_Record):
     def mixture_id(self) -> str:
         """Return the file's stem and the first 12 digits of the hash: safe as a file name."""
         return self._source.mixture_id
+
+    @property
+    def training(self) -> Mapping[str, int]:
+        """Return what the training config around the mixture says of sizes, by option name."""
+        return self._source.training
 
     @property
     def roots(self) -> tuple[str, ...]:

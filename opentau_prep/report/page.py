@@ -17,10 +17,9 @@ from opentau_prep.report.sections_details import (
 )
 from opentau_prep.report.sections_state import mixture_section, steps_section
 from opentau_prep.report.tables import bullets, command
-from opentau_prep.text import several
 from opentau_prep.verdict.facts import ToDo, Verdict
 
-__all__ = ["render_page", "verdict_of"]
+__all__ = ["render_page"]
 
 _SECTIONS = (
     ("mixture", "Mixture", mixture_section),
@@ -53,18 +52,10 @@ def render_page(facts: Verdict) -> str:
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("meta", name="referrer", content="no-referrer"),
         el("meta", name="color-scheme", content="light dark"),
-        el("title", f"{name}: {verdict_of(facts)}"),
+        el("title", f"{name}: {facts.words}"),
         el("style", style),
     )
     return f"<!doctype html>{render(el('html', head, body, lang='en'))}\n"
-
-
-def verdict_of(facts: Verdict) -> str:
-    """Return the state of the mixture in a few words."""
-    to_see = facts.count("look")
-    seen = f", {to_see} to look at" if to_see else ""
-    state = "ready to train" if facts.ready else f"{several(facts.count('do'), 'thing')} to do"
-    return state + seen
 
 
 def _policy(style: str) -> str:
@@ -83,7 +74,7 @@ def _head(facts: Verdict) -> Node:
 
 
 def _verdict(facts: Verdict) -> Element:
-    words = verdict_of(facts)
+    words = facts.words
     level = "ok" if facts.ready else "do"
     to_do = [each for each in facts.to_do if each.level == "do"]
     to_see = [each for each in facts.to_do if each.level != "do"]

@@ -51,11 +51,13 @@ class FoundStats:
         name: The file, relative to the dataset.
         inspection: Its state.
         left_alone: Whether an earlier run compared it, found other numbers, and left it as it is.
+        status: What that run made of it; see `FileResult`. Empty where it was not left alone.
     """
 
     name: str
     inspection: Inspection
     left_alone: bool = False
+    status: str = ""
 
 
 class DatasetWork:
@@ -153,7 +155,9 @@ class DatasetWork:
             here = inspect(target.place, recipe)
             verdict = None if state is None else state.verdicts.get(target.name)
             same = verdict is not None and verdict.sha256 == sha256_of(here.content or b"")
-            yield FoundStats(target.name, here, not here.fresh and same)
+            left_alone = not here.fresh and same
+            status = verdict.status if left_alone and verdict is not None else ""
+            yield FoundStats(target.name, here, left_alone, status)
 
     def run(self) -> StatsResult:
         """Read what has to be read, and write what may be written."""

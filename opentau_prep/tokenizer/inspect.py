@@ -11,7 +11,7 @@ from opentau_prep.artifacts import Recipe
 from opentau_prep.artifacts.folders import FolderPlace, inspect_folder
 from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.artifacts.store import Inspection, State
-from opentau_prep.errors import ArtifactError, ConfigError, MetadataError
+from opentau_prep.errors import ArtifactError, ConfigError, MetadataError, PrepError
 from opentau_prep.storage.urls import check_written
 from opentau_prep.tokenizer.inputs import mixture_inputs
 from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedMixture
 
-__all__ = ["REPORT_NAME", "FoundTokenizer", "inspect_tokenizer", "read_report", "tokenizer_place"]
+__all__ = [
+    "REPORT_NAME",
+    "FoundTokenizer",
+    "inspect_tokenizer",
+    "read_report",
+    "recorded_fit",
+    "tokenizer_place",
+]
 
 COMMAND = "fit-tokenizer"
 REPORT_NAME = "fit_report.json"
@@ -63,9 +70,7 @@ def inspect_tokenizer(
     """
     place = tokenizer_place(folder)
     found = inspect_folder(place, Recipe(COMMAND, {}))
-    options = FitOptions(DEFAULT_CHUNK_SIZE)
-    if found.provenance is not None:
-        options = _recorded(found.provenance.parameters) or options
+    options = recorded_fit(folder) or FitOptions(DEFAULT_CHUNK_SIZE)
     if found.state is State.MISSING:
         return FoundTokenizer(found, options)
     heads = action_heads(resolved, options, artifact_root=context.artifact_root)
@@ -74,6 +79,15 @@ def inspect_tokenizer(
     inputs = mixture_inputs(resolved, heads.sha256, context, read=False)
     recipe = Recipe(COMMAND, inputs, options.parameters(), partial=True)
     return FoundTokenizer(inspect_folder(place, recipe), options)
+
+
+def recorded_fit(folder: Path) -> FitOptions | None:
+    """Return the options that a folder was fitted with, or None where nothing says them."""
+    try:
+        record = inspect_folder(tokenizer_place(folder), Recipe(COMMAND, {})).provenance
+    except PrepError:  # a folder that cannot be read is reported by whoever reads it
+        return None
+    return None if record is None else _recorded(record.parameters)
 
 
 def read_report(folder: Path) -> dict[str, Any]:

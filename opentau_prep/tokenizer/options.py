@@ -18,6 +18,7 @@ __all__ = [
     "Auto",
     "FitOptions",
     "default_memory_bytes",
+    "number_or_auto",
 ]
 
 Auto = Literal["auto"]
@@ -112,6 +113,20 @@ class FitOptions:
     def parameters(self) -> dict[str, Any]:
         """Return what is on record of them, JSON-ready."""
         return asdict(self)
+
+
+def number_or_auto(text: str, option: str) -> int | Auto:
+    """Return a whole number or `auto`, as an option gives it.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text.replace("_", "").replace(",", ""))
+    except ValueError as error:
+        raise ConfigError(f"expected a number or auto, not {text!r}", where=option) from error
 
 
 def default_memory_bytes() -> int:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from opentau_prep.stats.dataset import FoundStats
     from opentau_prep.tokenizer.options import FitOptions
 
-__all__ = ["damaged", "judged", "speed_steps", "stats_steps", "token_steps"]
+__all__ = ["UNDECIDED", "damaged", "judged", "speed_steps", "stats_steps", "token_steps"]
 
 _STATES: Mapping[State, tuple[str, Level]] = {
     State.MISSING: ("missing", "do"),
@@ -38,6 +38,12 @@ _STATES: Mapping[State, tuple[str, Level]] = {
 }
 _THEIRS = (State.EDITED, State.FOREIGN)
 _SKETCHES = "quantile_sketch"
+UNDECIDED = "differs from the frames"
+"""The state of published stats that wait for `--published-stats keep` or `replace`."""
+_ACCEPTED = {
+    "kept": "its numbers differ from the frames and were kept on request",
+    "quantiles kept": "only its quantiles differ from the frames",
+}
 
 
 def judged(
@@ -112,9 +118,13 @@ def stats_steps(resolved: ResolvedMixture, context: RunContext) -> Iterator[Arti
 
 def _compared(facts: ArtifactFacts, found: FoundStats, sketches: FoundStats) -> ArtifactFacts:
     """Say what `stats` makes of files that others wrote: it compares them before anything else."""
+    if found.left_alone and found.status in _ACCEPTED:
+        return replace(
+            facts, state="published", level="ok", detail=_ACCEPTED[found.status], force=False
+        )
     if found.left_alone:
-        told = "its numbers are not those of the frames; it was left as it is"
-        return replace(facts, state="not ours", level="look", detail=told, force=False)
+        detail = "its min, max, mean, std or count are not those of the frames"
+        return replace(facts, state=UNDECIDED, level="do", detail=detail, force=False)
     if facts.state not in ("edited", "not ours"):
         return facts
     if _STATES[sketches.inspection.state][1] == "do":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opentau_prep.heads.options import HeadOptions
+from opentau_prep.storage import is_remote
 from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
 
 if TYPE_CHECKING:
@@ -34,19 +35,27 @@ class Commands:
         self,
         resolved: ResolvedMixture,
         context: RunContext,
-        head_options: HeadOptions,
-        fit_options: FitOptions,
+        head_options: HeadOptions | None = None,
+        fit_options: FitOptions | None = None,
     ) -> None:
         path = resolved.mixture.path
-        roots = dict.fromkeys(str(e.config.root or e.meta.root) for e in resolved.entries)
-        self._target = list(roots) if path is None else ["--mixture-json", str(path)]
+        # Absolute, so that a command works in any folder.
+        roots = [absolute_root(dataset.root) for dataset in resolved.located_datasets]
+        self._target = roots if path is None else ["--mixture-json", str(path.absolute())]
         root = context.artifact_root
-        self._shared = [] if root is None else ["--artifact-root", str(root)]
-        self._heads, self._fit = head_options, fit_options
+        self._shared = [] if root is None else ["--artifact-root", str(Path(root).absolute())]
+        if context.prep_dir is not None:
+            self._shared += ["--prep-dir", str(context.prep_dir.absolute())]
+        self._heads = head_options or HeadOptions()
+        self._fit = fit_options or FitOptions(DEFAULT_CHUNK_SIZE)
 
     def step(self, name: str, *options: object) -> str:
         """Return a command on the whole mixture."""
         return self._line(name, self._target, options)
+
+    def published_stats(self, choice: str) -> str:
+        """Return the run that settles published stats: `keep` or `replace` them."""
+        return self.step("run", "--published-stats", choice)
 
     def on_roots(self, name: str, roots: Iterable[str], *options: object) -> str:
         """Return a command on datasets as they are, whatever the mixture selects from them."""
@@ -60,7 +69,7 @@ class Commands:
             value = getattr(self._heads, each.name)
             if value != getattr(defaults, each.name):
                 found += _option(each.name, value)
-        return self.step("heads", *found, "--out", out, *options)
+        return self.step("heads", *found, "--out", out.absolute(), *options)
 
     def tokenizer(self, folder: Path, *options: object) -> str:
         """Return the command that fits the tokenizer again."""
@@ -74,11 +83,19 @@ class Commands:
                 defaults, each.name
             ):
                 found += _option(each.name, value)
-        return self.step("fit-tokenizer", *found, "--out-dir", folder, *options)
+        return self.step("fit-tokenizer", *found, "--out-dir", folder.absolute(), *options)
 
     def _line(self, name: str, target: Iterable[str], options: Iterable[object]) -> str:
-        words = ["opentau-prep", name, *target, *map(str, options), *self._shared]
+        words = ["opentau-prep", name, *map(absolute_root, target), *map(str, options)]
+        words += self._shared
         return shlex.join(words)
+
+
+def absolute_root(text: str) -> str:
+    """Return a dataset's folder as any working directory understands it; a URL as it is."""
+    if is_remote(text) or text.startswith("--"):
+        return text
+    return str(Path(text).absolute())
 
 
 def _option(name: str, value: object) -> list[object]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from opentau_prep.text import several
 from opentau_prep.verdict.details import (
     HeadsFacts,
     LossFacts,
@@ -127,13 +128,15 @@ class ToDo:
         level: `do` or `look`.
         what: In one sentence.
         details: What it is about, in parts.
-        command: What to run.
+        command: What to run; empty where a person must act.
+        instead: What to run instead of that: another way to settle it.
     """
 
     level: Level
     what: str
     details: Sequence[str] = ()
     command: str = ""
+    instead: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,12 @@ class Verdict:
     validation: ValidationFacts
     losses: LossFacts
     notices: Sequence[Mapping[str, Any]]
+
+    @property
+    def words(self) -> str:
+        """The verdict in one sentence."""
+        to_do = self.count("do")
+        return "Ready to train." if self.ready else f"Not ready: {several(to_do, 'thing')} to do."
 
     def count(self, level: Level) -> int:
         """Return how many things there are of a level."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,17 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import opentau_prep
+from opentau_prep.choices import Choices
 from opentau_prep.errors import ArtifactError, PrepError
 from opentau_prep.heads.audit import audit_heads
-from opentau_prep.heads.compute import inspect_heads, recorded_options
+from opentau_prep.heads.compute import inspect_heads
 from opentau_prep.heads.files import decode_heads
 from opentau_prep.heads.mixture import MixtureHeads, build_mixture_heads
-from opentau_prep.heads.options import HeadOptions
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import Notice, collect_notices, emit
 from opentau_prep.tokenizer.inspect import inspect_tokenizer, read_report
-from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
 from opentau_prep.verdict.artifacts import damaged, judged, speed_steps, stats_steps, token_steps
 from opentau_prep.verdict.commands import Commands
 from opentau_prep.verdict.details import HeadsFacts, TokenizerFacts
@@ -95,11 +93,9 @@ class _Collector:
         self, resolved: ResolvedMixture, context: RunContext, options: OutputPaths
     ) -> None:
         self.resolved, self.context, self.options = resolved, context, options
-        mixture = resolved.mixture
-        self.heads_path = options.norm_heads or context.prep_path(mixture, "norm_heads")
-        self.folder = options.tokenizer or context.prep_path(mixture, "tokenizer")
-        self.head_options = HeadOptions()
-        self.fit_options = FitOptions(DEFAULT_CHUNK_SIZE)
+        chosen = Choices(resolved, context, {}, options.norm_heads, options.tokenizer)
+        self.heads_path, self.folder = chosen.heads_path, chosen.tokenizer_path
+        self.head_options, self.fit_options = chosen.heads(), chosen.fit()
         self.artifacts: list[ArtifactFacts] = []
 
     def facts(self) -> Verdict:
@@ -148,8 +144,6 @@ class _Collector:
 
     def _heads(self) -> HeadsFacts:
         path, resolved, root = self.heads_path, self.resolved, self.context.artifact_root
-        with contextlib.suppress(PrepError):  # a file that cannot be read is told of below
-            self.head_options = recorded_options(path) or self.head_options
         try:
             self._check_complete()
             options = self.head_options

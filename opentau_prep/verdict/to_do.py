@@ -9,6 +9,7 @@ from pathlib import Path
 
 from opentau_prep.notices import some_names
 from opentau_prep.text import several
+from opentau_prep.verdict.artifacts import UNDECIDED
 from opentau_prep.verdict.commands import Commands
 from opentau_prep.verdict.details import (
     HeadsFacts,
@@ -100,9 +101,15 @@ def _unreadable(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
 def _artifacts(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
     levels: tuple[Level, ...] = ("do", "look")
     flags = (False, True)
+    undecided = [each for each in gathered.artifacts if each.state == UNDECIDED]
+    if undecided:
+        keep, replace = commands.published_stats("keep"), commands.published_stats("replace")
+        what = "Decide what becomes of published stats that differ from the frames"
+        yield ToDo("do", what, _reasons(undecided), keep, replace)
+    others = [each for each in gathered.artifacts if each.state != UNDECIDED]
     for step, level, force, subset in itertools.product(_VERBS, levels, flags, flags):
         key = (step, level, force, subset)
-        chosen = [a for a in gathered.artifacts if (a.step, a.level, a.force, a.subset) == key]
+        chosen = [a for a in others if (a.step, a.level, a.force, a.subset) == key]
         if chosen:
             words = _VERBS[step] if level == "do" else _LOOKS[step]
             more = " of the whole datasets of which the mixture selects episodes" if subset else ""

@@ -1,0 +1,137 @@
+"""The outcome of `run` for people: a line per step, what is left to do, and the verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from opentau_prep.cli.tables import Render, speed_table
+from opentau_prep.cli.verdict_lines import say, show_to_do
+from opentau_prep.text import several
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from opentau_prep.heads.report import HeadsReport
+    from opentau_prep.pipeline import PipelineResult, StepOutcome
+    from opentau_prep.speed import SpeedReport
+    from opentau_prep.stats.report import StatsReport
+    from opentau_prep.tokenizer.report import TokenizerReport
+    from opentau_prep.validate import ValidateReport
+
+__all__ = ["run_tables"]
+
+_FRESH = ("up to date", "kept", "subset", "quantiles kept")
+
+
+def run_tables(done: PipelineResult, *, verbose: bool = False) -> Render:
+    """Return what draws the outcome of `run`; with `verbose`, each step as its command shows it."""
+
+    def render(console: Console) -> None:
+        for outcome in done.outcomes:
+            say(console, f"{outcome.name:<18} {_summary(outcome)}")
+            if verbose:
+                _tables(outcome)(console)
+        if done.stopped:
+            say(console, f"\nStopped before the norm heads: {done.stopped}.")
+            for command in done.commands:
+                say(console, f"  {command}")
+        verdict = done.verdict
+        if verdict is not None and not done.stopped:
+            show_to_do(console, verdict)
+        if done.training_must_hold:
+            held = ", ".join(f"{key} {value}" for key, value in done.training_must_hold.items())
+            say(console, f"\nThe training config must hold: {held}")
+        if verdict is not None:
+            if verdict.ready and all(map(_is_fresh, done.outcomes)):
+                say(console, "Nothing to do: everything is up to date.")
+            say(console, verdict.words if not done.stopped else "Not ready.")
+
+    return render
+
+
+def _is_fresh(outcome: StepOutcome) -> bool:
+    return all(status in _FRESH for status in _statuses(outcome.report))
+
+
+def _statuses(report: Any) -> Iterable[str]:
+    from opentau_prep.heads.report import HeadsReport
+    from opentau_prep.speed import SpeedReport
+    from opentau_prep.stats.report import StatsReport
+    from opentau_prep.tokenizer.report import TokenizerReport
+
+    if isinstance(report, HeadsReport):
+        return [file.status for file in (*report.files, report.out) if file is not None]
+    if isinstance(report, StatsReport | SpeedReport):
+        return [result.status for result in report.results]
+    if isinstance(report, TokenizerReport):
+        return [report.status]
+    return []
+
+
+def _summary(outcome: StepOutcome) -> str:
+    from opentau_prep.pipeline import NotDone, SkippedInDryRun
+
+    report: Any = outcome.report
+    if isinstance(report, SkippedInDryRun):
+        return f"cannot be foretold before the steps above are done: {report.error}"
+    if isinstance(report, NotDone):
+        return f"not done: {report.error}"
+    summaries: dict[str, Callable[[Any], str]] = {
+        "stats": _stats,
+        "heads": _heads,
+        "speed-percentiles": _speed,
+        "fit-tokenizer": _tokenizer,
+        "validate": _validate,
+    }
+    failures = [f"failed {each.label}: {each.error}" for each in report.failures]
+    return "\n".join([summaries[outcome.name](report), *failures])
+
+
+def _counted(statuses: Iterable[str]) -> str:
+    return ", ".join(f"{n:,} {status}" for status, n in Counter(statuses).items())
+
+
+def _stats(report: StatsReport) -> str:
+    return f"{several(len(report.results), 'dataset')}: {_counted(_statuses(report))}"
+
+
+def _heads(report: HeadsReport) -> str:
+    where = "" if report.out is None else f" · {report.out.path}"
+    return f"{several(len(report.summaries), 'head')}: {_counted(_statuses(report))}{where}"
+
+
+def _speed(report: SpeedReport) -> str:
+    return f"{several(len(report.results), 'dataset')}: {_counted(_statuses(report))}"
+
+
+def _tokenizer(report: TokenizerReport) -> str:
+    lengths = report.document.get("token_lengths", {}).get("total", {})
+    told = f" · {lengths['mean']:.1f} tokens per chunk on average" if "mean" in lengths else ""
+    return f"{report.status}{told} · {report.out_dir}"
+
+
+def _validate(report: ValidateReport) -> str:
+    counts = ", ".join(several(n, severity) for severity, n in report.counts.items() if n)
+    return counts or "no findings"
+
+
+def _tables(outcome: StepOutcome) -> Render:
+    from opentau_prep.cli.fit_tokenizer_tables import tokenizer_tables
+    from opentau_prep.cli.heads_tables import heads_tables
+    from opentau_prep.cli.lint import render_report
+    from opentau_prep.cli.stats_tables import stats_table
+    from opentau_prep.pipeline import NotDone, SkippedInDryRun
+
+    report: Any = outcome.report
+    if isinstance(report, SkippedInDryRun | NotDone):
+        return lambda console: None
+    drawn: dict[str, Callable[[Any], Render]] = {
+        "stats": stats_table,
+        "heads": heads_tables,
+        "speed-percentiles": speed_table,
+        "fit-tokenizer": tokenizer_tables,
+        "validate": render_report,
+    }
+    return drawn[outcome.name](report)

@@ -1,0 +1,46 @@
+"""What is left to do, as `run` and `report` show it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opentau_prep.text import printable_lines
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from opentau_prep.verdict import Verdict
+
+__all__ = ["say", "show_to_do"]
+
+_MAX_DETAILS = 3
+
+
+def say(console: Console, text: str, *, indent: int = 0) -> None:
+    """Print text; on a terminal its lines are wrapped, in a pipe they stay whole."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    shown = Text(printable_lines(text))
+    if console.is_terminal and indent:
+        console.print(Padding(shown, (0, 0, 0, indent)))
+    else:
+        console.print(Text(" " * indent) + shown, soft_wrap=not console.is_terminal)
+
+
+def show_to_do(console: Console, verdict: Verdict) -> None:
+    """Print what is to be done before training, then what is worth a look, with the commands."""
+    for level, heading in (("do", "To do before training:"), ("look", "Worth a look:")):
+        chosen = [each for each in verdict.to_do if each.level == level]
+        if not chosen:
+            continue
+        say(console, f"\n{heading}")
+        for number, each in enumerate(chosen, 1):
+            details = list(each.details[:_MAX_DETAILS])
+            more = len(each.details) - len(details)
+            about = "; ".join([*details, *([f"and {more:,} more"] if more else [])])
+            say(console, f"{number}. {each.what}{f': {about}' if about else ''}", indent=2)
+            for command in filter(None, (each.command, each.instead)):
+                say(console, f"$ {command}", indent=5)
+    if verdict.at_once:
+        say(console, f"\nSeveral of these at once:\n  $ {verdict.at_once}")
