@@ -53,6 +53,10 @@ class Storage(Protocol):
         """Return a file's content; raise when it is missing or unreadable."""
         ...
 
+    def read_range(self, rel: str, start: int, stop: int) -> bytes:
+        """Return the bytes of a file from a position to one before another; raise when short."""
+        ...
+
     def exists(self, rel: str) -> bool:
         """Tell whether a file is there."""
         ...

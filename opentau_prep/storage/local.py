@@ -71,6 +71,27 @@ class LocalStorage(ParquetReads):
         self.count_open(rel)
         return content
 
+    def read_range(self, rel: str, start: int, stop: int) -> bytes:
+        """See `Storage.read_range`."""
+        path = self._place(rel)
+        try:
+            fd = os.open(path, _READ_FLAGS)
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    _check_regular(path)
+                part = os.pread(fd, stop - start, start)
+                while len(part) < stop - start:
+                    more = os.pread(fd, stop - start - len(part), start + len(part))
+                    if not more:
+                        raise OSError(errno.EIO, "file is shorter than it was", path)
+                    part += more
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise _os_error(rel, path, error) from error
+        self.count_open(rel)
+        return part
+
     def exists(self, rel: str) -> bool:
         """See `Storage.exists`."""
         return os.path.isfile(self._place(rel))

@@ -81,6 +81,11 @@ class RemoteStorage(ParquetReads):
         self.count_open(rel)
         return content
 
+    def read_range(self, rel: str, start: int, stop: int) -> bytes:
+        """See `Storage.read_range`."""
+        self.count_open(rel)
+        return self._fetch(rel, [(start, stop)])[0]
+
     def exists(self, rel: str) -> bool:
         """See `Storage.exists`; raises when the store does not say."""
         return self._info(rel) is not None

@@ -23,6 +23,7 @@ from opentau_prep.validate.checks import (
     timestamps,
     tokenizer,
     values,
+    videos,
 )
 from opentau_prep.validate.rule import GROUPS, Rule
 
@@ -35,6 +36,7 @@ _MODULES = (
     columns,
     frames,
     timestamps,
+    videos,
     stats,
     values,
     recomputed,

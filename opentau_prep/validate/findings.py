@@ -19,7 +19,8 @@ _LISTED = 10
 _FOLDED = 3
 _VERBS = {"have": "has", "are": "is", "do": "does", "belong": "belongs", "name": "names"}
 _ONE = re.compile(
-    r"(?<![\d,.])(1 (data file|file|episode|task string|task|dim|frame|null value|value|row))s"
+    r"(?<![\d,.])(1 ((?:data |video )?file|episode|task string|task|dim|frame|null value|value|row)"
+    r")s"
     rf"( (?:{'|'.join(_VERBS)})\b)?"
 )
 

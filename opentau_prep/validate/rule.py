@@ -30,6 +30,7 @@ GROUPS = MappingProxyType(
         "C": "columns and features",
         "D": "frames",
         "T": "timestamps",
+        "V": "videos",
         "S": "stats",
         "K": "tasks",
         "A": "artifacts",

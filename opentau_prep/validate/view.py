@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from opentau_prep.metadata import EpisodeTable, Feature, Stats
     from opentau_prep.metadata.records import EpisodesStats, IntArray
     from opentau_prep.validate.frames import FrameSummary
+    from opentau_prep.validate.videos import Videos
 
 __all__ = ["DatasetView", "EntrySpec", "Target", "relative"]
 
@@ -216,6 +217,16 @@ class DatasetView:
         if self.data_paths is None:
             return None
         return self._part("footers", lambda: read_footers(self.storage, self.data_paths or ()))
+
+    @property
+    def videos(self) -> Videos | None:
+        """The video files; None where nothing is stored as video."""
+        table = self.episodes
+        if table is None or not any(f.dtype == "video" for f in (self.features or {}).values()):
+            return None
+        from opentau_prep.validate.videos import read_videos
+
+        return self._part("videos", lambda: read_videos(self.meta, table))
 
     @cached_property
     def entries(self) -> Sequence[ResolvedEntry]:

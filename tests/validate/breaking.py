@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from mp4_files import write_videos
 
 from opentau_prep.config.load import mixture_from_roots
 from opentau_prep.config.salvage import salvage_mixture
@@ -88,6 +89,7 @@ def write_broken(root: Path, change: Mutation) -> None:
     if change.frames is not None:
         episodes = change.frames(episodes)
     write_dataset(root, replace(clean_spec(change.version), **dict(change.spec)), episodes)
+    write_videos(root)
     if change.files is not None:
         change.files(root)
 

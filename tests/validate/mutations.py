@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,15 @@ from breaking import (
     with_stats,
     written,
 )
+from mp4_files import mp4
 
 STATE, ACTION = "observation.state", "action"
 EPISODES, TASKS, STATS = "meta/episodes.jsonl", "meta/tasks.jsonl", "meta/episodes_stats.jsonl"
 V3_EPISODES, V3_TASKS = "meta/episodes/*/*.parquet", "meta/tasks.parquet"
 V2_FILE, V3_FILE = "data/chunk-000/episode_000002.parquet", "data/chunk-000/file-000.parquet"
+CAMERA = "observation.images.front"
+V2_VIDEO = f"videos/chunk-000/{CAMERA}/episode_000002.mp4"
+V3_VIDEO = f"videos/{CAMERA}/chunk-000/file-000.mp4"
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1234\n"
 
 
@@ -65,6 +70,10 @@ def without_stat(name: str):
         return rows
 
     return edit
+
+
+def _later(values: list[float]) -> list[float]:
+    return [value + 1 / FPS for value in values]
 
 
 def shift(values: np.ndarray) -> np.ndarray:
@@ -282,6 +291,34 @@ MUTATIONS = (
         "a gap of 5 ms", "T005", frames=episode(2, timestamp=times(lambda t: t + 0.005 * (t > 3)))
     ),
     mutation("begins at 2 s", "T006", frames=episode(2, timestamp=times(lambda t: t + 2))),
+    # V: videos
+    mutation("no video at all", "V001", files=lambda root: shutil.rmtree(root / "videos")),
+    mutation("a video gone", "V002", files=written(V2_VIDEO, None)),
+    mutation("a shared video gone", "V002", "v3.0", files=written(V3_VIDEO, None)),
+    mutation("a video of 0 bytes", "V003", files=written(V2_VIDEO, b"")),
+    mutation("a video is an LFS pointer", "V003", files=written(V2_VIDEO, LFS)),
+    mutation("a video is cut off", "V003", files=written(V2_VIDEO, mp4(72, FPS)[:-40])),
+    mutation("a video without index", "V003", files=written(V2_VIDEO, mp4(72, FPS)[:112])),
+    mutation("a video is a text", "V003", files=written(V2_VIDEO, b"there was a video here")),
+    mutation("a video of 70 frames", "V004", files=written(V2_VIDEO, mp4(70, FPS))),
+    mutation("a video of 80 frames", "V005", files=written(V2_VIDEO, mp4(80, FPS))),
+    mutation("a shared video one short", "V004", "v3.0", files=written(V3_VIDEO, mp4(197, FPS))),
+    mutation("a video at 15 Hz", "V006", files=written(V2_VIDEO, mp4(72, 15))),
+    mutation(
+        "spans off by a frame",
+        "V007",
+        "v3.0",
+        files=table(V3_EPISODES, column(f"videos/{CAMERA}/to_timestamp", _later)),
+    ),
+    mutation(
+        "no spans",
+        "V008",
+        "v3.0",
+        files=table(V3_EPISODES, lambda t: t.drop_columns([f"videos/{CAMERA}/from_timestamp"])),
+    ),
+    mutation("a small video", "V009", files=written(V2_VIDEO, mp4(72, FPS, size=(320, 240)))),
+    mutation("two codecs", "V010", files=written(V2_VIDEO, mp4(72, FPS, codec=b"avc1"))),
+    mutation("video_path leads out", "V011", files=info(video_path="../{video_key}.mp4")),
     # S: stats
     mutation("stats.json is a list", "S001", "v3.0", files=written("meta/stats.json", b"[1]")),
     mutation(
@@ -439,8 +476,6 @@ def _one_more(content):
 
 
 def _aborted(root) -> None:
-    import shutil
-
     info(total_episodes=0, total_frames=0, total_tasks=0, splits={"train": "0:0"})(root)
     for name in ("data", "videos"):
         shutil.rmtree(root / name, ignore_errors=True)

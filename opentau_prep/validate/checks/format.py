@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from opentau_prep.errors import PrepError
     from opentau_prep.validate.view import DatasetView
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "git_lfs_pull"]
 
 _COUNTERS = ("total_episodes", "total_frames", "total_tasks", "chunks_size")
 _TAGS = ("robot_type", "control_mode")
@@ -24,10 +24,10 @@ _TAGS = ("robot_type", "control_mode")
 def info_unreadable(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("info")) is not None:
         file, message = relative(fault, view.storage.url)
-        yield hit(message, fault.hint or "", file=file, command=_pull(view, fault))
+        yield hit(message, fault.hint or "", file=file, command=git_lfs_pull(view, fault))
 
 
-def _pull(view: DatasetView, fault: PrepError) -> tuple[str, ...]:
+def git_lfs_pull(view: DatasetView, fault: PrepError) -> tuple[str, ...]:
     """Return the command that fetches what Git LFS left out; none outside of a git checkout."""
     folder = view.storage.folder
     if folder is None or "Git LFS pointer" not in fault.message:
@@ -110,7 +110,7 @@ def files_missing(view: DatasetView) -> Iterator[Hit]:
 
 def files_unreadable(view: DatasetView) -> Iterator[Hit]:
     for rel, fault in (view.footers.broken if view.footers else {}).items():
-        yield hit(fault.message, fault.hint or "", file=rel, command=_pull(view, fault))
+        yield hit(fault.message, fault.hint or "", file=rel, command=git_lfs_pull(view, fault))
 
 
 def files_unclaimed(view: DatasetView) -> Iterator[Hit]:
