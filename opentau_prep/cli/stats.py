@@ -56,7 +56,8 @@ def stats(
     episode_quantiles: Annotated[
         Literal["episode", "dataset"] | None,
         typer.Option(
-            help="lerobot: quantiles in each episode's row: its own (default), or the dataset's."
+            help="lerobot: quantiles in each episode's row: the dataset's (default), which every"
+            " trainer pools correctly, or the episode's own."
         ),
     ] = None,
     published_stats: Annotated[

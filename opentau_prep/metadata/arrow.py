@@ -96,7 +96,9 @@ def values_block(table: pa.Table, column: str, where: str) -> tuple[Any, IntArra
     kind = array.type
     if pa.types.is_null(kind):
         return np.zeros((0, 1)), np.zeros(0, dtype=np.int64)
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+    if pa.types.is_boolean(kind):
+        array = array.cast(pa.int8())
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise _fault(column, f"found {kind}", where, expected="numbers")
     values = array.to_numpy(zero_copy_only=False)
     block = values.reshape(shape if len(shape) > 1 else (shape[0], 1))

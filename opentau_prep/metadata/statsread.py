@@ -130,8 +130,9 @@ def _stacked_vectors(entries: Sequence[Any]) -> dict[str, StackedStat] | None:
 
 def _stacked_numbers(values: Sequence[Any]) -> npt.NDArray[Any]:
     block = np.array(values)
-    if block.dtype.kind not in "iuf":
+    if block.dtype.kind not in "iufb":
         raise TypeError
+    block = block.astype(np.int64) if block.dtype.kind == "b" else block
     block = block if block.ndim > 1 else block.reshape(-1, 1)
     block.setflags(write=False)
     return block
@@ -227,6 +228,8 @@ def _array(value: object, feature: str, stat: str, where: str) -> npt.NDArray[An
             numbers = numbers.astype(np.float64)
     except (ValueError, TypeError, OverflowError, RecursionError):
         numbers = np.array("")
+    if numbers.dtype.kind == "b":  # LeRobot's min and max of a boolean feature
+        return numbers.astype(np.int64)
     if numbers.dtype.kind in "iuf":
         return numbers
     raise MetadataError(

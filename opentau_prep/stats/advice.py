@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from opentau_prep.stats.options import RunOptions
     from opentau_prep.stats.report import StatsReport, StatsResult
 
-__all__ = ["going_on_commands", "stats_command", "warn_kept"]
+__all__ = ["going_on_commands", "stats_command", "warn_kept", "warn_pooled"]
 
 
 def stats_command(*words: str, run: RunOptions | None = None) -> str:
@@ -41,6 +41,25 @@ def going_on_commands(
         for choice in ("keep", "replace")
     )
     return keep, replace
+
+
+def warn_pooled(report: StatsReport, run: RunOptions) -> None:
+    """Warn once of episodes' own quantiles that pool to numbers that are no quantiles."""
+    found = [(r, f.pooled) for r in report.results for f in r.files if f.pooled is not None]
+    if not found:
+        return
+    names = [result.name for result, _ in found]
+    result, worst = max(found, key=lambda pair: pair[1].share)
+    rank = "" if worst.rank is None else f" (the {worst.rank:.1%} quantile of the frames)"
+    warn(
+        "pooled_quantiles",
+        f"the episodes' rows of {some_names(names)} have quantiles of their own, which OpenTau and"
+        f" LeRobot's converter to v3.0 average. In {result.name}, {worst.stat} of"
+        f" {worst.feature}[{worst.dim}] becomes {worst.published:.4g}{rank} instead of"
+        f" {worst.computed:.4g}. Give every row the dataset's:"
+        f" `{going_on_commands([result for result, _ in found], run)[1]}`",
+        datasets=names,
+    )
 
 
 def _interest(difference: Difference) -> tuple[bool, bool, float]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,17 +29,20 @@ class Column:
 
     Attributes:
         name: The column.
-        shape: Of one frame, as stats are written; its product is the number of dims.
+        shape: Of its stats; its product is the number of dims.
         dtype: NumPy name of what the data holds, such as `float32`; `bool` counts as 0 and 1.
+        vectors: Vectors of that shape per frame. LeRobot's stats of a feature with several axes are
+            over all but the last: of shape (4, 3), a frame is 4 vectors and the stats are (3,).
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    vectors: int = 1
 
     @property
     def dims(self) -> int:
-        """Values a frame."""
+        """Values per vector."""
         return math.prod(self.shape)
 
     @property
@@ -78,11 +81,16 @@ class Layout:
     @property
     def row_bytes(self) -> int:
         """Bytes a frame."""
-        return sum(column.dims * column.itemsize for column in self.columns)
+        return sum(c.vectors * c.dims * c.itemsize for c in self.columns)
 
     def as_json(self) -> list[list[object]]:
         """Return the layout JSON-ready."""
-        return [[column.name, list(column.shape), column.dtype] for column in self.columns]
+        return [[c.name, list(c.shape), c.dtype, c.vectors] for c in self.columns]
+
+    @classmethod
+    def from_json(cls, record: Sequence[Sequence[Any]]) -> Layout:
+        """Rebuild what `as_json` gave."""
+        return cls(tuple(Column(n, tuple(s), t, int(v)) for n, s, t, v in record))
 
 
 def _plan_columns(meta: DatasetMetadata, schema: pa.Schema) -> Layout:
@@ -185,6 +193,8 @@ def _column(name: str, kind: pa.DataType, shape: Sequence[int]) -> Column | None
     declared = int(np.prod(shape)) if shape else None
     dims = width if width is not None else declared
     # A list column says nothing about its width, and info.json may be silent: the data decides.
+    if len(shape) > 1 and declared == dims:
+        return Column(name, (shape[-1],), numpy_dtype(kind).name, math.prod(shape[:-1]))
     known = tuple(shape) if shape and declared == dims else (dims if dims is not None else -1,)
     return Column(name, known, numpy_dtype(kind).name)
 

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.pooling import is_quantile
-from opentau_prep.stats.columns import Column, Layout
+from opentau_prep.stats.columns import INDEX_COLUMNS, Column, Layout
 from opentau_prep.stats.documents import Document, place_rows
 from opentau_prep.stats.sketch import QuantileSketch
 from opentau_prep.stats.stack import Stacked
 
-__all__ = ["Comparison", "Difference", "compare", "sketch_bracket"]
+__all__ = ["Comparison", "Difference", "compare", "pooled_difference", "sketch_bracket"]
 
 # What the least exact of stats may be off by, in roundings, however few frames there are.
 _LEAST_ROUNDINGS = 16
@@ -29,6 +29,8 @@ _LEAST_ROUNDINGS = 16
 _MOST_FRAMES = 10_000
 # Recorders that take quantiles from histograms widen the range by 1e-10 on both sides.
 _HISTOGRAM_MARGIN = 2e-10
+# Pooled quantiles that are off by less than this share of the range are near enough.
+_POOLED_SHARE = 0.01
 Floats = NDArray[np.float64]
 Bracket = Callable[[str, str], tuple[Floats, Floats] | None]
 
@@ -103,6 +105,7 @@ def compare(
     *,
     with_count: bool = True,
     bracket: Bracket = lambda feature, stat: None,
+    own: Stacked | None = None,
 ) -> Comparison:
     """Compare a file with computed stats.
 
@@ -113,6 +116,8 @@ def compare(
         layout: The features.
         with_count: Whether a file without `count` lacks something.
         bracket: feature, stat -> the lowest and highest values that agree with a sketched quantile.
+        own: The same rows with each episode's own quantiles, where `stacked` has the dataset's: a
+            row may hold either.
     """
     rows = place_rows(document, episodes)
     differences: list[Difference] = []
@@ -128,9 +133,14 @@ def compare(
             there = (rows >= 0) & have[rows] if len(have) else rows >= 0
             if not there.all():
                 missing.append(f"{column.name}/{stat}")
-            if not there.any():
+            per_element = is_quantile(stat) and document.is_per_element(column.name, column.dims)
+            if not there.any() or per_element:
                 continue
-            pair = (published[rows[there]], values[there].reshape(int(there.sum()), -1))
+            claimed = published[rows[there]]
+            pair = (claimed, values[there].reshape(claimed.shape))
+            if own is not None and is_quantile(stat):
+                mine = own[column.name][stat][there].reshape(claimed.shape)
+                pair = (claimed, _nearer(claimed, pair[1], mine))
             side = _Side(column, stats, there, stat)
             found, real = side.judge(*pair, bracket(column.name, stat))
             if found is not None:
@@ -140,6 +150,44 @@ def compare(
                 if biggest is None or made.share > biggest.share:
                     biggest = made
     return Comparison(tuple(differences), tuple(missing), biggest)
+
+
+def pooled_difference(document: Document, whole: Stacked, layout: Layout) -> Difference | None:
+    """Return how far off quantiles are that are pooled from those in episodes' rows.
+
+    OpenTau's loader and LeRobot's v2.1 -> v3.0 converter take the mean of the rows, weighted by
+    `count`.
+
+    Returns:
+        The worst, as a share of its range; None where all rows hold the same quantiles, or none is
+        off by more than 1 %.
+    """
+    worst: Difference | None = None
+    for column in layout.columns:
+        stats = whole[column.name]
+        counts = document.published(column.name, "count", 1)[0]
+        if column.name in INDEX_COLUMNS or not np.isfinite(counts).all():
+            continue
+        span = (stats["max"] - stats["min"]).reshape(-1)
+        for stat in filter(is_quantile, stats):
+            rows, have = document.published(column.name, stat, column.dims)
+            if not have.all() or (rows == rows[:1]).all():
+                continue
+            pooled, true = (rows * counts).sum(axis=0) / counts.sum(), stats[stat].reshape(-1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                share = np.nan_to_num(np.where(span > 0, np.abs(pooled - true) / span, 0.0))
+            dim = int(np.argmax(share))
+            if share[dim] > max(_POOLED_SHARE, 0.0 if worst is None else worst.share):
+                values = (float(pooled[dim]), float(true[dim]), float(share[dim]))
+                worst = Difference(column.name, stat, (dim,), len(rows), None, dim, *values)
+    return worst
+
+
+def _nearer(claimed: Floats, one: Floats, other: Floats) -> Floats:
+    """Return for each row whichever of two is nearer to what the file says."""
+    with np.errstate(invalid="ignore"):
+        first = np.abs(claimed - one).sum(axis=1) <= np.abs(claimed - other).sum(axis=1)
+    return np.where(first[:, np.newaxis], one, other)
 
 
 def sketch_bracket(sketch: QuantileSketch, layout: Layout, q: dict[str, float]) -> Bracket:

@@ -13,7 +13,7 @@ from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import heal
 from opentau_prep.engine import Failure
 from opentau_prep.metadata.resolve import warn_vqa
-from opentau_prep.stats.advice import going_on_commands, warn_kept
+from opentau_prep.stats.advice import going_on_commands, warn_kept, warn_pooled
 from opentau_prep.stats.dataset import DatasetWork
 from opentau_prep.stats.delta_compute import prepare_delta
 from opentau_prep.stats.options import RunOptions, StatsOptions
@@ -65,6 +65,7 @@ def prepare_stats(
         delta, failed = prepare_delta(resolved, context, run)
         report = StatsReport(done, [*resolved.faults, *failures, *failed], delta)
         warn_kept(report, run)
+        warn_pooled(report, run)
         if report.undecided:
             report = replace(report, commands=going_on_commands(report.undecided, run))
         return report

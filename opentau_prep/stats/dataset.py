@@ -23,7 +23,7 @@ from opentau_prep.stats.advice import stats_command
 from opentau_prep.stats.columns import Layout, find_layout
 from opentau_prep.stats.compare import sketch_bracket
 from opentau_prep.stats.findings import PARTIAL_DATASET, Finding, frame_findings
-from opentau_prep.stats.growth import Growth, grown, line_hashes
+from opentau_prep.stats.growth import Growth, grown, line_hashes, old_rows
 from opentau_prep.stats.quantiles import quantile_name
 from opentau_prep.stats.recorded import recorded_stats_options
 from opentau_prep.stats.report import DIFFERS, Coverage, FileResult, StatsResult
@@ -218,8 +218,6 @@ class DatasetWork:
         return found, StatsState.from_bytes(found.content, str(found.path))
 
     def _growth(self) -> Growth | None:
-        if self.run_options.stats.episode_quantiles == "dataset":
-            return None  # every row holds the quantiles of the whole, so every row changes
         _, state = self._inspected_state()
         if state is None or self.is_partial:
             return None
@@ -272,7 +270,8 @@ class DatasetWork:
         if scan.faults or scan.empty:
             return self._all()
         read = len({part.rel for part in (*growth.changed, *growth.new)})
-        return _Pass(growth.merged(scan, self._files, self.q, self.meta.root), scan, read)
+        state = growth.merged(scan, self._files, self.q, self.meta.root)
+        return _Pass(state, scan, read, growth.state)
 
     def _scan(self, parts: list[DataPart], layout: Layout, *, exact: bool) -> Scan:
         done = itertools.count(1)
@@ -304,6 +303,10 @@ class DatasetWork:
         found = inspect(target.place, recipe)
         options = self.run_options
         computed = self._computed(pass_)
+        if pass_.before is not None and target.kind != "whole" and found.content is not None:
+            document = target.document(found.content, str(found.path))
+            old = old_rows(document, pass_.before, self._whole(pass_.before), computed.whole)
+            computed = computed.after(*old)
         return settle(
             target,
             found,
@@ -317,7 +320,7 @@ class DatasetWork:
     def _computed(self, pass_: _Pass) -> Computed:
         state = pass_.state
         whole = self._whole(state)
-        stacked = stack_episodes(state.layout, pass_.scan.episodes, self.q)
+        stacked = own = stack_episodes(state.layout, pass_.scan.episodes, self.q)
         if self.run_options.stats.episode_quantiles == "dataset":
             stacked = _with_whole_quantiles(stacked, whole, [quantile_name(q) for q in self.q])
         names = {quantile_name(q): q for q in self.q}
@@ -326,6 +329,7 @@ class DatasetWork:
             state.layout,
             whole,
             stacked,
+            own,
             pass_.scan.episodes.episode_index.tolist(),
             state.sketch,
             bracket if state.method == "sketch" else lambda feature, stat: None,
@@ -368,11 +372,12 @@ class DatasetWork:
 
 @dataclass(frozen=True, eq=False)
 class _Pass:
-    """What was read, and the state after it."""
+    """What was read, the state after it, and the one before where only what is new was read."""
 
     state: StatsState
     scan: Scan
     files_read: int
+    before: StatsState | None = None
 
     def with_outcome(self, lines: Mapping[int, str], verdicts: Mapping[str, Verdict]) -> StatsState:
         return replace(self.state, lines=lines, verdicts=verdicts)

@@ -19,7 +19,7 @@ from opentau_prep.artifacts.jsonio import dump_foreign, dump_foreign_lines
 from opentau_prep.errors import MetadataError
 from opentau_prep.stats.stack import Stacked
 
-__all__ = ["Document", "LinesDocument", "WholeDocument", "place_rows"]
+__all__ = ["Document", "LinesDocument", "WholeDocument", "place_rows", "pool_elements"]
 
 Floats = NDArray[np.float64]
 _BARE = (b"NaN", b"Infinity")
@@ -38,8 +38,14 @@ class Document(Protocol):
     def published(self, feature: str, stat: str, size: int) -> tuple[Floats, NDArray[np.bool_]]:
         """Return the file's values (R, size), and which rows have the stat at all.
 
-        A stat of another size, or one that is no numbers, is NaN.
+        Stats of a feature with several axes that are written per element, as by older versions of
+        LeRobot, are pooled over all axes but the last; quantiles cannot be, and are NaN. A stat of
+        another size, or one that is no numbers, is NaN too.
         """
+        ...
+
+    def is_per_element(self, feature: str, size: int) -> bool:
+        """Tell whether the stats of a feature are per element, not vectors of that size."""
         ...
 
     def merged(self, stacked: Stacked, episodes: Sequence[int], *, keep: bool) -> bytes:
@@ -77,10 +83,17 @@ class WholeDocument:
         """See `Document`."""
         return _gather([_entry(self._raw, feature)], stat, size)
 
+    def is_per_element(self, feature: str, size: int) -> bool:
+        """See `Document`."""
+        return _is_per_element([_entry(self._raw, feature)], size)
+
     def merged(self, stacked: Stacked, episodes: Sequence[int], *, keep: bool) -> bytes:
         """See `Document`."""
         del episodes
-        merged = _merge(self._raw, stacked, 0, keep=keep, with_count=self._with_count)
+        shapes = _element_shapes([self._raw] if keep else [], stacked)
+        merged = _merge(
+            self._raw, stacked, 0, keep=keep, with_count=self._with_count, shapes=shapes
+        )
         return dump_foreign(merged, where=self._where, allow_non_finite=True)
 
 
@@ -104,13 +117,20 @@ class LinesDocument:
         """See `Document`."""
         return _gather([_entry(row["stats"], feature) for row in self._rows], stat, size)
 
+    def is_per_element(self, feature: str, size: int) -> bool:
+        """See `Document`."""
+        return _is_per_element([_entry(row["stats"], feature) for row in self._rows], size)
+
     def merged(self, stacked: Stacked, episodes: Sequence[int], *, keep: bool) -> bytes:
         """See `Document`. Lines of other episodes stay; new ones are put in order."""
         rows = dict(zip(self.episodes, self._rows, strict=True))
+        replaced = set() if keep else set(episodes)
+        stay = [row["stats"] for episode, row in rows.items() if episode not in replaced]
+        shapes = _element_shapes(stay, stacked)
         listed = {f: {s: v.tolist() for s, v in stats.items()} for f, stats in stacked.items()}
         for k, episode in enumerate(episodes):
             row = rows.get(episode, {"episode_index": episode, "stats": {}})
-            stats = _merge(row["stats"], listed, k, keep=keep, with_count=True)
+            stats = _merge(row["stats"], listed, k, keep=keep, with_count=True, shapes=shapes)
             rows[episode] = {**row, "stats": stats}
         ordered = [rows[episode] for episode in sorted(rows)]
         finite = all(np.isfinite(v).all() for stats in stacked.values() for v in stats.values())
@@ -151,22 +171,74 @@ def _gather(
 ) -> tuple[Floats, NDArray[np.bool_]]:
     have = np.array([stat in entry for entry in entries], dtype=bool)
     out = np.full((len(entries), size), math.nan)
-    values = [entry[stat] for entry in entries if stat in entry]
+    holding = [entry for entry in entries if stat in entry]
+    values = [entry[stat] for entry in holding]
     try:
         block = np.asarray(values, dtype=np.float64)
-        out[have] = block.reshape(len(values), -1) if block.size == len(values) * size else math.nan
     except (TypeError, ValueError):
-        for row, value in zip(np.flatnonzero(have), values, strict=True):
-            out[row] = _numbers(value, size)
+        block = np.zeros(0)
+    if block.size == len(values) * size:
+        out[have] = block.reshape(len(values), size)
+        return out, have
+    for row, entry in zip(np.flatnonzero(have), holding, strict=True):
+        value, mean = (_numbers(entry.get(name), size) for name in (stat, "mean"))
+        if value is not None:
+            out[row] = pool_elements(stat, value.reshape(1, -1, size), mean)[0]
     return out, have
 
 
-def _numbers(value: Any, size: int) -> Any:
+def _numbers(value: Any, size: int) -> Floats | None:
+    """Return (*leading, size) numbers, or None."""
     try:
-        array = np.asarray(value, dtype=np.float64).reshape(-1)
+        array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        return math.nan
-    return array if len(array) == size else math.nan
+        return None
+    if not array.size or array.size % size:
+        return None
+    return array if array.ndim > 1 and array.shape[-1] == size else array.reshape(-1, size)
+
+
+def _is_per_element(entries: Sequence[Mapping[str, Any]], size: int) -> bool:
+    found = next((entry["mean"] for entry in entries if "mean" in entry), None)
+    numbers = _numbers(found, size)
+    return numbers is not None and numbers.size > size
+
+
+def pool_elements(stat: str, values: Floats, means: Floats | None) -> Floats:
+    """Return (R, size) stats of vectors, pooled from (R, k, size) stats of k elements each.
+
+    Args:
+        stat: The stat's name.
+        values: It.
+        means: The means of the same elements, broadcastable to `values`, for the std.
+    """
+    if values.shape[1] == 1:
+        return values[:, 0]
+    with np.errstate(invalid="ignore", over="ignore"):
+        if stat == "std" and means is not None and np.size(means) == values.size:
+            means = means.reshape(values.shape)
+            spread = np.square(means - means.mean(axis=1, keepdims=True))
+            return np.asarray(np.sqrt((np.square(values) + spread).mean(axis=1)))
+        if stat in ("min", "max", "mean"):
+            return np.asarray(getattr(np, stat)(values, axis=1))
+        return np.full(values[:, 0].shape, math.nan)
+
+
+def _element_shapes(
+    rows: Sequence[Mapping[str, Any]], stacked: Stacked
+) -> dict[str, tuple[int, ...]]:
+    """Return feature -> the shape of its stats in a file, where they are per element.
+
+    What is added gets that shape: LeRobot aggregates the stats of a feature only where all have
+    one shape.
+    """
+    shapes = {}
+    for feature, stats in stacked.items():
+        means = (_entry(row, feature).get("mean") for row in rows)
+        numbers = _numbers(next((m for m in means if m is not None), None), stats["mean"][0].size)
+        if numbers is not None and numbers.size > numbers.shape[-1]:
+            shapes[feature] = numbers.shape
+    return shapes
 
 
 def _merge(
@@ -176,12 +248,16 @@ def _merge(
     *,
     keep: bool,
     with_count: bool,
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, Any]:
     merged = dict(old)
     for feature, stats in stacked.items():
         there = _entry(old, feature)
+        shape = shapes.get(feature)
         new = {
-            stat: values[row]
+            stat: np.broadcast_to(values[row], shape).tolist()
+            if shape is not None and stat != "count"
+            else values[row]
             for stat, values in stats.items()
             if stat != "count" or with_count or "count" in there
         }

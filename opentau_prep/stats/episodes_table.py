@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from opentau_prep.errors import MetadataError
+from opentau_prep.stats.documents import pool_elements
 from opentau_prep.stats.stack import Stacked
 
 __all__ = ["TableDocument"]
@@ -41,18 +43,37 @@ class TableDocument:
 
     def published(self, feature: str, stat: str, size: int) -> tuple[Floats, NDArray[np.bool_]]:
         """See `Document`."""
-        name = f"stats/{feature}/{stat}"
         out = np.full((len(self.episodes), size), np.nan)
-        if name not in self._table.column_names:
+        found = self._elements(feature, stat, size)
+        if found is None:
             return out, np.zeros(len(out), dtype=bool)
+        values, have = found
+        if values is not None:
+            means = self._elements(feature, "mean", size) if stat == "std" else None
+            out[have] = pool_elements(stat, values, None if means is None else means[0])
+        return out, have
+
+    def is_per_element(self, feature: str, size: int) -> bool:
+        """See `Document`."""
+        found = self._elements(feature, "mean", size)
+        return found is not None and found[0] is not None and found[0].shape[1] > 1
+
+    def _elements(
+        self, feature: str, stat: str, size: int
+    ) -> tuple[Floats | None, NDArray[np.bool_]] | None:
+        """Return (R, k, size) numbers of the rows that have a stat, if they are, and which do."""
+        name = f"stats/{feature}/{stat}"
+        if name not in self._table.column_names:
+            return None
         array = self._table.column(name).combine_chunks()
         have = array.is_valid().to_numpy(zero_copy_only=False)
-        values = array.drop_null()
+        values, rows = array.drop_null(), int(have.sum())
         while pa.types.is_nested(values.type):
             values = pc.list_flatten(values)
-        if len(values) == int(have.sum()) * size and values.null_count == 0:
-            out[have] = values.to_numpy(zero_copy_only=False).reshape(-1, size)
-        return out, have
+        if not rows or values.null_count or not len(values) or len(values) % (rows * size):
+            return None, have
+        numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+        return numbers.reshape(rows, -1, size), have
 
     def merged(self, stacked: Stacked, episodes: Sequence[int], *, keep: bool) -> bytes:
         """See `Document`. A column that would hold stats of some rows only is left out."""
@@ -84,7 +105,9 @@ class TableDocument:
         if position < 0:
             return table.append_column(name, array)
         kind = table.schema.field(position).type
-        return table.set_column(position, name, array.cast(kind) if array.type != kind else array)
+        with contextlib.suppress(pa.ArrowException):  # of another depth: the new type is right
+            array = array.cast(kind)
+        return table.set_column(position, name, array)
 
 
 def _nested(block: NDArray[Any], shape: tuple[int, ...]) -> pa.Array:

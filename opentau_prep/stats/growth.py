@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, State
 from opentau_prep.errors import MetadataError
 from opentau_prep.frames.rows import DataPart, data_parts
-from opentau_prep.stats.documents import LinesDocument
+from opentau_prep.pooling import is_quantile
+from opentau_prep.stats.documents import Document, LinesDocument
 from opentau_prep.stats.findings import frame_findings
 from opentau_prep.stats.scan import Scan
+from opentau_prep.stats.stack import Stacked
 from opentau_prep.stats.state import StatsState
 from opentau_prep.stats.targets import OURS, Target
 
@@ -85,6 +89,31 @@ def grown(
     return Growth(state, _parts(meta, old), _parts(meta, new))
 
 
+def old_rows(
+    document: Document, before: StatsState, old: Stacked, new: Stacked
+) -> tuple[Stacked, list[int]]:
+    """Return a file's rows of old episodes, with the whole dataset's quantiles brought up to date.
+
+    Args:
+        document: The file, as it was left.
+        before: The state that it was left with.
+        old: The whole dataset's stats then.
+        new: The whole dataset's stats now.
+    """
+    rows = [row for row, episode in enumerate(document.episodes) if episode in before.digests]
+    stacked: Stacked = {}
+    for column in before.layout.columns:
+        entry: dict[str, NDArray[Any]] = {}
+        for stat, values in old[column.name].items():
+            found = document.published(column.name, stat, values[0].size)[0][rows]
+            if is_quantile(stat):
+                shared = (found == values.reshape(1, -1)).all(axis=1)
+                found[shared] = new[column.name][stat].reshape(-1)
+            entry[stat] = found.reshape(len(rows), *values.shape[1:]).astype(values.dtype)
+        stacked[column.name] = entry
+    return stacked, [document.episodes[row] for row in rows]
+
+
 def line_hashes(content: bytes, where: str) -> dict[int, str]:
     """Return episode -> hash of its line."""
     lines = [line for line in content.split(b"\n") if line.strip()]
@@ -98,12 +127,16 @@ def _parts(meta: DatasetMetadata, episodes: list[int]) -> list[DataPart]:
 
 def _old_rows_stand(target: Target, found: Inspection, state: StatsState) -> bool:
     """Tell whether a file's rows of old episodes are as they were left."""
-    if target.kind == "whole" or found.state in OURS:
+    if target.kind == "whole":
         return found.content is not None
     if found.content is None or found.state is State.MISSING:
         return False
     try:
         document = target.document(found.content, str(found.path))
+        if any(document.is_per_element(c.name, c.dims) for c in state.layout.columns):
+            return False
+        if found.state in OURS:
+            return True
         if target.kind == "table":
             return not set(document.episodes) & set(state.digests)
         now = line_hashes(found.content, str(found.path))

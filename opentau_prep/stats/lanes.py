@@ -1,4 +1,4 @@
-"""Frames of all features laid side by side, one matrix a dtype: few calls reduce them all."""
+"""Frames of all features laid side by side, one matrix per dtype: few calls reduce them all."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ Dims = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Lanes:
-    """N frames over D dims, in one matrix for each dtype.
+    """N frames over D dims, in one matrix for each dtype and number of vectors per frame.
 
     Attributes:
         dims: For each matrix, which of the D dims its columns are.
-        matrices: (N, d) each; the d add up to D.
+        matrices: (N * v, d) each, with v vectors per frame; the d add up to D.
+        vectors: For each matrix, its v.
     """
 
     dims: tuple[Dims, ...]
     matrices: tuple[NDArray[Any], ...]
+    vectors: tuple[int, ...]
 
     @property
     def rows(self) -> int:
         """N."""
-        return len(self.matrices[0])
+        return len(self.matrices[0]) // self.vectors[0]
 
     @property
     def _order(self) -> Dims:
@@ -45,7 +47,8 @@ class Lanes:
 
     def moments(self, spans: NDArray[np.int64]) -> Moments:
         """Return the moments (E, D) of E spans of rows."""
-        parts = [span_moments(matrix, spans) for matrix in self.matrices]
+        pairs = zip(self.matrices, self.vectors, strict=True)
+        parts = [span_moments(matrix, spans * v) for matrix, v in pairs]
         order = self._order
         return Moments(
             *(
@@ -56,7 +59,8 @@ class Lanes:
 
     def span_quantiles(self, spans: NDArray[np.int64], q: Sequence[float]) -> Floats:
         """Return the exact quantiles (E, Q, D) of E spans of rows."""
-        parts = [span_quantiles(matrix, spans, q) for matrix in self.matrices]
+        pairs = zip(self.matrices, self.vectors, strict=True)
+        parts = [span_quantiles(matrix, spans * v, q) for matrix, v in pairs]
         return np.concatenate(parts, axis=2)[:, :, self._order]
 
     def sort(self) -> SortedLanes:
@@ -97,32 +101,34 @@ def lanes_of(columns: Mapping[str, NDArray[Any]], layout: Layout, where: str) ->
     Raises:
         DataError: A column has another width.
     """
-    by_dtype: dict[str, list[str]] = {}
+    alike: dict[tuple[str, int], list[str]] = {}
     for column in layout.columns:
         found = columns[column.name]
-        if found.shape[1] != column.dims:
+        if found.shape[1] != column.dims * column.vectors:
             raise DataError(
-                f"column {column.name!r} has {found.shape[1]} values a frame, expected"
-                f" {column.dims} as in the rest of the dataset",
+                f"column {column.name!r} has {found.shape[1]} values per frame, expected"
+                f" {column.dims * column.vectors} as in the rest of the dataset",
                 where=where,
                 hint="Every frame must have the same width.",
             )
-        by_dtype.setdefault(found.dtype.str, []).append(column.name)
+        alike.setdefault((found.dtype.str, column.vectors), []).append(column.name)
     slices = layout.slices
     dims, matrices = [], []
-    for dtype, names in by_dtype.items():
+    for (dtype, vectors), names in alike.items():
         wide = [columns[name].view(np.uint8) if dtype == "|b1" else columns[name] for name in names]
+        if vectors > 1:
+            wide = [np.reshape(m, (len(m) * vectors, m.shape[1] // vectors)) for m in wide]
         matrices.append(wide[0] if len(wide) == 1 else np.concatenate(wide, axis=1))
         spans = [np.arange(slices[name].start, slices[name].stop) for name in names]
         dims.append(np.concatenate(spans))
-    return Lanes(tuple(dims), tuple(matrices))
+    return Lanes(tuple(dims), tuple(matrices), tuple(vectors for _, vectors in alike))
 
 
 def join_lanes(parts: Sequence[Lanes]) -> Lanes:
     """Put blocks of frames one after the other. Blocks of unlike dtypes become float64."""
     first = parts[0]
     alike = all(
-        len(part.dims) == len(first.dims)
+        part.vectors == first.vectors
         and all(
             np.array_equal(a, b) and m.dtype == n.dtype
             for a, b, m, n in zip(part.dims, first.dims, part.matrices, first.matrices, strict=True)
@@ -134,10 +140,18 @@ def join_lanes(parts: Sequence[Lanes]) -> Lanes:
     if len(parts) == 1:
         return parts[0]
     columns = zip(*(part.matrices for part in parts), strict=True)
-    return Lanes(parts[0].dims, tuple(np.concatenate(matrices) for matrices in columns))
+    joined = tuple(np.concatenate(matrices) for matrices in columns)
+    return Lanes(parts[0].dims, joined, parts[0].vectors)
 
 
 def _widened(part: Lanes) -> Lanes:
-    wide = [matrix.astype(np.float64) for matrix in part.matrices]
-    order = np.argsort(np.concatenate(part.dims))
-    return Lanes((np.arange(len(order)),), (np.concatenate(wide, axis=1)[:, order],))
+    dims, matrices = [], []
+    vectors = sorted(set(part.vectors))
+    for v in vectors:
+        mine = [k for k, each in enumerate(part.vectors) if each == v]
+        owned = np.concatenate([part.dims[k] for k in mine])
+        order = np.argsort(owned)
+        wide = [part.matrices[k].astype(np.float64) for k in mine]
+        dims.append(owned[order])
+        matrices.append(np.concatenate(wide, axis=1)[:, order])
+    return Lanes(tuple(dims), tuple(matrices), tuple(vectors))

@@ -26,11 +26,11 @@ class StatsOptions:
     """What to compute.
 
     Attributes:
-        quantiles: Fractions beside q01, q10, q50, q90 and q99.
+        quantiles: Fractions in addition to q01, q10, q50, q90 and q99.
         episode_stats: Whether each episode's own stats are written, too.
-        episode_quantiles: What stands as quantiles in each episode's row: the episode's own
-            (`episode`), or the whole dataset's (`dataset`), so that trainers that average the rows
-            get the right number.
+        episode_quantiles: Whose quantiles each episode's row gets: the whole dataset's (`dataset`),
+            so that whoever pools the rows gets the right numbers, or the episode's own (`episode`).
+            Quantiles that are published stay.
         memory_budget: Bytes of numeric columns up to which whole-dataset quantiles are exact; of a
             larger dataset they come from the sketch.
         chunk_size: Steps per chunk, for delta actions.
@@ -44,7 +44,7 @@ class StatsOptions:
 
     quantiles: tuple[float, ...] = ()
     episode_stats: bool = True
-    episode_quantiles: EpisodeQuantiles = "episode"
+    episode_quantiles: EpisodeQuantiles = "dataset"
     memory_budget: int = MEMORY_BUDGET
     chunk_size: int = DEFAULT_CHUNK_SIZE
     published: PublishedStats = "stop"

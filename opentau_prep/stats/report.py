@@ -89,6 +89,8 @@ class FileResult:
         added: What it lacked.
         biggest: The largest change of a number against the file that was there.
         backup: Where the file that was there is kept.
+        pooled: Of episodes' own quantiles: the worst of those that come out when they are pooled,
+            next to the true one.
     """
 
     name: str
@@ -98,6 +100,7 @@ class FileResult:
     added: tuple[str, ...] = ()
     biggest: Difference | None = None
     backup: Path | None = None
+    pooled: Difference | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the result JSON-ready."""
@@ -109,6 +112,7 @@ class FileResult:
             "added": list(self.added[:100]),
             "biggest_change": None if self.biggest is None else self.biggest.as_json(),
             "backup": None if self.backup is None else str(self.backup),
+            "pooled": None if self.pooled is None else self.pooled.as_json(),
         }
 
 

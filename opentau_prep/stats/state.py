@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.errors import DataError, MetadataError
-from opentau_prep.stats.columns import Column, Layout
+from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.compare import Difference
 from opentau_prep.stats.findings import UNREADABLE, Finding
 from opentau_prep.stats.moments import Moments
@@ -115,14 +115,14 @@ class StatsState:
         try:
             document = load_own(data, where=where)
             sketches = decode_sketches(document)
-            columns = tuple(Column(n, tuple(s), t) for n, s, t in document["layout"])
+            layout = Layout.from_json(document["layout"])
             return cls(
-                Layout(columns),
+                layout,
                 int(document["frames"]),
                 Moments.from_json(document["moments"]),
                 np.asarray(document["quantiles"], dtype=np.float64),
                 str(document["quantile_method"]),
-                QuantileSketch.side_by_side([sketches[c.name] for c in columns]),
+                QuantileSketch.side_by_side([sketches[name] for name in layout.names]),
                 dict(document["files"]),
                 {int(e): d for e, d in document["episodes"].items()},
                 {int(e): d for e, d in document["lines"].items()},

@@ -21,7 +21,7 @@ from opentau_prep.artifacts.store import Inspection, Outcome, State
 from opentau_prep.errors import MetadataError
 from opentau_prep.notices import warn
 from opentau_prep.pooling import is_quantile
-from opentau_prep.stats.compare import Bracket, Comparison, Difference, compare
+from opentau_prep.stats.compare import Bracket, Comparison, Difference, compare, pooled_difference
 from opentau_prep.stats.documents import Document, LinesDocument, WholeDocument
 from opentau_prep.stats.report import DIFFERS, KEPT, QUANTILES_KEPT, FileResult
 from opentau_prep.stats.stack import Stacked
@@ -77,7 +77,8 @@ class Computed:
     Attributes:
         layout: The features.
         whole: Of the whole dataset.
-        stacked: Of episodes.
+        stacked: Of episodes, with the quantiles that their rows get.
+        own: Of episodes, with their own quantiles.
         episodes: Which episodes.
         sketch: Of all frames.
         bracket: Which values agree with whole-dataset quantiles that are not exact.
@@ -86,9 +87,24 @@ class Computed:
     layout: Layout
     whole: Stacked
     stacked: Stacked
+    own: Stacked
     episodes: Sequence[int]
     sketch: QuantileSketch
     bracket: Bracket
+
+    def after(self, stacked: Stacked, episodes: Sequence[int]) -> Computed:
+        """Return the same with the rows of other episodes before these."""
+
+        def joined(these: Stacked) -> Stacked:
+            return {
+                f: {stat: np.concatenate([stacked[f][stat], v]) for stat, v in new.items()}
+                for f, new in these.items()
+            }
+
+        all_episodes = [*episodes, *self.episodes]
+        return replace(
+            self, stacked=joined(self.stacked), own=joined(self.own), episodes=all_episodes
+        )
 
     def for_target(self, target: Target, document: Document) -> tuple[Stacked, list[int]]:
         """Return what goes to one file."""
@@ -156,12 +172,16 @@ def settle(
     """
     found, document = _opened(target, found, force=force)
     stacked, episodes = computed.for_target(target, document)
+    pooled = None
+    if target.kind == "lines" and not force:
+        pooled = pooled_difference(document, computed.whole, computed.layout)
+        pooled = None if pooled is None else _with_rank(pooled, computed)
     comparison = _compared(target, found, document, stacked, episodes, computed)
     ours = found.content is None or found.state in OURS
-    told = _Told(target, found, comparison)
     blocked = any(np.isnan(stats["min"]).any() for stats in stacked.values() if len(episodes))
     differences = () if ours else comparison.differences
-    replaced = force or (published == "replace" and bool(differences))
+    replaced = force or (published == "replace" and bool(differences or pooled))
+    told = _Told(target, found, comparison, None if ours or replaced else pooled)
     left = "no finite value" if blocked and not force else None
     if left is None and differences and not replaced:
         left = _left_as(differences, comparison.missing, published)
@@ -220,7 +240,8 @@ def _compared(
     if found.content is None or not episodes:
         return Comparison((), (), None)
     if target.kind != "whole":
-        return compare(document, stacked, episodes, computed.layout)
+        own, _ = replace(computed, stacked=computed.own).for_target(target, document)
+        return compare(document, stacked, episodes, computed.layout, own=own)
     comparison = compare(
         document,
         stacked,
@@ -247,6 +268,7 @@ class _Told:
     target: Target
     found: Inspection
     comparison: Comparison
+    pooled: Difference | None
 
     def result(self, status: str, backup: Path | None = None) -> FileResult:
         return FileResult(
@@ -257,6 +279,7 @@ class _Told:
             self.comparison.missing,
             self.comparison.biggest,
             backup,
+            self.pooled,
         )
 
     def outcome(self, outcome: Outcome, done: str) -> FileResult:

@@ -1,28 +1,28 @@
 """Only what is new is read, and the result is as if everything had been."""
 
+import json
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from builders import VERSIONS, copy_real, tiny_dataset, tiny_episodes
-from stats_runs import assert_plain, frames_of, run_one, statuses
+from stats_runs import QUANTILES, assert_plain, frames_of, run_one, statuses
 
 from opentau_prep import load_dataset_metadata
 from opentau_prep.demo.append import append_episode
 
 
 def _grown(tmp_path, version, **options):
-    root = tiny_dataset(tmp_path, version, lengths=[300, 200, 250], **options)
-    if version == "v3.0":
-        run_one(root, force=True)
-    else:
-        run_one(root)
+    root = tiny_dataset(tmp_path, version, lengths=[300, 200, 250])
+    run_one(root, force=version == "v3.0", **options)
     append_episode(root, tiny_episodes(lengths=[120], seed=9)[0])
     return root
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_stats_after_an_episode_was_added_read_one_file(tmp_path, version):
-    root = _grown(tmp_path, version)
-    result = run_one(root)
+    root = _grown(tmp_path, version, episode_quantiles="episode")
+    result = run_one(root, episode_quantiles="episode")
     assert result.files_read == 1
     assert result.episodes == 4
     assert "differs" not in statuses(result).values()
@@ -33,7 +33,45 @@ def test_stats_after_an_episode_was_added_read_one_file(tmp_path, version):
         stats = load_dataset_metadata(root).episodes_stats
         for e in range(4):
             assert_plain(stats[e]["action"], columns["action"][episode == e])
+    assert run_one(root, episode_quantiles="episode").files_read == 0
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_stats_after_growth_every_row_has_the_new_quantiles_of_the_whole(tmp_path, version):
+    root = tiny_dataset(tmp_path, version, lengths=[300, 200, 250])
+    run_one(root, force=True)
+    append_episode(root, tiny_episodes(lengths=[120], seed=9)[0])
+    _drop_quantiles_of_episode(root, 3)
+    result = run_one(root)
+    assert result.files_read == 1
+    columns, episode = frames_of(root)
+    stats = load_dataset_metadata(root).episodes_stats
+    for e in range(4):
+        for name in ("action", "observation.state"):
+            rows = columns[name][episode == e].astype(float)
+            np.testing.assert_allclose(stats[e][name]["mean"], rows.mean(axis=0), rtol=1e-12)
+            for stat in QUANTILES:
+                np.testing.assert_array_equal(stats[e][name][stat], result.stats[name][stat])
     assert run_one(root).files_read == 0
+
+
+def _drop_quantiles_of_episode(root, episode):
+    """Take the quantiles that the appended row has of its own out again."""
+    if (root / "meta/episodes_stats.jsonl").exists():
+        path = root / "meta/episodes_stats.jsonl"
+        lines = path.read_text().splitlines()
+        row = json.loads(lines[episode])
+        for entry in row["stats"].values():
+            for stat in QUANTILES:
+                entry.pop(stat, None)
+        lines[episode] = json.dumps(row)
+        path.write_text("\n".join([*lines, ""]))
+        return
+    for path in (root / "meta/episodes").rglob("*.parquet"):
+        table = pq.read_table(path)
+        if table.column("episode_index").to_pylist() == [episode]:
+            kept = [n for n in table.column_names if n.rsplit("/", 1)[-1] not in QUANTILES]
+            pq.write_table(table.select(kept), path)
 
 
 def test_stats_after_growth_have_quantiles_of_all_frames(tmp_path):
@@ -69,8 +107,6 @@ def test_stats_old_data_changed_reads_everything(tmp_path):
 
 
 def test_stats_old_data_written_anew_with_the_same_frames_is_told_by_content(tmp_path):
-    import pyarrow.parquet as pq
-
     root = _grown(tmp_path, "v2.1")
     file = root / "data/chunk-000/episode_000000.parquet"
     pq.write_table(pq.read_table(file), file, compression="zstd")

@@ -6,6 +6,8 @@ import re
 import shlex
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from builders import tiny_dataset
 from cli_runner import run_cli
@@ -144,3 +146,41 @@ def test_missing_files_make_a_part_that_is_completed_later(tmp_path, keep_going)
     found = json.loads((root / STATS).read_text())["action"]
     np.testing.assert_allclose(found["mean"], rows.mean(axis=0), rtol=1e-12)
     assert len(read_lines(root / "meta/episodes_stats.jsonl")) == 3
+
+
+def test_quantiles_of_episodes_that_pool_wrongly_are_named_once_and_replaced(tmp_path, caplog):
+    root = tiny_dataset(tmp_path, "v2.1", lengths=[50, 400], name="own")
+    for file in sorted((root / "data").rglob("*.parquet"))[:1]:
+        table = pq.read_table(file)
+        shifted = pa.array([[x + 5 for x in row] for row in table.column("action").to_pylist()])
+        pq.write_table(
+            table.set_column(table.column_names.index("action"), "action", shifted), file
+        )
+    path = root / "meta/episodes_stats.jsonl"
+    path.unlink()
+    run_one(root, episode_quantiles="episode")
+    for file in (root / "meta/prep").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    (root / "meta/quantile_sketch.json").unlink()
+    before = path.read_bytes()
+    with caplog.at_level(logging.WARNING, logger="opentau_prep"):
+        report = run_stats(root)
+    assert not report.needs_attention
+    assert path.read_bytes() == before
+    (record,) = caplog.records
+    rows = read_lines(path)
+    counts = [row["stats"]["action"]["count"][0] for row in rows]
+    pooled = {
+        (q, dim): np.average([r["stats"]["action"][q][dim] for r in rows], weights=counts)
+        for q in ("q01", "q10", "q50", "q90", "q99")
+        for dim in range(2)
+    }
+    stat, dim, said = re.search(
+        r"(q\d\d) of action\[(\d)\] becomes (\S+) ", record.message
+    ).groups()
+    assert float(said) == pytest.approx(pooled[stat, int(dim)], rel=1e-3)
+    command = shlex.split(re.search(r"`(.*)`", record.message)[1])
+    assert run_cli(*command[1:], "--workers", 1).code == 0
+    exact = np.quantile(frames_of(root)[0]["action"].astype(float), 0.99, axis=0).tolist()
+    assert [row["stats"]["action"]["q99"] for row in read_lines(path)] == [exact, exact]
