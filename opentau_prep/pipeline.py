@@ -11,7 +11,7 @@ from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.errors import DataError, MetadataError, PrepError
 from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import resolve_mixture
-from opentau_prep.notices import some_names
+from opentau_prep.notices import Notice, collect_notices, emit, some_names
 from opentau_prep.text import several
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ class Report(Protocol):
     def as_json(self) -> dict[str, Any]:
         """Return the report JSON-ready."""
         ...
+
+
+# Notices of the steps that the verdict at the end repeats, with the command for each.
+_IN_VERDICT = ("pooled_quantile_rank",)
 
 
 @dataclass(frozen=True)
@@ -297,7 +301,7 @@ def carry_out(step: Step, choices: Choices, *, is_first: bool = True) -> Report:
     if step.whole and resolved.faults:
         return NotDone(_incomplete(step, resolved), resolved.faults)
     try:
-        return step.run(choices)
+        return _without_covered(step.run, choices)
     except PrepError as error:
         # The first step needs nothing of the others: what is wrong there is wrong.
         if context.dry_run and not is_first:
@@ -305,6 +309,19 @@ def carry_out(step: Step, choices: Choices, *, is_first: bool = True) -> Report:
         if context.keep_going and step.whole and isinstance(error, MetadataError | DataError):
             return NotDone(error)
         raise
+
+
+def _without_covered(run: Callable[[Choices], Report], choices: Choices) -> Report:
+    """Do a step; notices of what the verdict says with its command are not passed on."""
+    notices: list[Notice] = []
+    try:
+        with collect_notices(notices.append):
+            return run(choices)
+    finally:
+        covered = () if choices.context.dry_run else _IN_VERDICT
+        for notice in notices:
+            if notice.kind not in covered:
+                emit(notice)
 
 
 def _incomplete(step: Step, resolved: ResolvedMixture) -> PrepError:

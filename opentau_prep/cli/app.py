@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -19,9 +20,12 @@ from opentau_prep.cli import (
     val_report,
     validate,
 )
+from opentau_prep.cli.command import print_error
 from opentau_prep.cli.help import PlainGroup
 
 __all__ = ["app", "main"]
+
+_WRONG_USAGE = 2
 
 app = typer.Typer(
     name="opentau-prep",
@@ -68,5 +72,17 @@ demo.register(app)
 
 
 def main() -> None:
-    """Run the command line."""
-    app(prog_name="opentau-prep")
+    """Run the command line; with `--json`, wrong usage is a JSON document too."""
+    if "--json" not in sys.argv[1:]:
+        app(prog_name="opentau-prep")
+        return
+    try:
+        code = app(prog_name="opentau-prep", standalone_mode=False)
+    except Exception as error:
+        # Wrong usage, as click or the copy of it that typer holds raises it; all else is ours.
+        if not hasattr(error, "format_message"):
+            raise
+        error.show()  # type: ignore[attr-defined]
+        print_error("UsageError", error.format_message(), exit_code=_WRONG_USAGE)
+        code = _WRONG_USAGE
+    sys.exit(code)

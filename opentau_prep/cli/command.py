@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from opentau_prep.cli.session import Session
 
-__all__ = ["Result", "command"]
+__all__ = ["Result", "command", "print_error"]
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h: our fault, not one of the documented outcomes.
 
@@ -169,20 +169,39 @@ def _interrupted(error: KeyboardInterrupt) -> int:
 def _fail(error: PrepError, common: CommonOptions, session: Session | None) -> int:
     _say(f"Error: {error}")
     if common.json:
-        import json
-
-        payload = {
-            "error": {
-                "kind": type(error).__name__,
-                "message": error.message,
-                "where": error.where,
-                "hint": error.hint,
-            },
-            "exit_code": error.exit_code,
-            "warnings": [n.as_json() for n in session.notices] if session else [],
-        }
-        sys.stdout.write(json.dumps(payload) + "\n")
+        warnings = [n.as_json() for n in session.notices] if session else []
+        print_error(
+            type(error).__name__,
+            error.message,
+            where=error.where,
+            hint=error.hint,
+            exit_code=error.exit_code,
+            warnings=warnings,
+        )
     return error.exit_code
+
+
+def print_error(
+    kind: str,
+    message: str,
+    *,
+    where: str | None = None,
+    hint: str | None = None,
+    exit_code: int,
+    warnings: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Print the JSON document of an error on stdout."""
+    import json
+
+    from opentau_prep.cli.session import SCHEMA_VERSION
+
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "error": {"kind": kind, "message": message, "where": where, "hint": hint},
+        "exit_code": exit_code,
+        "warnings": list(warnings),
+    }
+    sys.stdout.write(json.dumps(document) + "\n")
 
 
 def _bug(error: Exception, common: CommonOptions) -> int:

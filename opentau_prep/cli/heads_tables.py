@@ -49,8 +49,8 @@ def _heads(console: Console, report: HeadsReport) -> None:
             "own name: no tags" if head.is_fallback else "-",
         ]
         rows.append([*row, "-" if worst is None else f"{worst:.2%}"] if known else row)
-    columns = ["#row", "head", "#members", "#frames", "#state / action dims", "fallback"]
-    console.print(table([*columns, "#worst q01/q99 rank"] if known else columns, rows))
+    columns = ["#row", "head", "#members", "#frames", "#state / action dims", "?fallback"]
+    console.print(table([*columns, "?#worst q01/q99 rank"] if known else columns, rows))
 
 
 def _files(console: Console, report: HeadsReport) -> None:

@@ -14,6 +14,7 @@ from opentau_prep.artifacts.rank import Rank
 from opentau_prep.context import RunContext
 from opentau_prep.notices import Notice, notices_shown_by
 from opentau_prep.storage.urls import check_written
+from opentau_prep.text import several
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
     from opentau_prep.cli.command import Result
     from opentau_prep.cli.options import CommonOptions
 
-__all__ = ["Session"]
+__all__ = ["SCHEMA_VERSION", "Session"]
 
-PIPE_WIDTH = 160
+SCHEMA_VERSION = 1
+"""Of every document that `--json` prints; a document may state one of its own."""
+_SHOWN_PER_KIND = 2
+
+PIPE_WIDTH = 10_000  # a file or a pipe has no width of its own: nothing is cut or wrapped there
 
 
 def _raise_current() -> None:
@@ -69,6 +74,7 @@ class Session:
             progress=self._on_progress,
         )
         self.notices: list[Notice] = []
+        self._not_shown = 0
         self._stack = contextlib.ExitStack()
         self._progress: Progress | None = None
         self._tasks: dict[str, Any] = {}
@@ -78,7 +84,8 @@ class Session:
         """The console for everything that is not the result."""
         from opentau_prep.cli.console import SafeConsole
 
-        return SafeConsole(stderr=True, soft_wrap=True)
+        # On a terminal messages are wrapped between words; elsewhere a message is one line.
+        return SafeConsole(stderr=True, soft_wrap=not sys.stderr.isatty())
 
     def __enter__(self) -> Session:
         if self.common.verbose:
@@ -89,6 +96,10 @@ class Session:
                 handler.setFormatter(PlainFormatter("%(name)s: %(message)s"))
                 handler.addFilter(_is_no_notice)
             logging.getLogger("opentau_prep").setLevel(logging.DEBUG)
+        # What libraries warn of through `warnings` (scikit-learn, NumPy) goes to the log: it is
+        # shown with --verbose, and never between our own lines.
+        logging.captureWarnings(True)
+        self._stack.callback(logging.captureWarnings, False)
         self._stack.enter_context(notices_shown_by(self._on_notice))
         return self
 
@@ -99,6 +110,10 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self._stop_progress()
+        if self._not_shown and self.rank.speaks:
+            self.stderr.print(
+                f"and {several(self._not_shown, 'more warning')} like these; --verbose shows them"
+            )
         self._stack.close()
 
     def show(self, result: Result) -> None:
@@ -108,7 +123,6 @@ class Session:
         elif self.rank.speaks and not self.common.quiet:
             from opentau_prep.cli.console import SafeConsole
 
-            # A file or a pipe has no width of its own: names must not be cut there.
             width = None if sys.stdout.isatty() else PIPE_WIDTH
             console = SafeConsole(width=width)
             # Rich ends the process with code 1 when the reader has gone; `command` knows better.
@@ -121,6 +135,7 @@ class Session:
 
         document = {
             "command": self.command,
+            "schema_version": SCHEMA_VERSION,
             **payload,
             "warnings": [notice.as_json() for notice in self.notices],
         }
@@ -135,6 +150,10 @@ class Session:
         if not self.rank.speaks or any(shown):
             return
         self.notices.append(notice)
+        of_kind = sum(each.kind == notice.kind for each in self.notices)
+        if of_kind > _SHOWN_PER_KIND and not self.common.verbose:
+            self._not_shown += 1
+            return
         self.stderr.print(Text.assemble(("Warning: ", "yellow"), notice.message))
 
     def _on_progress(self, what: str, done: int, total: int) -> None:

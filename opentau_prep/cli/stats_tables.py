@@ -32,7 +32,7 @@ def stats_table(report: StatsReport) -> Render:
         console.print(table(_COLUMNS, [_row(result) for result in report.results]))
         if len(report.results) <= MAX_DATASETS:
             rows = [row for result in report.results for row in _file_rows(result)]
-            console.print(table(("dataset", "file", "status", "added", "backup"), rows))
+            console.print(table(("dataset", "file", "status", "?added", "?backup"), rows))
         if report.delta:
             delta = [
                 (d.name, d.column, d.chunk_size, d.starts, d.quantiles, d.status)
@@ -51,11 +51,11 @@ _COLUMNS = (
     "dataset",
     "#episodes",
     "#frames",
-    "#features",
-    "zero range",
-    "quantiles",
-    "#files read",
-    "biggest change",
+    "?#features",
+    "?zero range",
+    "?quantiles",
+    "?#files read",
+    "?biggest change",
     "status",
 )
 
@@ -138,13 +138,13 @@ def _differences(console: Console, report: StatsReport) -> None:
 _DIFFERENCE = (
     "feature",
     "stat",
-    "dims",
-    "#episodes",
-    "worst dim",
+    "?dims",
+    "?#episodes",
+    "?worst dim",
     "#file",
     "#frames say",
     "#of the range",
-    "true quantile",
+    "?true quantile",
 )
 
 
