@@ -121,6 +121,21 @@ class Convention:
         steps.append((np.add, offset))
         return _run(steps, values, offset, out)
 
+    def affine(
+        self, first: ArrayLike, second: ArrayLike
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return (center, half), float64: but for rounding, `normalize` is (x - center) / half.
+
+        Raises:
+            MetadataError: A stat is missing (None) or not finite.
+        """
+        offset, divisor, shift = self._factors(first, second)
+        start, width = offset.astype(np.float64), divisor.astype(np.float64)
+        if self.mode == "MEAN_STD":
+            return start, width
+        moved = start if shift is None else start - shift
+        return moved + width / 2, width / 2
+
     def _factors(
         self, first: ArrayLike, second: ArrayLike
     ) -> tuple[Float32, Float32, Float32 | None]:

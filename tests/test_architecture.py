@@ -34,6 +34,7 @@ ORDER = [
     "tokenizer",
     "val_loss",
     "choices",
+    "forecast",
     "validate",
     "verdict",
     "report",

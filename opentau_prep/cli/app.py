@@ -11,6 +11,7 @@ from opentau_prep import __version__
 from opentau_prep.cli import (
     demo,
     fit_tokenizer,
+    forecast,
     heads,
     report,
     run,
@@ -63,6 +64,7 @@ stats.register(app)
 heads.register(app)
 speed.register(app)
 fit_tokenizer.register(app)
+forecast.register(app)
 validate.register(app)
 val_plan.register(app)
 val_report.register(app)

@@ -12,18 +12,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.heads.audit_faults import KINDS, Suspicion, suspicions
 from opentau_prep.heads.audit_model import DimStats, HeadModel, fit_model
-from opentau_prep.heads.audit_names import Reordered, dim_names, reordered_names
+from opentau_prep.heads.audit_names import (
+    Reordered,
+    dim_names,
+    gripper_dims,
+    reordered_names,
+)
 from opentau_prep.heads.members import VECTOR_FEATURES, HeadMember
-
-if TYPE_CHECKING:
-    from opentau_prep.metadata.resolve import ResolvedEntry
 
 __all__ = ["AuditFinding", "AuditReport", "AuditedHead", "audit_heads"]
 
@@ -37,7 +39,6 @@ _LEAST_GAIN_FEW = 20.0
 _LEAST_LOF = 1.5
 _BIG_UNITS = frozenset({"degrees", "ticks", "millimetres", "percent"})
 _SMALL_UNITS = frozenset({"radians", "metres", "fraction"})
-_GRIPPER_WORDS = ("grip", "finger", "thumb", "index", "middle", "ring", "pinky", "claw", "jaw")
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _audit_head(key: str, group: Sequence[HeadMember], *, few: bool) -> list[Aud
         stats = [DimStats.of(m.stats[feature], m.kept_dims(feature)) for m in group]
         models = _models(stats)
         for member, own, model in zip(group, stats, models, strict=True):
-            grippers = _grippers(member.entry, feature, len(own.mean))
+            grippers = gripper_dims(dim_names(member.entry, feature, len(own.mean)))
             for suspicion in _explain(model, own, grippers, few=few):
                 found[member.name].append(_Found(feature, suspicion, own, model))
         rows = [m.z(s) for m, s in zip(models, stats, strict=True)]
@@ -284,9 +285,3 @@ def _ranges(dims: Sequence[int]) -> str:
         else:
             parts.append([dim, dim])
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
-
-
-def _grippers(entry: ResolvedEntry, feature: str, width: int) -> tuple[int, ...]:
-    """Return the dims whose names in info.json are those of grippers or fingers."""
-    names = [name.lower() for name in dim_names(entry, feature, width)]
-    return tuple(i for i, name in enumerate(names) if any(w in name for w in _GRIPPER_WORDS))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from opentau_prep.heads.audit_model import DimStats, HeadModel, student_t
 from opentau_prep.heads.audit_signature import reordered, swapped
 
-__all__ = ["KINDS", "Suspicion", "suspicions"]
+__all__ = ["KINDS", "UNITS", "Suspicion", "Unit", "suspicions"]
 
 Floats = NDArray[np.float64]
 
@@ -66,32 +66,44 @@ class Suspicion:
 
 
 @dataclass(frozen=True)
-class _Unit:
+class Unit:
+    """Another unit that a dataset can be in: `factor * (x + shift)` undoes it.
+
+    Attributes:
+        kind: One of `KINDS`.
+        factor: See above.
+        shift: See above.
+        share: Share of the judged dims that must be affected; 0: one dim will do.
+        least: The largest absolute value of an affected dim is at least this.
+        below: The largest absolute value after undoing it is below this.
+    """
+
     kind: str
     factor: float
     shift: float
     share: float
-    """Share of the judged dims that must be affected; 0: one dim will do."""
     least: float
-    """The largest absolute value of an affected dim is at least this."""
     below: float = math.inf
-    """The largest absolute value after mending is below this."""
 
 
-_UNITS = (
-    _Unit("degrees", _DEGREES, 0.0, _MIN_SHARE, 1.05 * _TURN, 2 * _TURN),
-    _Unit("radians", 1 / _DEGREES, 0.0, _MIN_SHARE, 0.0),
-    _Unit("ticks", _TURN / _TICKS_PER_TURN, -_TICKS_PER_TURN / 2, _MIN_SHARE, 400.0, 4 * _TURN),
-    _Unit("ticks", 360 / _TICKS_PER_TURN, -_TICKS_PER_TURN / 2, _MIN_SHARE, 720.0),
-    _Unit("millimetres", 1e-3, 0.0, 0.0, 20.0, 3.0),
-    _Unit("metres", 1e3, 0.0, 0.0, 0.0),
-    _Unit("percent", 1e-2, 0.0, 0.0, 2.0, 1.5),
-    _Unit("fraction", 1e2, 0.0, 0.0, 0.0, 150.0),
+UNITS = (
+    Unit("degrees", _DEGREES, 0.0, _MIN_SHARE, 1.05 * _TURN, 2 * _TURN),
+    Unit("radians", 1 / _DEGREES, 0.0, _MIN_SHARE, 0.0),
+    Unit("ticks", _TURN / _TICKS_PER_TURN, -_TICKS_PER_TURN / 2, _MIN_SHARE, 400.0, 4 * _TURN),
+    Unit("ticks", 360 / _TICKS_PER_TURN, -_TICKS_PER_TURN / 2, _MIN_SHARE, 720.0),
+    Unit("millimetres", 1e-3, 0.0, 0.0, 20.0, 3.0),
+    Unit("metres", 1e3, 0.0, 0.0, 0.0),
+    Unit("percent", 1e-2, 0.0, 0.0, 2.0, 1.5),
+    Unit("fraction", 1e2, 0.0, 0.0, 0.0, 150.0),
 )
 
 
 def suspicions(
-    model: HeadModel, stats: DimStats, grippers: Sequence[int] = ()
+    model: HeadModel,
+    stats: DimStats,
+    grippers: Sequence[int] = (),
+    *,
+    few_members: float = _FEW_MEMBERS,
 ) -> Iterator[Suspicion]:
     """Yield the faults that make a member's stats more probable, whatever their gain.
 
@@ -99,20 +111,22 @@ def suspicions(
         model: Of the other members.
         stats: The member's.
         grippers: The dims that are called grippers.
+        few_members: The log odds that another order must gain more against a single member, as it
+            may be the wrong one; less against several.
     """
     judged = model.judged & stats.usable
     if not judged.any():
         return
-    for unit in _UNITS:
+    for unit in UNITS:
         yield from _another_unit(model, stats, unit, judged)
-    yield from _another_order(model, stats, judged)
+    yield from _another_order(model, stats, judged, few_members)
     yield from _mirrored(model, stats, judged, grippers)
     yield from _pose(model, stats, judged)
     yield from _unlike(model, stats, judged)
 
 
 def _another_unit(
-    model: HeadModel, stats: DimStats, unit: _Unit, judged: NDArray[np.bool_]
+    model: HeadModel, stats: DimStats, unit: Unit, judged: NDArray[np.bool_]
 ) -> Iterator[Suspicion]:
     mended = stats.scaled(unit.factor, unit.shift)
     expected = model
@@ -129,7 +143,7 @@ def _another_unit(
         return
     if unit.share:  # the fault is known by now: dims that also fit it better have it too
         chosen = possible
-    gain = float(gains[chosen].sum()) - math.log(len(_UNITS))
+    gain = float(gains[chosen].sum()) - math.log(len(UNITS))
     if not unit.share:
         gain -= chosen.sum() * math.log(2 * n_judged)
     if unit.kind == "ticks":  # other dims that count ticks have another gear
@@ -139,7 +153,7 @@ def _another_unit(
 
 
 def _another_order(
-    model: HeadModel, stats: DimStats, judged: NDArray[np.bool_]
+    model: HeadModel, stats: DimStats, judged: NDArray[np.bool_], few_members: float
 ) -> Iterator[Suspicion]:
     signatures = model.signatures
     kept, table = signatures.table(stats.stacked(), judged)
@@ -153,7 +167,7 @@ def _another_order(
         # is little, the dims are alike, and what this one gains is chance.
         lost = signatures.lost_by_others(kept[places], kept[sources])
         gain = min(float(reordered(table, places, sources)), lost)
-        gain -= (len(places) - 1) * tried + _FEW_MEMBERS / signatures.n_members
+        gain -= (len(places) - 1) * tried + few_members / signatures.n_members
         new = np.arange(len(judged))
         new[where[places]] = where[sources]
         dims = tuple(sorted(where[places].tolist()))

@@ -12,7 +12,9 @@ from opentau_prep.heads.members import VECTOR_FEATURES, HeadMember
 if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedEntry
 
-__all__ = ["Reordered", "dim_names", "reordered_names"]
+__all__ = ["Reordered", "dim_names", "gripper_dims", "reordered_names"]
+
+_GRIPPER_WORDS = ("grip", "finger", "thumb", "index", "middle", "ring", "pinky", "claw", "jaw")
 
 
 @dataclass(frozen=True)
@@ -74,3 +76,10 @@ def dim_names(entry: ResolvedEntry, feature: str, width: int) -> tuple[str, ...]
     if len(order) < width or max(order, default=0) >= len(names):
         return ()
     return tuple(names[i] for i in order)[:width]
+
+
+def gripper_dims(names: Sequence[str]) -> tuple[int, ...]:
+    """Return the dims whose names are those of grippers or fingers."""
+    return tuple(
+        i for i, name in enumerate(names) if any(w in name.lower() for w in _GRIPPER_WORDS)
+    )

@@ -11,6 +11,7 @@ from opentau_prep.validate.checks import (
     columns,
     counts,
     episodes,
+    forecast,
     format,
     frames,
     heads,
@@ -46,6 +47,7 @@ _MODULES = (
     selection,
     heads,
     tokenizer,
+    forecast,
     internal,
 )
 

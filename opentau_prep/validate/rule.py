@@ -37,6 +37,7 @@ GROUPS = MappingProxyType(
         "M": "mixture",
         "H": "heads",
         "N": "tokenizer",
+        "P": "forecast",
         "X": "validate itself",
     }
 )

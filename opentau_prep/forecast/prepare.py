@@ -1,0 +1,290 @@
+"""The verb behind `forecast`: stats of any origin against a mixture's data."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opentau_prep.artifacts import Rank, Recipe, publish
+from opentau_prep.artifacts.jsonio import dump_own
+from opentau_prep.artifacts.place import file_place
+from opentau_prep.artifacts.rank import main_rank_notices
+from opentau_prep.engine import Failure
+from opentau_prep.errors import MetadataError
+from opentau_prep.forecast.frames import Counted, DeepFeature, DeepJob, DeepResult, count_frames
+from opentau_prep.forecast.judge import FeatureJudged, find, verdict_of
+from opentau_prep.forecast.measure import affine_of, feature_modes, measure
+from opentau_prep.forecast.members import Member, MemberFeature, read_members
+from opentau_prep.forecast.mismatch import find_mismatches
+from opentau_prep.forecast.report import Forecast, ForecastOptions, MemberForecast, ModeForecast
+from opentau_prep.forecast.sources import FeatureStats, StatSet, StatsSource, load_stats_source
+from opentau_prep.heads.members import VECTOR_FEATURES
+from opentau_prep.heads.mixture import build_mixture_heads
+from opentau_prep.heads.options import HeadOptions
+
+if TYPE_CHECKING:
+    from opentau_prep.artifacts.store import Outcome
+    from opentau_prep.context import RunContext
+    from opentau_prep.forecast.formulas import Affine, Normalization
+    from opentau_prep.metadata.resolve import ResolvedMixture
+
+__all__ = ["make_forecast", "own_heads"]
+
+COMMAND = "forecast"
+SCHEMA_VERSION = 1
+
+
+def make_forecast(
+    resolved: ResolvedMixture,
+    context: RunContext,
+    options: ForecastOptions | None = None,
+    *,
+    out: Path | None = None,
+) -> Forecast:
+    """Return what a policy would see under some stats, and write it to `forecast.json`.
+
+    Reads metadata and sketches; with `options.deep`, the selected frames too, once.
+
+    Args:
+        resolved: The mixture.
+        context: How to run.
+        options: Which stats, whose formula, and how deep.
+        out: The artifact; None writes nothing.
+
+    Raises:
+        ConfigError: The stats cannot be found, or none of them is for a dataset.
+        PrepError: Stats or frames cannot be read.
+    """
+    options = options or ForecastOptions()
+    rank = context.rank or Rank.detect()
+    with main_rank_notices(rank):
+        source = (
+            own_heads(resolved, context, options)
+            if options.stats is None
+            else load_stats_source(options.stats)
+        )
+        if options.formula is not None:
+            source = replace(source, formula=options.formula)
+        members = read_members(
+            resolved, artifact_root=context.artifact_root, chunk_size=options.chunk_size
+        )
+        chosen = [_choose(source, member, options) for member in members]
+        deep = _count(members, chosen, source, context, options) if options.deep else {}
+        told = [
+            _forecast(member, stats, source, options, deep.get(i), _target(resolved))
+            for i, (member, stats) in enumerate(zip(members, chosen, strict=True))
+        ]
+        forecast = Forecast(source.kind, source.path, source.formula, options.deep, told)
+        if out is None or not rank.is_main:
+            return forecast
+        return replace(forecast, out=_publish(forecast, resolved, context, options, out))
+
+
+def own_heads(
+    resolved: ResolvedMixture, context: RunContext, options: ForecastOptions
+) -> StatsSource:
+    """Return the heads that training would build now, as a source of stats."""
+    widths = [
+        int(np.prod(entry.meta.features[column].shape))
+        for entry in resolved.entries
+        for feature, column in entry.name_map.columns.items()
+        if feature in VECTOR_FEATURES and column in entry.meta.features
+    ]
+    widest = max(1, *widths) if widths else 32
+    built = build_mixture_heads(
+        resolved,
+        HeadOptions(widest, widest, chunk_size=options.chunk_size),
+        artifact_root=context.artifact_root,
+    )
+    heads = built.heads
+    sets = [
+        StatSet(
+            key,
+            {
+                f: {s: np.asarray(v, np.float64) for s, v in stats[f].items() if s != "count"}
+                for f in VECTOR_FEATURES
+            },
+            list(heads.norm_key_to_dataset_names[key]),
+        )
+        for key, stats in zip(heads.norm_keys, heads.per_norm_key_stats, strict=True)
+    ]
+    return StatsSource("norm heads", "of the mixture, as training builds them", "opentau", sets)
+
+
+def _target(resolved: ResolvedMixture) -> str:
+    """Return the arguments that name the mixture on a command line."""
+    path = resolved.mixture.path
+    words = (
+        [str(d.root) for d in resolved.datasets] if path is None else ["--mixture-json", str(path)]
+    )
+    return shlex.join(words)
+
+
+def _choose(source: StatsSource, member: Member, options: ForecastOptions) -> StatSet:
+    names = [member.name, member.entry.meta.repo_id]
+    return source.choose(names, member.norm_key, options.stats_key)
+
+
+def _modes(
+    source: StatsSource, feature: str, stats: FeatureStats, options: ForecastOptions
+) -> list[Normalization]:
+    there = feature_modes(stats)
+    wanted = options.normalization or source.modes.get(feature)
+    if wanted is None:  # the 10 % quantiles are an option of LeRobot's that must be declared
+        return [mode for mode in there if mode != "quantile10"]
+    return [wanted] if wanted in there else []
+
+
+def _count(
+    members: Sequence[Member],
+    chosen: Sequence[StatSet],
+    source: StatsSource,
+    context: RunContext,
+    options: ForecastOptions,
+) -> dict[int, DeepResult]:
+    jobs, places = [], []
+    for i, (member, stats) in enumerate(zip(members, chosen, strict=True)):
+        features = {}
+        for name, own in member.features.items():
+            if own.is_delta or name not in stats.features:
+                continue
+            fitted = _fitted(own, stats.features[name])
+            modes = _modes(source, name, fitted, options)
+            affines = {m: affine_of(source.formula, m, fitted) for m in modes}
+            known: dict[str, Affine] = {m: a for m, a in affines.items() if a is not None}
+            features[name] = DeepFeature(own.column, own.index[: _width(fitted)], known)
+        if features:
+            jobs.append(DeepJob(member.entry.meta, member.entry.episodes.tolist(), features))
+            places.append(i)
+    labels = [members[i].name for i in places]
+    results = context.map("forecast", count_frames, jobs, labels)
+    failed = [r for r in results if isinstance(r, Failure)]
+    if failed:
+        raise failed[0].error
+    return {
+        i: r for i, r in zip(places, results, strict=True) if not isinstance(r, Failure)
+    }  # fmt: skip
+
+
+def _width(stats: FeatureStats) -> int:
+    return len(next(iter(stats.values())))
+
+
+def _fitted(own: MemberFeature, stats: FeatureStats) -> dict[str, NDArray[np.float64]]:
+    """Return stats of as many dims as both have."""
+    width = min(own.distribution.dims, _width(stats))
+    return {name: values[:width] for name, values in stats.items()}
+
+
+def _is_padding(stats: FeatureStats, width: int) -> bool:
+    """Whether all dims from `width` on hold nothing."""
+    return all(not np.nan_to_num(values[width:]).any() for values in stats.values())
+
+
+def _forecast(
+    member: Member,
+    stats: StatSet,
+    source: StatsSource,
+    options: ForecastOptions,
+    deep: DeepResult | None,
+    target: str,
+) -> MemberForecast:
+    judged = []
+    for name, own in member.features.items():
+        judged.append(_judge(name, own, stats, source, options, deep))
+    findings = [f for each in judged for f in find(member.name, each, target)]
+    called = f"the stats of the {source.kind}" + (f" {stats.name!r}" if stats.name else "")
+    verdict, reason = verdict_of(findings, called, judged)
+    modes = [mode for each in judged for mode in each.modes]
+    return MemberForecast(
+        member.name, member.norm_key, stats.name, modes, findings, verdict, reason
+    )
+
+
+def _judge(
+    name: str,
+    own: MemberFeature,
+    stats: StatSet,
+    source: StatsSource,
+    options: ForecastOptions,
+    deep: DeepResult | None,
+) -> FeatureJudged:
+    fault = source.faults.get(name)
+    found = stats.features.get(name)
+    if not found:
+        told = fault or f"the {source.kind} has no stats of {name}"
+        return FeatureJudged(name, own.names, (), (), (), fault=told)
+    fitted = _fitted(own, found)
+    width, wide = own.distribution.dims, _width(found)
+    differs = wide < width or (wide > width and not _is_padding(found, width))
+    distribution = own.distribution
+    counts: Mapping[str, Counted] = {}
+    if deep is not None and name in deep.distributions:
+        distribution, counts = deep.distributions[name], deep.counts[name]
+    else:
+        distribution = distribution.select(np.arange(min(width, wide)))
+    mask = stats.normalized.get(name)
+    modes = _modes(source, name, fitted, options)
+    if not modes:
+        wanted = options.normalization or source.modes.get(name)
+        fault = fault or f"{wanted} needs stats that are not there ({', '.join(fitted)} are)"
+    forecasts = [
+        ModeForecast(
+            name,
+            mode,
+            [
+                dim
+                for dim in measure(distribution, fitted, mode, source.formula, counts.get(mode))
+                if mask is None or dim.dim >= len(mask) or mask[dim.dim]
+            ],
+            own.names,
+            distribution.origin,
+        )
+        for mode in modes
+    ]
+    mismatches = find_mismatches(distribution, fitted, own.grippers)
+    if mask is not None:
+        mismatches = [m for m in mismatches if any(d < len(mask) and mask[d] for d in m.dims)]
+    moving = (distribution.high > distribution.low).tolist()
+    widths = (width, wide) if differs else None
+    return FeatureJudged(name, own.names, moving, forecasts, mismatches, widths, fault)
+
+
+def _publish(
+    forecast: Forecast,
+    resolved: ResolvedMixture,
+    context: RunContext,
+    options: ForecastOptions,
+    out: Path,
+) -> Outcome:
+    content = dump_own(forecast.document())
+    inputs = {
+        "mixture": {
+            "count": len(resolved.mixture.datasets),
+            "sha256": resolved.mixture.sha256,
+        },
+        "stats": {"count": len(forecast.members), "sha256": _digest(options)},
+    }
+    given = {**asdict(options), "stats": None if options.stats is None else str(options.stats)}
+    place = file_place("forecast", out, schema_version=SCHEMA_VERSION)
+    return publish(
+        place, content, Recipe(COMMAND, inputs, given), force=context.force, dry_run=context.dry_run
+    )
+
+
+def _digest(options: ForecastOptions) -> str:
+    if options.stats is None or not options.stats.is_file():
+        return hashlib.sha256(b"").hexdigest()
+    try:
+        return hashlib.sha256(options.stats.read_bytes()).hexdigest()
+    except OSError as error:
+        raise MetadataError(
+            f"cannot be read ({error.strerror})", where=str(options.stats)
+        ) from error
