@@ -3,7 +3,7 @@
     python scripts/validation_loop_numpy.py --world-size 3
 
 What to copy is `validate_rank` and the merge in `main`: no collective in the loop at all, and one
-small JSON-ready state a rank at the end, over whatever the ranks have: a pipe here, files, MPI, a
+small JSON-ready state per rank at the end, over whatever the ranks have: a pipe here, files, MPI, a
 queue.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from opentau_prep import GroupedLosses, plan_validation, validation_subset
+from opentau_prep import GroupedLosses, plan_validation, train_val_split
 
 DATASETS = ("lab/arm", "lab/arm-2", "home/one-frame", "home/hand")
 HEAD_ROWS = np.array([0, 0, 1, 1])
@@ -29,9 +29,9 @@ CHUNK = (8, 7)  # T, D
 def toy_frames() -> tuple[list[int], np.ndarray]:
     """Return the validation lengths, and the concatenated validation frames, (N, T, D) float32."""
     lengths, parts = [], []
-    for i, (name, n) in enumerate(zip(DATASETS, FRAMES, strict=True)):
+    for i, n in enumerate(FRAMES):
         frames = np.random.default_rng(i).standard_normal((n, *CHUNK), dtype=np.float32)
-        kept = validation_subset(n, 0.05, seed=0, name=name)
+        _, kept = train_val_split(n, 0.05, 1000)
         lengths.append(len(kept))
         parts.append(frames[kept])
     return lengths, np.concatenate(parts)
@@ -48,7 +48,7 @@ def validate_rank(job: tuple[int, int, int]) -> dict[str, Any]:
     plan = plan_validation(lengths, world_size=world_size, batch_size=batch_size)
     gain = np.linspace(0.5, 1.5, CHUNK[1], dtype=np.float32)
     losses = GroupedLosses()
-    for positions in plan.batches(rank):
+    for positions, weights in zip(plan.batches(rank), plan.weights(rank), strict=True):
         batch = frames[positions]
         squared = np.square(batch * gain - np.abs(batch))
         dataset, _ = plan.locate(positions)
@@ -57,6 +57,7 @@ def validate_rank(job: tuple[int, int, int]) -> dict[str, Any]:
             dataset=[DATASETS[d] for d in dataset],
             control_mode=[CONTROL_MODES[d] for d in dataset],
             losses={"MSE": (squared.sum(axis=(1, 2)), np.full(len(batch), np.prod(CHUNK)))},
+            weights=weights,
         )
     return losses.state()
 
