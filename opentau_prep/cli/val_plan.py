@@ -46,14 +46,20 @@ def val_plan(
         typer.Option(help="Hold out the rows that OpenTau does, or episodes as LeRobot does."),
     ] = SplitChoice.training,
     seed: Annotated[
-        int, typer.Option(metavar="N", help="The training config's seed (8675309 if it is null).")
-    ] = 1000,
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="The training config's seed. Default: that of the config around the mixture, "
+            "or 1000.",
+        ),
+    ] = None,
     val_split_ratio: Annotated[
         float | None,
         typer.Option(min=0, max=1, metavar="RATIO", help="Instead of the mixture's ratio."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the plan as JSON, for training.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The plan. Default: <mixture>.prep/val_plan.json."),
     ] = None,
 ) -> Result:
     """Plan one validation pass over all datasets that keeps every rank busy.
@@ -81,6 +87,6 @@ def val_plan(
         split=split.value,
         seed=seed,
         ratio=val_split_ratio,
-        out=out,
+        out=out or session.context.prep_path(resolved.mixture, "val_plan"),
     )
     return Result(report.as_json(), plan_tables(report))

@@ -32,21 +32,25 @@ def plan_tables(report: PlanReport) -> Render:
             (d["name"], d["selected_frames"], d["val_split_ratio"], d["samples"], d["rounds_alone"])
             for d in shown["datasets"]
         ]
-        columns = ("dataset", "#frames", "#ratio", "#validation frames", "#rounds alone")
+        columns = ("dataset", "#frames", "#ratio", "#held out", "#rounds alone")
         console.print(table(columns, sets))
+        places = shown["rounds"] * shown["batch_size"]
         ranks = [
             (
                 f"{r['rank']}",
                 r["samples"],
                 _span(*r["range"]),
-                r["batches"],
-                _percent(r["idle_share"]),
+                places - r["samples"],
                 _percent(r["idle_share_per_dataset_loop"]),
             )
             for r in shown["ranks"]
         ]
-        names = ("#rank", "#samples", "#positions", "#batches", "#idle", "#idle in a loop")
+        names = ("#rank", "#samples", "#positions", "#filler rows", "#idle in a per-dataset loop")
         console.print(table(names, ranks))
+        if shown["split"] == "training":
+            console.print(f"Held out: the rows that OpenTau holds out with seed {shown['seed']}.")
+        else:
+            console.print("Held out: the last episodes of each task, as LeRobot's eval_split.")
         console.print(
             f"{shown['total_samples']:,} samples in {shown['rounds']:,} rounds of "
             f"{shown['world_size']:,} x {shown['batch_size']:,}; a loop over the datasets takes "
@@ -96,11 +100,11 @@ def report_tables(report: LossReport) -> Render:
 def _say_changes(console: Console, report: LossReport) -> None:
     if report.report.changes is None:
         return
-    told = _shared_heads(report.report.result)
+    shared = _shared_heads(report.report.result)
     changed = [
         c
         for c in report.report.changes
-        if c.status != "same" and (c.scope != "norm_head" or c.norm_head in told)
+        if c.status != "same" and (c.scope != "norm_head" or c.norm_head in shared)
     ]
     console.print(table(
         ("change", "of", "", "loss", "#before", "#now", "#by"),
@@ -110,7 +114,7 @@ def _say_changes(console: Console, report: LossReport) -> None:
     if len(changed) > MAX_CHANGES:
         console.print(f"and {len(changed) - MAX_CHANGES:,} more: --csv or --json has them all")
     if report.worse is not None:
-        console.print(f"{len(report.worse):,} losses are worse than --fail-if-worse allows")
+        console.print(f"{len(report.worse):,} losses rose by more than --fail-if-worse allows")
 
 
 def _shared_heads(result: Losses) -> set[str]:
@@ -147,7 +151,7 @@ def _loss(entry: Losses, name: str) -> Any:
 
 
 def _highest_first(entries: Iterable[Losses], names: Sequence[str]) -> list[Losses]:
-    """Return the entries by their total, or else their first loss; those without one stand last."""
+    """Return the entries by their total, or else their first loss; those without one are last."""
     by = "total" if "total" in names else next(iter(names), "")
 
     def height(entry: Losses) -> float:

@@ -16,19 +16,10 @@ from typing import Final, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
+from opentau_prep.config.training import SEED_OF_NULL
 from opentau_prep.errors import ConfigError
 
-__all__ = [
-    "SEED_OF_NULL",
-    "TRAINING_SEED",
-    "held_out_episodes",
-    "train_val_split",
-    "validation_size",
-]
-
-# What OpenTau seeds the split with where a config's seed is null, and its default seed.
-SEED_OF_NULL: Final = 8_675_309
-TRAINING_SEED: Final = 1000
+__all__ = ["held_out_episodes", "train_val_split", "validation_size"]
 
 _WORDS: Final = 1 << 32
 # From here on torch draws 64-bit words, and shuffles inside out.

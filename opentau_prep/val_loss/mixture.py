@@ -14,13 +14,9 @@ from numpy.typing import NDArray
 
 from opentau_prep import notices
 from opentau_prep.artifacts.jsonio import load_own
+from opentau_prep.config.training import TRAINING_SEED
 from opentau_prep.errors import ConfigError, DataError, PrepError
-from opentau_prep.metadata.split import (
-    TRAINING_SEED,
-    held_out_episodes,
-    train_val_split,
-    validation_size,
-)
+from opentau_prep.metadata.split import held_out_episodes, train_val_split, validation_size
 from opentau_prep.val_loss.plan import ValidationPlan, plan_validation
 
 if TYPE_CHECKING:
@@ -182,7 +178,7 @@ def validation_sets(
             spans = _held_out_spans(entry, share) if split == "episodes" else None
             sets.append(ValidationSet(name, selected_frames(entry), share, spans))
         elif config.is_vqa:
-            samples = getattr(config, "num_samples", None) or 0
+            samples = config.num_samples or 0
             spans = () if split == "episodes" else None
             sets.append(ValidationSet(name, samples, share, spans))
     return sets

@@ -12,7 +12,7 @@ from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import file_place
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.artifacts.store import Inspection, Outcome, inspect
-from opentau_prep.metadata.split import TRAINING_SEED
+from opentau_prep.config.training import TRAINING_SEED
 from opentau_prep.notices import some_names, warn
 from opentau_prep.val_loss.mixture import (
     PLAN_SCHEMA_VERSION,
@@ -64,7 +64,7 @@ def prepare_plan(
     world_size: int,
     batch_size: int,
     split: Split = "training",
-    seed: int = TRAINING_SEED,
+    seed: int | None = None,
     ratio: float | None = None,
     out: Path | None = None,
 ) -> PlanReport:
@@ -79,7 +79,8 @@ def prepare_plan(
         world_size: Ranks that will validate.
         batch_size: Samples that a rank evaluates at once.
         split: `training` holds out the rows that OpenTau does, `episodes` whole ones as LeRobot.
-        seed: The training config's seed.
+        seed: The training config's seed; None takes the one of the config around the mixture, or
+            else OpenTau's default, 1000.
         ratio: A `val_split_ratio` to use instead of the mixture's.
         out: The file to write, for `load_validation_plan`.
 
@@ -91,6 +92,8 @@ def prepare_plan(
     """
     rank = context.rank or Rank.detect()
     with main_rank_notices(rank):
+        if seed is None:
+            seed = resolved.mixture.training.get("seed", TRAINING_SEED)
         plan = _plan(resolved, world_size, batch_size, split=split, seed=seed, ratio=ratio)
         if out is None:
             return PlanReport(plan)

@@ -262,23 +262,25 @@ def mixture_sources(resolved: ResolvedMixture) -> MixtureSources:
         MetadataError: A tag in an info.json is not a string.
     """
     sets = validation_sets(resolved)
-    tags = {entry.name: (entry.robot_type, entry.control_mode) for entry in resolved.entries}
+    written = dict(zip(resolved.mixture.dataset_names, resolved.mixture.datasets, strict=True))
+    tags = {name: (config.robot_type, config.control_mode) for name, config in written.items()}
+    tags |= {entry.name: (entry.robot_type, entry.control_mode) for entry in resolved.entries}
     names = [part.name for part in sets]
-    pairs = [tags.get(name, (None, None)) for name in names]
+    pairs = [tags[name] for name in names]
     infos = [{"robot_type": robot, "control_mode": mode} for robot, mode in pairs]
     groups = group_by_key(names, infos)
     row_of = {name: row for row, members in enumerate(groups.members.values()) for name in members}
-    written = resolved.mixture.weights
-    if written is None:
+    given = resolved.mixture.weights
+    if given is None:
         weights = {part.name: float(part.n_samples) for part in sets}
     else:
-        of_name = dict(zip(resolved.mixture.dataset_names, written, strict=True))
-        weights = {name: of_name[name] for name in names}
+        weights = dict(zip(written, given, strict=True))
+        weights = {name: weights[name] for name in names}
     return MixtureSources(
         norm_keys=tuple(groups.members),
         dataset_to_norm_index={name: row_of[name] for name in names},
         norm_key_to_dataset_names=groups.members,
         weights=weights,
-        weights_from="held_out_frames" if written is None else "mixture",
+        weights_from="held_out_frames" if given is None else "mixture",
         control_modes={name: mode for name, (_, mode) in zip(names, pairs, strict=True)},
     )

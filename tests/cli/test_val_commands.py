@@ -88,8 +88,10 @@ def test_val_plan_json_is_the_library_result_and_the_frames_add_up(mixture):
     ran = run_cli("val-plan", "--mixture-json", mixture, *PLAN, "--seed", 7, "--json")
     assert ran.code == 0, ran.err
     resolved = resolve_mixture(load_mixture(mixture))
-    report = prepare_plan(resolved, RunContext(), world_size=2, batch_size=4, seed=7)
-    assert document(ran) == json.loads(dump_own(report.as_json()))
+    out = mixture.with_name("mixture.prep") / "val_plan.json"
+    assert load_validation_plan(out).seed == 7
+    report = prepare_plan(resolved, RunContext(), world_size=2, batch_size=4, seed=7, out=out)
+    assert document(ran) == {**json.loads(dump_own(report.as_json())), "status": "written"}
     assert [(d["name"], d["selected_frames"], d["samples"]) for d in ran.json["datasets"]] == [
         ("o/a#0", 61, 6), ("o/b", 49, 4), ("o/a#1", 31, 15),
     ]  # fmt: skip
@@ -97,7 +99,6 @@ def test_val_plan_json_is_the_library_result_and_the_frames_add_up(mixture):
     assert [r["range"] for r in ran.json["ranks"]] == [[0, 13], [13, 25]]
     assert (ran.json["rounds"], ran.json["rounds_per_dataset_loop"]) == (4, 4)
     assert [r["idle_share"] for r in ran.json["ranks"]] == [0.0, 0.25]
-    assert (ran.json["status"], ran.json["path"]) == ("not written", None)
     assert [w["kind"] for w in ran.json["warnings"]] == ["vqa_left_out"]
 
 
@@ -115,6 +116,28 @@ def test_val_plan_rows_are_those_that_training_holds_out(mixture, tmp_path):
         name: train_val_split(frames, ratios[name], 3)[1].tolist()
         for name, frames in FRAMES.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("config", "seed"), [({"seed": 42}, 42), ({"seed": None}, 8675309), ({}, 1000)]
+)
+def test_val_plan_seed_is_that_of_the_training_config(mixture, tmp_path, config, seed):
+    train = tmp_path / "train.json"
+    train.write_text(json.dumps({**config, "dataset_mixture": json.loads(mixture.read_text())}))
+    arguments = ("val-plan", "--mixture-json", train, *PLAN, "--json", "--dry-run")
+    assert run_cli(*arguments).json["seed"] == seed
+    assert run_cli(*arguments, "--seed", 5).json["seed"] == 5
+
+
+def test_val_plan_vqa_entry_of_known_size_has_its_place(mixture, tmp_path):
+    document = json.loads(mixture.read_text())
+    document["datasets"][1]["num_samples"] = 1000
+    mixture.write_text(json.dumps(document))
+    ran = run_cli("val-plan", "--mixture-json", mixture, *PLAN, "--json")
+    assert [(d["name"], d["offset"]) for d in ran.json["datasets"]] == [
+        ("o/a#0", 0), ("clevr", 6), ("o/b", 106), ("o/a#1", 110)
+    ]  # fmt: skip
+    assert ran.json["warnings"] == []
 
 
 def test_val_plan_split_by_episodes_holds_out_the_last_of_each_task(mixture, tmp_path):
