@@ -29,8 +29,6 @@ $(DEV): $(STAMP)
 demo: $(STAMP) ## Set up, write the demo mixture to demo/, prepare it, and report on it
 	$(BIN)/opentau-prep demo --out demo
 	$(BIN)/opentau-prep run --mixture-json demo/mixture.json
-	$(BIN)/opentau-prep speed-percentiles demo/datasets/demo/arm6_stack demo/datasets/demo/bimanual_fold
-	$(BIN)/opentau-prep validate --mixture-json demo/mixture.json --write
 	$(BIN)/opentau-prep report --mixture-json demo/mixture.json
 
 test: $(DEV) ## Set up and run the tests

@@ -54,10 +54,6 @@ class Report(Protocol):
         ...
 
 
-# Notices of the steps that the verdict at the end repeats, with the command for each.
-_IN_VERDICT = ("pooled_quantile_rank",)
-
-
 @dataclass(frozen=True)
 class Step:
     """One step.
@@ -313,12 +309,14 @@ def carry_out(step: Step, choices: Choices, *, is_first: bool = True) -> Report:
 
 def _without_covered(run: Callable[[Choices], Report], choices: Choices) -> Report:
     """Do a step; notices of what the verdict says with its command are not passed on."""
+    from opentau_prep.verdict.judge import IN_VERDICT
+
     notices: list[Notice] = []
     try:
         with collect_notices(notices.append):
             return run(choices)
     finally:
-        covered = () if choices.context.dry_run else _IN_VERDICT
+        covered = () if choices.context.dry_run else IN_VERDICT
         for notice in notices:
             if notice.kind not in covered:
                 emit(notice)

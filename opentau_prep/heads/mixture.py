@@ -107,7 +107,11 @@ def build_mixture_heads(
     from_sketch = options.quantiles == "sketch"
     sketches = head_sketches(members, artifact_root=artifact_root, required=from_sketch)
     ranks: dict[str, Sequence[QuantileRanks]] = {}
+    # Sketches are of all episodes: of a head whose members select some, they say nothing.
+    selected = {member.norm_key for member in members if member.entry.is_subset}
     for key, merged in sketches.items():
+        if key in selected:
+            continue
         row = heads.norm_key_to_index[key]
         ranks[key] = quantile_ranks(heads.per_norm_key_stats[row], merged)
     warn_ranks(ranks)

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,13 @@ class ResolvedEntry:
     def is_subset(self) -> bool:
         """Whether the entry selects among the dataset's episodes."""
         return self.config.episodes is not None or bool(self.config.excluded_episodes)
+
+    def of_whole_dataset(self) -> ResolvedEntry:
+        """Return this entry without its selection: for what belongs to the dataset as it is."""
+        if not self.is_subset:
+            return self
+        whole = self.config.model_copy(update={"episodes": None, "excluded_episodes": None})
+        return replace(self, config=whole)
 
     @cached_property
     def episodes(self) -> IntArray:

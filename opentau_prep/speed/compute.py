@@ -38,9 +38,11 @@ def prepare_speed(
     """Make the speed percentiles of every dataset of a mixture, or say that they are up to date.
 
     Args:
-        resolved: The mixture.
+        resolved: The mixture. Percentiles are of whole datasets, whatever episodes an entry
+            selects: the file is everyone's.
         context: How to run.
-        persist_subset: Write percentiles of selected episodes too, where there is no file yet.
+        persist_subset: Make the file of the episodes that an entry selects, where there is none
+            yet.
 
     Returns:
         The report; the same values on every rank.
@@ -51,26 +53,20 @@ def prepare_speed(
     """
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
     rank = context.rank or Rank.detect()
-    jobs = _distinct(resolved.entries)
     if persist_subset:
+        jobs = _distinct(resolved.entries)
         _check_one_selection(jobs)
+    else:
+        jobs = [entry.of_whole_dataset() for entry in resolved.first_entries]
     work = partial(_prepare_one, context=_Options(context, rank, persist_subset))
-    done: dict[int, SpeedResult | Failure] = {}
     with main_rank_notices(rank):
         warn_vqa(resolved.vqa)
-        # A dataset's own file is made before the entries that select among its episodes use it.
-        for subset in (False, True):
-            chosen = [entry for entry in jobs if entry.is_subset is subset]
-            names = [entry.name for entry in chosen]
-            results = context.map(COMMAND, work, chosen, names, items_per_worker=SMALL_MIXTURE)
-            done.update(zip((entry.index for entry in chosen), results, strict=True))
-        ordered = [done[index] for index in sorted(done)]
-        report = SpeedReport(
-            [r for r in ordered if isinstance(r, SpeedResult)],
-            [*resolved.faults, *(r for r in ordered if isinstance(r, Failure))],
-        )
-        _say_not_written([r for r in report.results if r.status == "subset"])
-    return report
+        names = [entry.name for entry in jobs]
+        done = context.map(COMMAND, work, jobs, names, items_per_worker=SMALL_MIXTURE)
+    return SpeedReport(
+        [r for r in done if isinstance(r, SpeedResult)],
+        [*resolved.faults, *(r for r in done if isinstance(r, Failure))],
+    )
 
 
 def _distinct(entries: Sequence[ResolvedEntry]) -> list[ResolvedEntry]:
@@ -120,15 +116,9 @@ class _Work:
         if not len(self.episodes):
             raise DataError("the dataset has no episodes", where=entry.meta.root)
 
-    @property
-    def may_write(self) -> bool:
-        """Whether the percentiles are the whole dataset's, or a subset's that was asked for."""
-        return not self.entry.is_subset or self.options.persist_subset
-
     @cached_property
     def recipe(self) -> Recipe:
-        subset = self.entry.is_subset and self.options.persist_subset
-        return speed_recipe(self.entry, subset=subset)
+        return speed_recipe(self.entry, subset=self.entry.is_subset)
 
     @cached_property
     def lengths(self) -> dict[int, int]:
@@ -169,20 +159,6 @@ class _Work:
         )
 
 
-def _say_not_written(results: Sequence[SpeedResult]) -> None:
-    if not results:
-        return
-    named = some_names(f"{r.name} ({r.n_episodes:,} episodes)" for r in results)
-    roots = " ".join(dict.fromkeys(r.root for r in results[:10]))
-    warn(
-        "subset_not_persisted",
-        "speed percentiles of selected episodes are shown but not written, since they would become"
-        f" everyone's: {named}. Write those of the whole datasets"
-        f" (`opentau-prep speed-percentiles {roots}`), or ask for these with --persist-subset",
-        datasets=[r.name for r in results],
-    )
-
-
 def _say_unresolved(name: str, episodes: Sequence[int]) -> None:
     warn(
         "unresolved_tasks",
@@ -195,7 +171,7 @@ def _say_unresolved(name: str, episodes: Sequence[int]) -> None:
 
 def _prepare_one(entry: ResolvedEntry, *, context: _Options) -> SpeedResult:
     work = _Work(entry, context)
-    others_write = context.rank.is_main is False and work.may_write and not context.dry_run
+    others_write = context.rank.is_main is False and not context.dry_run
     if others_write and (work.place.chosen or is_writable(work.place.path.parent)):
         return wait_for(partial(_finished, work), what=str(work.place.path))
     if context.rank.is_main and not context.dry_run:
@@ -204,7 +180,7 @@ def _prepare_one(entry: ResolvedEntry, *, context: _Options) -> SpeedResult:
     where = str(found.path)
     if found.content is not None and found.fresh and not context.force:
         return work.result(decode_rows(found.content, where), "up to date")
-    if not work.may_write or not context.rank.is_main:
+    if not context.rank.is_main:
         return _use_only(work, found)
     content = encode_rows(work.computed)
     if found.content is None or context.force or found.content == content:
@@ -230,7 +206,7 @@ def _use_only(work: _Work, found: Inspection) -> SpeedResult:
     """The rows to use where nothing is written: a file's, with those it lacks added in memory."""
     rows = [] if found.content is None else decode_rows(found.content, str(found.path))
     added = missing_rows(rows, work.computed)
-    status = "kept" if not added else "subset" if work.entry.is_subset else "not persisted"
+    status = "kept" if not added else "not persisted"
     return work.result([*rows, *added], status)
 
 

@@ -22,10 +22,10 @@ class SpeedResult:
         name: The dataset's name in the mixture.
         root: Its folder.
         status: `written`, `up to date`, `appended`, `kept` (a file that is trusted as it is),
-            `subset` (of some episodes only: not persisted), `not persisted` or `would write`.
+            `not persisted` or `would write`.
         path: The artifact.
-        rows: One a task, what training will use.
-        n_episodes: The selected episodes.
+        rows: One per task, what training will use.
+        n_episodes: The episodes that they are of.
         changes: What changed since a stale file was made.
         backup: Where a replaced file is kept.
         files_opened: How many files were opened below `meta` and `data`.

@@ -144,9 +144,7 @@ def speed_steps(resolved: ResolvedMixture, context: RunContext) -> Iterator[Arti
             yield damaged("speed-percentiles", "speed", names, path, fault, root=root)
             continue
         facts = judged("speed-percentiles", "speed", names, found, root=root, decode=decode_rows)
-        own = resolved.entries_of(entry.dataset)
-        subset = all(each.is_subset for each in own)
-        yield replace(_trusted(facts, found), subset=subset)
+        yield _trusted(facts, found)
 
 
 def _trusted(facts: ArtifactFacts, found: Inspection) -> ArtifactFacts:

@@ -104,8 +104,6 @@ class ArtifactFacts:
         level: How much that matters.
         detail: In words, what changed or is wrong.
         force: Whether its command needs `--force` to replace it.
-        subset: Whether it is of a whole dataset of which the mixture selects episodes, so that its
-            command on the mixture would not write it.
     """
 
     step: str
@@ -117,7 +115,6 @@ class ArtifactFacts:
     level: Level = "ok"
     detail: str = ""
     force: bool = False
-    subset: bool = False
 
 
 @dataclass(frozen=True)

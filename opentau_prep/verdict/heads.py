@@ -53,14 +53,9 @@ def heads_facts(built: MixtureHeads, options: HeadOptions, audit: AuditReport) -
 
 
 def off_heads(facts: HeadsFacts) -> list[str]:
-    """Return the heads that have a pooled quantile which is not what its name claims, in words.
-
-    Where members select among their episodes, it is not known.
-    """
+    """Return the heads that have a pooled quantile which is not what its name claims, in words."""
     told = []
     for head in facts.heads:
-        if head.selected:
-            continue
         off = sum(bool(dim.notes) for dim in (*head.state, *head.actions))
         if off:
             told.append(f"{head.key}: {several(off, 'dim')}")

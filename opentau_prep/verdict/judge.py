@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedMixture
 
-__all__ = ["OutputPaths", "judge_mixture"]
+__all__ = ["IN_VERDICT", "OutputPaths", "judge_mixture"]
+
+IN_VERDICT = ("pooled_quantile_rank",)
+"""Notices that the verdict repeats, with the command for each: they are not passed on."""
 
 _AS_WRITTEN = ("fresh", "stale", "other options")
 
@@ -78,7 +81,8 @@ def judge_mixture(
         facts = _Collector(resolved, context, options or OutputPaths()).facts()
     distinct = [notice for i, notice in enumerate(said) if notice not in said[:i]]
     for notice in distinct:
-        emit(notice)
+        if notice.kind not in IN_VERDICT:
+            emit(notice)
     return replace(facts, notices=[_as_json(notice) for notice in distinct])
 
 

@@ -107,14 +107,13 @@ def _artifacts(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
         what = "Decide what becomes of published stats that differ from the frames"
         yield ToDo("do", what, _reasons(undecided), keep, replace)
     others = [each for each in gathered.artifacts if each.state != UNDECIDED]
-    for step, level, force, subset in itertools.product(_VERBS, levels, flags, flags):
-        key = (step, level, force, subset)
-        chosen = [a for a in others if (a.step, a.level, a.force, a.subset) == key]
+    for step, level, force in itertools.product(_VERBS, levels, flags):
+        key = (step, level, force)
+        chosen = [a for a in others if (a.step, a.level, a.force) == key]
         if chosen:
             words = _VERBS[step] if level == "do" else _LOOKS[step]
-            more = " of the whole datasets of which the mixture selects episodes" if subset else ""
             command = _command(gathered, commands, chosen)
-            yield ToDo(level, words + more, _reasons(chosen), command)
+            yield ToDo(level, words, _reasons(chosen), command)
 
 
 def _reasons(chosen: Sequence[ArtifactFacts]) -> list[str]:
@@ -137,7 +136,7 @@ def _command(gathered: Gathered, commands: Commands, chosen: Sequence[ArtifactFa
         return commands.heads(gathered.norm_heads, *force)
     if first.step == "fit-tokenizer":
         return commands.tokenizer(gathered.tokenizer_dir, *force)
-    if first.step == "speed-percentiles" and (first.force or first.subset):
+    if first.step == "speed-percentiles" and first.force:
         roots = dict.fromkeys(str(each.root) for each in chosen)
         return commands.on_roots(first.step, roots, *force)
     if first.step == "validate":

@@ -136,14 +136,16 @@ def _subset_mixture(tmp_path, root):
     return path
 
 
-def test_subset_is_shown_and_not_persisted_unless_asked(tmp_path):
+def test_file_is_of_the_whole_dataset_whatever_an_entry_selects_unless_asked(tmp_path):
     root = tiny_dataset(tmp_path, n_episodes=14)
     mixture = _subset_mixture(tmp_path, root)
     found = _run("--mixture-json", mixture)
-    assert found["datasets"][0]["status"] == "subset"
-    assert found["datasets"][0]["tasks"][0]["n_episodes"] == 11
-    assert [w["kind"] for w in found["warnings"]] == ["subset_not_persisted"]
-    assert not (root / NAME).exists()
+    assert found["datasets"][0]["status"] == "written"
+    assert found["datasets"][0]["tasks"][0]["n_episodes"] == 14
+    assert found["warnings"] == []
+    assert _rows(root)[0]["n_episodes"] == 14
+    for path in (root / NAME, root / "meta/prep/speed_percentiles.json"):
+        path.unlink()
     found = _run("--mixture-json", mixture, "--persist-subset")
     assert found["datasets"][0]["status"] == "written"
     assert _rows(root)[0]["n_episodes"] == 11
