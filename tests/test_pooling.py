@@ -198,7 +198,7 @@ def test_aggregate_stats_more_lacking_than_shown_are_counted():
     assert notice.details["n_missing"] == 13
     assert notice.details["missing"] == [f"org/d{i}" for i in range(1, 11)]
     assert notice.details["context"] == "a::b"
-    assert notice.message.startswith("a::b: ")
+    assert notice.message.startswith("a::b, feature 'x': dropping 'q01'")
     assert "org/d10 and 3 more" in notice.message
     assert "org/d11" not in notice.message
 
@@ -304,3 +304,14 @@ def test_aggregate_stacked_wide_features_have_the_bits_of_one_by_one(n, broken, 
         for stat, values in entry.items():
             assert pooled[feature][stat].dtype == values.dtype
             assert pooled[feature][stat].tobytes() == values.tobytes()
+
+
+def test_aggregate_stats_one_warning_per_set_of_contributors_that_lack_quantiles():
+    base = {"min": [0.0], "max": [1.0], "mean": [0.5], "std": [0.1], "count": [3]}
+    carried = (["q01", "q10", "q99"], ["q01", "q99"], [])
+    contributors = [{"x": {**base, **{name: [0.2] for name in names}}} for names in carried]
+    with collect_notices() as notices:
+        pooled = aggregate_stats(contributors)
+    assert not any(stat.startswith("q") for stat in pooled["x"])
+    groups = [(n.details["quantiles"], n.details["missing"]) for n in notices]
+    assert groups == [(["q01", "q99"], [2]), (["q10"], [1, 2])]

@@ -23,6 +23,7 @@ from opentau_prep.cli import (
 )
 from opentau_prep.cli.command import print_error
 from opentau_prep.cli.help import PlainGroup
+from opentau_prep.trainers import TRAINERS
 
 __all__ = ["app", "main"]
 
@@ -40,14 +41,15 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"opentau-prep {__version__}")
+        equals = ", ".join(f"{trainer} {version}" for trainer, version in TRAINERS.items())
+        typer.echo(f"opentau-prep {__version__}\nequals {equals}")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the versions.")
     ] = False,
 ) -> None:
     """Prepare LeRobot dataset mixtures for training robot policies.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import numbers
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,13 +13,15 @@ from numpy.typing import NDArray
 from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.heads.keys import group_by_key
 from opentau_prep.heads.standardize import is_camera_placeholder
-from opentau_prep.notices import shorten_names, warn
+from opentau_prep.notices import shorten_names, some_names, warn
 from opentau_prep.pooling import aggregate_stats
 from opentau_prep.pooling.matrix import as_arrays
 
 __all__ = ["HasInfo", "NormHeads", "build_norm_heads", "head_weight"]
 
 Stats = dict[str, dict[str, NDArray[Any]]]
+
+_logger = logging.getLogger(__name__)
 
 
 class HasInfo(Protocol):
@@ -89,6 +92,7 @@ def build_norm_heads(
         weights = [head_weight(infos[i], dataset_names[i]) for i in members]
         _warn_pooled_placeholders(key, names, entries)
         stats.append(_head_stats(key, names, entries, weights))
+    _log_heads(groups.members, len(position))
     return NormHeads(
         norm_keys=list(rows),
         per_norm_key_stats=stats,
@@ -96,6 +100,14 @@ def build_norm_heads(
         dataset_to_norm_index=_rows_of_datasets(dataset_names, groups.members),
         norm_key_to_dataset_names={key: list(names) for key, names in groups.members.items()},
     )
+
+
+def _log_heads(members: Mapping[str, Sequence[str]], n_datasets: int) -> None:
+    """Log at INFO which datasets share a head: what a training log should show."""
+    if _logger.isEnabledFor(logging.INFO):
+        lines = [f"\n  - {key}: {some_names(names)}" for key, names in sorted(members.items())]
+        summary = f"Norm-head aggregation: {len(members)} heads over {n_datasets} datasets."
+        _logger.info("%s%s", summary, "".join(lines))
 
 
 def head_weight(info: Mapping[str, Any], dataset: str = "") -> float:
@@ -111,7 +123,7 @@ def head_weight(info: Mapping[str, Any], dataset: str = "") -> float:
         raise MetadataError(
             f"total_frames in info.json is {frames!r}, not a number of frames",
             where=dataset or None,
-            hint="Mend meta/info.json.",
+            hint="Fix meta/info.json.",
         )
     return float(frames)
 
@@ -124,7 +136,9 @@ def _head_stats(
 ) -> Stats:
     if len(entries) == 1:
         return {feature: as_arrays(entry) for feature, entry in entries[0].items()}
-    return aggregate_stats(entries, weights=weights, contributor_names=names, context=key)
+    return aggregate_stats(
+        entries, weights=weights, contributor_names=names, context=f"norm head {key!r}"
+    )
 
 
 def _rows_of_datasets(names: Sequence[str], members: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -144,9 +158,10 @@ def _check_parallel(names: Sequence[str], *others: Sequence[Any]) -> None:
 def _check_widths(key: str, dims: Mapping[str, Sequence[int]]) -> None:
     if len({tuple(pair) for pair in dims.values()}) <= 1:
         return
-    told = "; ".join(f"{name} (state {state}, actions {a})" for name, (state, a) in dims.items())
+    found = "; ".join(f"{name} (state {state}, actions {a})" for name, (state, a) in dims.items())
     raise ConfigError(
-        f"its datasets differ in their state or action widths, so they cannot share a head: {told}",
+        "its datasets have incompatible raw widths of state or actions (before padding), so they"
+        f" cannot share a head: {found}",
         where=f"norm key {key!r}",
         hint="Override robot_type or control_mode of some, or select columns with state_index and "
         "action_index.",

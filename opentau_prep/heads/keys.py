@@ -210,8 +210,8 @@ def _warn_fallbacks(fallbacks: Sequence[str]) -> None:
     shown, suffix = shorten_names(fallbacks)
     warn(
         "fallback_heads",
-        f"{len(fallbacks)} dataset(s) have no robot_type or no control_mode, and each gets a norm "
-        f"head of its own: {', '.join(shown)}{suffix}",
+        f"{len(fallbacks)} dataset(s) have no robot_type or no control_mode: each has a fallback, a"
+        f" norm head of its own ({', '.join(shown)}{suffix})",
         n=len(fallbacks),
         shown=shown,
         suffix=suffix,

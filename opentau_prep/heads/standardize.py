@@ -247,15 +247,15 @@ def _feature_stats(
         return entry
     if entry is None:
         raise MetadataError(
-            f"there are no stats of column {column!r}, which is mapped to {feature!r}; "
-            f"there are stats of {', '.join(map(repr, stats)) or 'nothing'}",
+            f"Key {column!r} not found in stats: it is mapped to {feature!r}; there are stats of"
+            f" {', '.join(map(repr, stats)) or 'nothing'}",
             where=repo_id or None,
-            hint="Mend data_features_name_mapping, or run `opentau-prep stats` on this dataset.",
+            hint="Correct data_features_name_mapping, or run `opentau-prep stats` on this dataset.",
         )
     lacking = [stat for stat in _REQUIRED if stat not in entry]
     if lacking:
         raise MetadataError(
-            f"the stats of column {column!r} lack {', '.join(lacking)}",
+            f"column {column!r} is missing required statistics: {', '.join(lacking)}",
             where=repo_id or None,
             hint="Run `opentau-prep stats` on this dataset.",
         )
@@ -365,7 +365,7 @@ def _warn_non_finite(standardized: Mapping[str, FeatureStats], repo_id: str) -> 
             if dims:
                 warn(
                     "non_finite",
-                    f"{repo_id or 'dataset'}: {stat} of {feature!r} is not finite in dim(s) "
+                    f"{repo_id or 'dataset'}: non-finite {stat} of {feature!r} in dim(s) "
                     f"{', '.join(map(str, dims))}",
                     dataset=repo_id or None,
                     feature=feature,

@@ -8,7 +8,7 @@ contributors, weights and masks beside the numbers, for whoever has to explain t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,16 +45,20 @@ class PooledFeature:
         weights: What each one's mean and variance are weighted with: (n,) float64 when weights were
             given, else the counts, (n, 1).
         masks: Stat -> (n, *shape) bool, True where that contributor's value takes part in the stat.
-        dropped_quantiles: Quantiles that some contributors carry and others lack.
-        lacking_quantiles: Positions of the contributors that lack at least one of those.
+        dropped: Quantiles that some contributors carry and others lack, by the positions of those
+            that lack them.
     """
 
     stats: dict[str, Array]
     contributors: tuple[int, ...]
     weights: Array
     masks: dict[str, NDArray[np.bool_]]
-    dropped_quantiles: tuple[str, ...] = ()
-    lacking_quantiles: tuple[int, ...] = ()
+    dropped: Mapping[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def dropped_quantiles(self) -> tuple[str, ...]:
+        """All quantiles that some contributors carry and others lack, sorted."""
+        return tuple(sorted(name for names in self.dropped.values() for name in names))
 
 
 def aggregate_stats(
@@ -258,19 +262,19 @@ def _pool(source: FeatureColumns, weights: Array) -> PooledFeature:
         masks[stat] = np.isfinite(values)
         stats[stat] = extreme(values, ufunc, neutral, masks[stat])
     stats |= {"mean": mean, "std": np.sqrt(variance), "count": total_weight(weights)}
-    complete, dropped, lacking = source.quantiles()
+    complete, dropped = source.quantiles()
     for quantile in complete:
         values = source.stack(quantile)
         masks[quantile] = np.isfinite(values)
         stats[quantile] = weighted_mean(values, column, masks[quantile])
-    return PooledFeature(
-        stats, tuple(source.positions), weights, masks, tuple(dropped), tuple(lacking)
-    )
+    return PooledFeature(stats, tuple(source.positions), weights, masks, dropped)
 
 
 def _checked_names(names: Sequence[str] | None, n: int) -> Sequence[str] | None:
     if names is not None and len(names) != n:
-        raise ConfigError(f"{len(names)} contributor_names for {n} contributors: give one for each")
+        raise ConfigError(
+            f"contributor_names ({len(names)}) must be parallel to contributors ({n})"
+        )
     return names
 
 
@@ -282,7 +286,7 @@ def _checked_weights(weights: Sequence[float] | Array | None, n: int) -> Array |
     except (TypeError, ValueError) as error:
         raise ConfigError("weights must be numbers, one for each contributor") from error
     if factors.shape != (n,):
-        raise ConfigError(f"{factors.size} weights for {n} contributors: give one for each")
+        raise ConfigError(f"weights ({factors.size}) must be parallel to contributors ({n})")
     if not (np.isfinite(factors) & (factors >= 0)).all():
         bad = np.flatnonzero(~(np.isfinite(factors) & (factors >= 0)))
         raise ConfigError(
@@ -294,21 +298,22 @@ def _checked_weights(weights: Sequence[float] | Array | None, n: int) -> Array |
 def _warn_dropped(
     record: PooledFeature, feature: str, names: Sequence[str] | None, context: str | None
 ) -> None:
-    if not record.dropped_quantiles:
-        return
-    lacking = [i if names is None else names[i] for i in record.lacking_quantiles]
-    shown, suffix = shorten_names(lacking)
-    quantiles = list(record.dropped_quantiles)
-    warn(
-        "dropped_quantiles",
-        f"{context + ': ' if context else ''}{', '.join(quantiles)} of {feature!r} cannot be "
-        f"pooled and are dropped: {len(lacking)} of {len(record.contributors)} contributors lack "
-        f"them ({', '.join(shown)}{suffix})",
-        feature=feature,
-        context=context,
-        quantiles=quantiles,
-        n_missing=len(lacking),
-        n_contributors=len(record.contributors),
-        missing=lacking[: len(shown)],
-        suffix=suffix,
-    )
+    # Contributors that lack the same quantiles are one warning.
+    for positions, quantiles in record.dropped.items():
+        lacking = [i if names is None else names[i] for i in positions]
+        shown, suffix = shorten_names(lacking)
+        missing = f"indices [{', '.join(shown)}]" if names is None else ", ".join(shown)
+        n = len(record.contributors)
+        warn(
+            "dropped_quantiles",
+            f"{context + ', ' if context else ''}feature {feature!r}: dropping"
+            f" {', '.join(map(repr, quantiles))}, which {len(lacking)}/{n} contributors lack"
+            f" ({missing}{suffix}); a quantile is pooled when every contributor has it",
+            feature=feature,
+            context=context,
+            quantiles=list(quantiles),
+            n_missing=len(lacking),
+            n_contributors=n,
+            missing=lacking[: len(shown)],
+            suffix=suffix,
+        )

@@ -87,15 +87,18 @@ class FeatureColumns:
             if "count" in entry and np.shape(entry["count"]) != (1,):
                 raise self.bad_shape(i, "count", np.shape(entry["count"]), (1,))
 
-    def quantiles(self) -> tuple[list[str], list[str], list[int]]:
-        """Return the quantiles that all carry, those that only some do, and who lacks any."""
+    def quantiles(self) -> tuple[list[str], dict[tuple[int, ...], tuple[str, ...]]]:
+        """Return the quantiles that all carry, and the others by the positions of who lacks them.
+
+        Both are sorted by name, so that the first lacking one decides a group's place.
+        """
         carried = [{stat for stat in entry if is_quantile(stat)} for entry in self.entries]
-        anywhere = set().union(*carried)
         everywhere = set.intersection(*carried)
-        lacking = [
-            self.positions[i] for i, have in enumerate(carried) if anywhere - everywhere - have
-        ]
-        return sorted(everywhere), sorted(anywhere - everywhere), lacking
+        lacking: dict[tuple[int, ...], tuple[str, ...]] = {}
+        for name in sorted(set().union(*carried) - everywhere):
+            who = tuple(self.positions[i] for i, have in enumerate(carried) if name not in have)
+            lacking[who] = (*lacking.get(who, ()), name)
+        return sorted(everywhere), lacking
 
     def _who(self, i: int) -> str:
         position = self.positions[i]

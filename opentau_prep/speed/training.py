@@ -83,7 +83,7 @@ def warn_if_short(rows: list[SpeedRow], n_episodes: int, where: str) -> None:
     if covered < n_episodes:
         warn(
             "stale_speed_percentiles",
-            f"{where} is stale: it was computed from {covered:,} episodes, the dataset now has"
+            f"Stale {where}: it was computed from {covered:,} episodes, and the dataset now has"
             f" {n_episodes:,}. It is used as it is; recompute it with"
             " `opentau-prep speed-percentiles --force`",
             on_disk=covered,
@@ -120,13 +120,18 @@ def _write(
         sweep(path.parent)
         write_atomic(path, append_rows(old, added))
     except NotWritableError as error:
-        warn("not_persisted", f"{error.where}: not written ({error.message})", dataset=str(root))
+        warn(
+            "not_persisted",
+            f"{error.where}: speed percentiles are used but not written ({error.message})",
+            dataset=str(root),
+        )
     else:
         if rows:
             names = ", ".join(str(row.task_index) for row in added)
             warn(
                 "added_speed_rows",
-                f"{path}: added the rows of {len(added):,} tasks that it lacked: {names}",
+                f"Adding {len(added):,} missing {'task' if len(added) == 1 else 'tasks'} ({names})"
+                f" to {path}; the rows that it has stay as they are",
                 tasks=[row.task_index for row in added],
             )
     return rows + added

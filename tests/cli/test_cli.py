@@ -45,10 +45,12 @@ def test_help_and_import_load_nothing_heavy():
     assert done.stderr == "[]"
 
 
-def test_version_is_the_package_version():
+def test_version_names_the_package_and_the_trainers_it_equals():
     import opentau_prep
 
-    assert run_cli("--version").out == f"opentau-prep {opentau_prep.__version__}\n"
+    first, second = run_cli("--version").out.splitlines()
+    assert first == f"opentau-prep {opentau_prep.__version__}"
+    assert second.startswith("equals OpenTau 0.13")
 
 
 @pytest.mark.parametrize(

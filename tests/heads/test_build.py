@@ -58,7 +58,7 @@ def as_golden(notice):
         told = {k: notice.details[k] for k in HEAD_WARNINGS}
         return {
             "kind": notice.kind,
-            "head": notice.details["context"],
+            "head": notice.details["context"].removeprefix("norm head ").strip("'"),
             "feature": notice.feature,
             **told,
         }

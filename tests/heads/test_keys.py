@@ -46,7 +46,7 @@ def test_group_by_key_reports_fallbacks_once_with_ten_names():
     assert notice.kind == "fallback_heads"
     assert notice.details["n"] == 14
     assert notice.details["shown"] == names[:10]
-    assert notice.message.endswith("org/d9 and 4 more")
+    assert notice.message.endswith("org/d9 and 4 more)")
 
 
 def test_group_by_key_without_fallback_says_nothing():
