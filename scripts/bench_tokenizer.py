@@ -2,6 +2,7 @@
 
     python scripts/bench_tokenizer.py --out bench/tokenizer             # 2,000 small files
     python scripts/bench_tokenizer.py --out bench/tokenizer --mixture   # 393 datasets, 32 heads
+    python scripts/bench_tokenizer.py --headroom ROOT ...               # what headroom costs
 
 The raw limit is the same action columns of the same files, read with pyarrow and reduced with NumPy
 in one process. Times are wall clock; CPU seconds of this process and its workers stand beside them.
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from measure_bpe_trainer import measure
 
 from opentau_prep.config.load import load_mixture, mixture_from_roots
 from opentau_prep.context import RunContext
@@ -28,10 +30,11 @@ from opentau_prep.demo.trajectories import Robot, demonstrate
 from opentau_prep.demo.write import write_dataset
 from opentau_prep.frames.columns import to_matrix
 from opentau_prep.metadata.resolve import resolve_mixture
-from opentau_prep.tokenizer.bpe import token_lengths
+from opentau_prep.tokenizer.bpe import affordable_words, token_lengths, train_bpe, utf8_bytes
 from opentau_prep.tokenizer.fit import fit_corpus
 from opentau_prep.tokenizer.options import FitOptions
 from opentau_prep.tokenizer.prepare import prepare_tokenizer, sample_mixture
+from opentau_prep.tokenizer.quantize import DEFAULT_HEADROOM, code_points, min_token_of
 
 GIB = 1 << 30
 
@@ -95,6 +98,44 @@ def bench_files(out: Path, n_chunks: int) -> None:
     with Timer() as timer:
         fit_corpus(sampling.corpus, small, 1)
     print(f"BPE alone on 4,000 chunks:             {timer}")
+    bench_trainer()
+
+
+def bench_trainer() -> None:
+    """Compare the trainer with that of the `tokenizers` library, each in a process of its own."""
+    print("trainer on 4,000 generated chunks of 50 x 32, 14 dims in use, vocabulary 2,048:")
+    for headroom in (0.0, DEFAULT_HEADROOM):
+        own, library = (
+            measure(4_000, 14, None, library=x, headroom=headroom) for x in (False, True)
+        )
+        assert own["tokens"] == library["tokens"], "other merges than the library's"
+        print(
+            f"  headroom {headroom:g}: {own['seconds']:.2f} s CPU, {own['peak_mb']:.0f} MB;"
+            f" tokenizers {library['seconds']:.2f} s, {library['peak_mb']:.0f} MB:"
+            f" {library['seconds'] / own['seconds']:.1f} x the CPU,"
+            f" {library['peak_mb'] / own['peak_mb']:.1f} x the memory"
+        )
+
+
+def bench_headroom(roots: list[Path]) -> None:
+    """Print the mean tokens of held-out chunks by headroom: vocabulary 2,048, no cap."""
+    for root in roots:
+        resolved = resolve_mixture(mixture_from_roots([root]))
+        options = FitOptions(50, total_chunks=3_500)
+        corpus = sample_mixture(resolved, RunContext(workers=1), options).corpus
+        values, held = corpus.values[0][~corpus.is_held], corpus.values[0][corpus.in_share]
+        base = 0.0
+        for headroom in (0, 1.8, 4, 10, 25):
+            lowest = int(values.min())
+            min_token = min_token_of(lowest, chunk_size=50, scale=10.0, headroom=headroom)
+            tokenizer = train_bpe(code_points(values, min_token), vocab_size=2048)
+            mean = float(token_lengths(tokenizer, code_points(held, min_token)).mean())
+            base = base or mean
+            print(
+                f"{root.name}: headroom {headroom:>4}, min_token {min_token:>6}: {mean:.2f} tokens"
+                f" ({mean / base - 1:+.2%})",
+                flush=True,
+            )
 
 
 def write_robots(out: Path, n_datasets: int, n_heads: int) -> Path:
@@ -148,13 +189,12 @@ def bench_mixture(out: Path, n_datasets: int, n_heads: int, n_chunks: int, gib: 
         print(candidate)
     print("largest fit that the budget allows:")
     sampling = sample_mixture(resolved, context, options)
-    from opentau_prep.tokenizer.bpe import affordable_words, train_bpe, utf8_bytes
     from opentau_prep.tokenizer.choose import proportional_order
-    from opentau_prep.tokenizer.quantize import code_points
 
     corpus = sampling.corpus
     own = corpus.values[0][~corpus.is_held]
-    points = code_points(own, int(own.min()))
+    min_token = document["quantized"]["min_token"]
+    points = code_points(own, min_token)
     word_bytes = utf8_bytes(points) / len(points)
     n = min(len(points), affordable_words(word_bytes, options.vocab_size, int(gib * GIB)))
     order = proportional_order(corpus.counts(len(sampling.plans)))
@@ -164,7 +204,7 @@ def bench_mixture(out: Path, n_datasets: int, n_heads: int, n_chunks: int, gib: 
             vocab_size=options.vocab_size,
             max_token_length=document["fit"]["max_token_length"],
         )
-    held = code_points(corpus.values[0][corpus.in_share], int(own.min()))
+    held = code_points(corpus.values[0][corpus.in_share], min_token)
     mean = float(token_lengths(largest, held).mean())
     chosen = document["token_lengths"]["total"]["mean"]
     print(f"{n:,} chunks: mean {mean:.2f} tokens; chosen {chosen:.2f} ({chosen / mean - 1:+.2%})")
@@ -180,8 +220,11 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=32)
     parser.add_argument("--total-chunks", type=int, default=278_000)
     parser.add_argument("--memory-budget", type=float, default=5.0, metavar="GIB")
+    parser.add_argument("--headroom", type=Path, nargs="+", metavar="ROOT")
     args = parser.parse_args()
-    if args.mixture:
+    if args.headroom:
+        bench_headroom(args.headroom)
+    elif args.mixture:
         bench_mixture(args.out, args.datasets, args.heads, args.total_chunks, args.memory_budget)
     else:
         bench_files(args.out, args.chunks)

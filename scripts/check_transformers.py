@@ -5,8 +5,8 @@
 
 Makes one virtual environment a version (kept under --envs for the next run; only this step needs a
 package index), then, in a fresh process without network, loads the folder with AutoProcessor,
-encodes and decodes chunks in and far out of range, and compares every value with what was
-quantized.
+encodes and decodes chunks in and far out of range, compares every value with what was quantized,
+and fits, saves and loads a processor.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ chunks /= np.abs(chunks).max()
 for factor in (1.0, 2.5, 1000.0):
     scaled = chunks * np.float32(factor)
     wanted = np.rint(scipy.fft.dct(scaled, axis=1, norm="ortho") * scale).astype(np.int64)
+    wanted = np.maximum(wanted, processor.min_token)
     wanted = scipy.fft.idct(wanted / scale, axis=1, norm="ortho")
     ids = processor(scaled)
     assert all(isinstance(token, int) for row in ids for token in row)
@@ -46,7 +47,13 @@ processor.save_pretrained(sys.argv[2])
 again = AutoProcessor.from_pretrained(sys.argv[2], trust_remote_code=True)
 assert again(chunks) == processor(chunks), "saved and loaded again, it encodes differently"
 assert processor.decode([[], ids[0][:-1]]).shape == (2, horizon, dim)
-assert processor.mended_chunks == 2
+assert processor.malformed_chunks == 2
+shape = {"time_horizon": horizon, "action_dim": dim}
+fitted = processor.fit(list(chunks), scale=scale, vocab_size=400, **shape)
+assert np.abs(fitted.decode(fitted(chunks)) - chunks).max() < 0.5 / scale * horizon ** 0.5
+fitted.save_pretrained(sys.argv[2] + "-fitted")
+again = AutoProcessor.from_pretrained(sys.argv[2] + "-fitted", trust_remote_code=True)
+assert again(chunks) == fitted(chunks) and again.min_token == fitted.min_token
 print("transformers", transformers.__version__, "ok")
 """
 
@@ -65,11 +72,11 @@ def environment(version: str, envs: Path) -> Path:
 def fit_small(folder: Path) -> None:
     """Write the folder of a tokenizer fitted on a few random walks."""
     from opentau_prep.tokenizer import ProcessorSettings, processor_files, train_bpe
-    from opentau_prep.tokenizer.quantize import code_points, quantize
+    from opentau_prep.tokenizer.quantize import code_points, min_token_of, quantize
 
     walks = np.cumsum(np.random.default_rng(1).normal(size=(300, 20, 5)), axis=1)
     values = quantize((walks / np.abs(walks).max()).astype(np.float32), 10.0)
-    min_token = int(values.min())
+    min_token = min_token_of(int(values.min()), chunk_size=20, scale=10.0, headroom=10.0)
     tokenizer = train_bpe(code_points(values, min_token), vocab_size=512)
     settings = ProcessorSettings(10.0, 512, min_token, action_dim=5, time_horizon=20)
     for name, content in processor_files(tokenizer, settings).items():

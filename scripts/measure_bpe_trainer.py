@@ -4,8 +4,8 @@
     python scripts/measure_bpe_trainer.py --sizes 1000,4000 --dims 14,32 --caps none,64
 
 Each row is a process of its own, so that its peak memory is its own. "bytes/byte" is peak memory of
-the training step beside the corpus's UTF-8 bytes: the number that `opentau_prep.tokenizer.bpe`
-estimates by.
+the training step per UTF-8 byte of the corpus: the number that `opentau_prep.tokenizer.bpe`
+estimates by. `--library` trains with `tokenizers` alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 
 import numpy as np
 
-HEADER = ("chunks", "dims", "cap", "MB", "seconds", "peak MB", "bytes/byte", "held-out tokens")
+HEADER = ("chunks", "dims", "cap", "MB", "CPU seconds", "peak MB", "bytes/byte", "held-out tokens")
 
 
 def generated_chunks(n: int, used_dims: int, seed: int) -> np.ndarray:
@@ -37,8 +37,13 @@ def generated_chunks(n: int, used_dims: int, seed: int) -> np.ndarray:
     return chunks
 
 
-def measure_one(n: int, used_dims: int, cap: int | None) -> dict[str, float]:
+def measure_one(
+    n: int, used_dims: int, cap: int | None, *, library: bool, headroom: float
+) -> dict[str, float]:
     from opentau_prep.tokenizer import bpe, quantize
+
+    if library:
+        bpe.MAX_VOCAB = 0
 
     def values_of(count: int, seed: int) -> np.ndarray:
         blocks = [
@@ -48,13 +53,14 @@ def measure_one(n: int, used_dims: int, cap: int | None) -> dict[str, float]:
         return np.concatenate([quantize.quantize(block, 10) for block in blocks])
 
     values, held_out_values = values_of(n, 0), values_of(500, 10**6)
-    min_token = int(values.min())
+    lowest = int(values.min())
+    min_token = quantize.min_token_of(lowest, chunk_size=50, scale=10, headroom=headroom)
     points = quantize.code_points(values, min_token)
     held_out = quantize.code_points(held_out_values, min_token)
     before = _peak_bytes()
-    started = time.perf_counter()
+    started = time.process_time()
     tokenizer = bpe.train_bpe(points, vocab_size=2048, max_token_length=cap)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     size = bpe.utf8_bytes(points)
     grown = _peak_bytes() - before
     return {
@@ -71,25 +77,36 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def measure(
+    n: int, used_dims: int, cap: int | None, *, library: bool = False, headroom: float = 10.0
+) -> dict[str, float]:
+    """Return what `measure_one` returns in a process of its own."""
+    arguments = json.dumps([[n, used_dims, cap], {"library": library, "headroom": headroom}])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, __file__, "--one", arguments]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+    return json.loads(out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="1000,4000,8000")
     parser.add_argument("--dims", default="7,14,32", help="action dims that move, of 32")
     parser.add_argument("--caps", default="none,64")
+    parser.add_argument("--headroom", type=float, default=10.0)
+    parser.add_argument("--library", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure_one(*json.loads(args.one))))
+        positional, named = json.loads(args.one)
+        print(json.dumps(measure_one(*positional, **named)))
         return
     print(*(f"{name:>15}" for name in HEADER))
     caps = [None if cap == "none" else int(cap) for cap in args.caps.split(",")]
     dims = [int(dim) for dim in args.dims.split(",")]
     sizes = [int(size) for size in args.sizes.split(",")]
     for used, cap, n in itertools.product(dims, caps, sizes):
-        command = [sys.executable, __file__, "--one", json.dumps([n, used, cap])]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        out = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
-        row = json.loads(out)
+        row = measure(n, used, cap, library=args.library, headroom=args.headroom)
         cells = [n, used, cap or "none"]
         cells += [f"{row[k]:.1f}" for k in ("mb", "seconds", "peak_mb", "ratio", "tokens")]
         print(*(f"{cell!s:>15}" for cell in cells), flush=True)

@@ -60,6 +60,12 @@ def fit_tokenizer(
             help="Normalize each dataset with its head; or all with one range, as old fits did.",
         ),
     ] = True,
+    headroom: Annotated[
+        float,
+        typer.Option(
+            metavar="X", help="Normalized values up to X (times 1, or std) are never clipped."
+        ),
+    ] = 10.0,
     discrete_action_max_length: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Forecast the share of chunks longer than this."),
@@ -126,6 +132,7 @@ def fit_tokenizer(
         seed=seed,
         config_version=config_version,
         per_head_norm=per_head_norm,
+        headroom=headroom,
         holdout=holdout,
         memory_bytes=None if memory_budget is None else int(memory_budget * _GIB),
         pilot=pilot,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,19 @@ from opentau_prep.tokenizer.choose import (
     proportional_order,
 )
 from opentau_prep.tokenizer.evaluate import VocabularyUse, vocabulary_use
-from opentau_prep.tokenizer.quantize import code_points
+from opentau_prep.tokenizer.quantize import (
+    MAX_DISTANCE,
+    clip_values,
+    code_points,
+    dequantize,
+    min_token_of,
+)
 
 if TYPE_CHECKING:
     from opentau_prep.tokenizer.corpus import Corpus
     from opentau_prep.tokenizer.options import FitOptions
 
-__all__ = ["Fitted", "Measured", "affordable_chunks", "fit_corpus"]
+__all__ = ["Clipped", "Fitted", "Measured", "affordable_chunks", "fit_corpus"]
 
 # A chunk's numbers take one to four bytes in UTF-8; one is what a fit can hope for at best.
 _BEST_BYTES = 1
@@ -46,7 +52,7 @@ class Measured:
         dataset: (M,) int64, each chunk's dataset.
         in_share: (M,) whether it counts in totals and heads.
         vocabulary: What is used of the vocabulary.
-        n_inexact: Chunks that do not decode to what was quantized; 0 unless something is broken.
+        n_inexact: Chunks that do not decode to their code points; 0 unless something is broken.
         held_out: Whether they come from held-out episodes; else they were fitted on.
     """
 
@@ -59,14 +65,30 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Clipped:
+    """What the headroom of a tokenizer does not cover in some chunks.
+
+    Attributes:
+        values: Quantized numbers without a code point.
+        chunks: Chunks with such numbers.
+        max_abs_error: Largest error of an action because of them, in normalized units.
+    """
+
+    values: int
+    chunks: int
+    max_abs_error: float
+
+
+@dataclass(frozen=True)
 class Fitted:
     """A tokenizer, and how it came about.
 
     Attributes:
         fit: The tokenizer and the candidates.
-        min_token: The number with code point 0: the smallest of the whole corpus.
+        min_token: The number with code point 0.
         counts: Chunks it was fitted on, by dataset.
         measured: What it does.
+        clipped: What the headroom does not cover, in all chunks, held-out ones too.
         seconds: What fitting and measuring took.
     """
 
@@ -74,6 +96,7 @@ class Fitted:
     min_token: int
     counts: tuple[int, ...]
     measured: Measured
+    clipped: Clipped
     seconds: tuple[float, float]
 
 
@@ -93,9 +116,8 @@ def fit_corpus(
 ) -> Fitted:
     """Return the tokenizer of a corpus.
 
-    `min_token` is the smallest number of the whole corpus to fit on, also of chunks that an early
-    stop leaves out, so that it does not depend on where the fit stops. Smaller ones in held-out
-    chunks, and at run time, are exact all the same: their code points wrap.
+    `min_token` goes by the whole corpus to fit on, also by chunks that an early stop leaves out, so
+    that it does not depend on where the fit stops.
 
     Args:
         corpus: The chunks, at least one of them to fit on.
@@ -108,7 +130,12 @@ def fit_corpus(
     values = corpus.values[scale_index]
     rows = np.flatnonzero(~corpus.is_held)
     own = values[rows]
-    min_token = int(own.min())
+    min_token = min_token_of(
+        int(own.min()),
+        chunk_size=options.chunk_size,
+        scale=options.scale,
+        headroom=options.headroom,
+    )
     points = code_points(own, min_token)
     order = proportional_order(corpus.counts(n_datasets))
     chosen_rows = _measured_rows(corpus, rows, order)
@@ -125,10 +152,32 @@ def fit_corpus(
     measured = Measured(
         lengths, corpus.dataset[chosen_rows], counted, vocabulary, n_inexact, held_out
     )
-    done = time.perf_counter()
-    return Fitted(
-        fit, min_token, tuple(counts.tolist()), measured, (fitted - started, done - fitted)
+    beyond = _clipped(values, min_token, options)
+    seconds = (fitted - started, time.perf_counter() - fitted)
+    return Fitted(fit, min_token, tuple(counts.tolist()), measured, beyond, seconds)
+
+
+def _clipped(values: npt.NDArray[np.integer[Any]], min_token: int, options: FitOptions) -> Clipped:
+    """Return what is clipped, with a notice that names the price."""
+    rows = np.flatnonzero(
+        (values < min_token).any(axis=1) | (values > min_token + MAX_DISTANCE).any(axis=1)
     )
+    if not len(rows):
+        return Clipped(0, 0, 0.0)
+    lost = values[rows].astype(np.int64)
+    lost -= clip_values(lost, min_token)
+    shape = {"time_horizon": options.chunk_size, "action_dim": options.action_dim}
+    error = float(np.abs(dequantize(lost, options.scale, **shape)).max())
+    warn(
+        "values_clipped",
+        f"{len(rows):,} of {len(values):,} chunks hold values beyond the headroom of"
+        f" {options.headroom:g}; they are clipped, which changes actions by up to {error:.2g} in"
+        " normalized units. Give a larger --headroom, or look for outliers with"
+        " `opentau-prep validate`",
+        chunks=len(rows),
+        max_abs_error=error,
+    )
+    return Clipped(int(np.count_nonzero(lost)), len(rows), error)
 
 
 def _plan(options: FitOptions) -> BpePlan:

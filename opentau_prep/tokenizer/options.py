@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from opentau_prep.errors import ConfigError
+from opentau_prep.tokenizer.quantize import DEFAULT_HEADROOM
 
 __all__ = [
     "AUTO_CEILING",
@@ -51,6 +52,8 @@ class FitOptions:
         seed: Of the split and of the draws.
         config_version: Of the policy's config; decides the normalization.
         per_head_norm: Normalize each dataset with its own head; else all with one range.
+        headroom: How far `min_token` reaches: every chunk of normalized values within [-headroom,
+            headroom] keeps all of its numbers; numbers beyond are clipped.
         holdout: Share of each dataset's episodes that is held out.
         memory_bytes: What the BPE trainer may take; None: half of the machine's memory.
         pilot: A quick look: at most 2,000 chunks.
@@ -66,6 +69,7 @@ class FitOptions:
     seed: int = 0
     config_version: int = 1
     per_head_norm: bool = True
+    headroom: float = DEFAULT_HEADROOM
     holdout: float = 0.1
     memory_bytes: int | None = None
     pilot: bool = False
@@ -81,6 +85,8 @@ class FitOptions:
                 raise ConfigError(f"must not be negative: {getattr(self, name)}", where=name)
         if not 0 < self.scale < math.inf:
             raise ConfigError(f"must be a positive number, not {self.scale}", where="scale")
+        if not 0 <= self.headroom < math.inf:
+            raise ConfigError(f"must not be negative: {self.headroom}", where="headroom")
         if not 0 <= self.holdout < 1:
             raise ConfigError(
                 f"must be at least 0 and below 1, not {self.holdout}", where="holdout"

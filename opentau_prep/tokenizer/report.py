@@ -184,6 +184,7 @@ def _facts(resolved: ResolvedMixture, options: FitOptions) -> dict[str, Any]:
         "scale": options.scale,
         "max_token_length": options.max_token_length,
         "seed": options.seed,
+        "headroom": options.headroom,
         "holdout": options.holdout,
         "memory_budget_bytes": options.memory_limit,
         "pilot": options.pilot,
@@ -243,7 +244,7 @@ def _quantized(corpus: Corpus, fitted: Fitted | None) -> dict[str, Any]:
     own = corpus.values[0][~corpus.is_held]
     found: dict[str, Any] = {"min": int(own.min()), "max": int(own.max())}
     if fitted is not None:
-        found["min_token"] = fitted.min_token
+        found |= {"min_token": fitted.min_token, "clipped": asdict(fitted.clipped)}
     return found
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_report_numbers_are_those_of_the_tokenizer_that_was_written(tmp_path):
     sampling = sample(resolved, **SMALL)
     corpus = sampling.corpus
     values = corpus.values[0]
-    min_token = int(values[~corpus.is_held].min())
+    min_token = -math.ceil(10 * 10 * math.sqrt(8))  # ten times the range, scale 10, 8 steps
     assert document["quantized"]["min_token"] == min_token
     from tokenizers import Tokenizer
 
@@ -231,7 +232,7 @@ def test_auto_on_published_data_is_a_third_shorter_than_cap_64(real):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("factor", [1.0, 2.5])
+@pytest.mark.parametrize("factor", [1.0, 9.0])
 def test_held_out_chunks_of_published_data_decode_exactly(real, factor, tmp_path):
     transformers = pytest.importorskip("transformers")
     corpus, _, fitted = real
@@ -243,14 +244,39 @@ def test_held_out_chunks_of_published_data_decode_exactly(real, factor, tmp_path
     chunks = dequantize(held, 10.0, time_horizon=50, action_dim=34).astype(np.float32)
     chunks *= np.float32(factor)
     quantized = quantize(chunks, 10.0)
-    if factor > 1:
-        assert (quantized.min(axis=1) < fitted.min_token).any()
+    assert (quantized.min(axis=1) < -71).any() == (factor > 1)
     ids = processor(chunks)
     assert ids == encode_points(fitted.fit.tokenizer, code_points(quantized, fitted.min_token))
     decoded = processor.decode(ids)
     expected = dequantize(quantized, 10.0, time_horizon=50, action_dim=34)
     assert np.array_equal(decoded, expected)
-    assert processor.mended_chunks == 0
+    assert processor.malformed_chunks == 0
+
+
+def test_numbers_beyond_the_headroom_are_counted_with_their_error(tmp_path):
+    """The stats of one head claim a narrow range, so its chunks lie far outside."""
+    root = tiny_dataset(tmp_path, "v2.1", name="far", lengths=[12] * 10, seed=1, robot_type="r")
+    path = root / "meta/episodes_stats.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        stats = row["stats"]["action"]
+        stats["min"], stats["max"] = ([0.0] * len(v) for v in (stats["min"], stats["max"]))
+        stats["max"] = [1e-5] * len(stats["max"])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    resolved = mixture(tmp_path, root)
+    with collect_notices() as notices:
+        document = _prepare(resolved, tmp_path / "out", headroom=1).document
+    clipped = document["quantized"]["clipped"]
+    values = sample(resolved, **SMALL).corpus.values[0].astype(np.int64)
+    low, high = document["quantized"]["min_token"], document["quantized"]["min_token"] + 0xD7FF
+    lost = values - values.clip(low, high)
+    assert clipped["values"] == np.count_nonzero(lost) > 0
+    assert clipped["chunks"] == np.count_nonzero(lost.any(axis=1))
+    error = dequantize(lost, 10.0, time_horizon=8, action_dim=4)
+    assert clipped["max_abs_error"] == pytest.approx(np.abs(error).max())
+    assert [n.details["chunks"] for n in notices if n.kind == "values_clipped"] == [
+        clipped["chunks"]
+    ]
 
 
 def test_auto_is_the_same_whatever_memory_there_is_if_it_is_enough(tmp_path, monkeypatch):

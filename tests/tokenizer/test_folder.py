@@ -18,7 +18,13 @@ from opentau_prep.tokenizer.folder import (
     processor_files,
     read_settings,
 )
-from opentau_prep.tokenizer.quantize import code_points, dequantize, quantize
+from opentau_prep.tokenizer.quantize import (
+    clip_values,
+    code_points,
+    dequantize,
+    min_token_of,
+    quantize,
+)
 
 SETTINGS = ProcessorSettings(
     scale=10.0, vocab_size=400, min_token=-127, action_dim=4, time_horizon=12
@@ -99,7 +105,10 @@ def test_shipped_source_imports_nothing_of_this_package():
             imported.update(alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module.split(".")[0])
-    assert imported == {"logging", "numpy", "pathlib", "scipy", "transformers"}
+    assert imported == {
+        *("logging", "math", "numpy", "pathlib", "scipy"),
+        *("tokenizers", "transformers"),
+    }
 
 
 def test_package_fits_without_importing_transformers():
@@ -114,10 +123,11 @@ def test_processor_ids_and_chunks_equal_the_library(processor, tokenizer, factor
     values = quantize(chunks, 10)
     ids = processor(chunks)
     assert ids == encode_points(tokenizer, code_points(values, -127))
+    values = clip_values(values, -127)
     expected = dequantize(values, 10, time_horizon=12, action_dim=4)
-    before = processor.mended_chunks
+    before = processor.malformed_chunks
     assert np.array_equal(processor.decode(ids), expected)
-    assert processor.mended_chunks == before
+    assert processor.malformed_chunks == before
 
 
 def test_processor_text_calls_of_published_class_work(processor):
@@ -140,13 +150,13 @@ def test_processor_single_chunk_and_tensor_like_input(processor):
     assert processor(chunk[0]) == processor(chunk) == processor(Tensor(chunk))
 
 
-def test_processor_wrong_lengths_are_mended_and_counted(processor, caplog):
+def test_processor_wrong_lengths_are_malformed_and_counted(processor, caplog):
     chunks = _chunks(2, seed=4)
     ids = processor(chunks)
-    before = processor.mended_chunks
+    before = processor.malformed_chunks
     decoded = processor.decode([ids[0][:-2], ids[0] + ids[1], ids[1], []])
-    assert processor.mended_chunks == before + 3
-    assert "mended 3 of 4" in caplog.text
+    assert processor.malformed_chunks == before + 3
+    assert "3 of 4 decoded action chunks are malformed" in caplog.text
     whole = processor.decode(ids)
     assert np.array_equal(decoded[1], whole[0])
     assert np.array_equal(decoded[2], whole[1])
@@ -154,12 +164,12 @@ def test_processor_wrong_lengths_are_mended_and_counted(processor, caplog):
     assert 0 < np.abs(decoded[0] - whole[0]).max() < 1
 
 
-def test_processor_broken_bytes_are_mended(processor):
+def test_processor_broken_bytes_are_malformed(processor):
     lead = processor.bpe_tokenizer.convert_tokens_to_ids("Ã")
     zero = processor.bpe_tokenizer.convert_tokens_to_ids(chr(0x100 + 33 + 127 - 0x7F))
-    before = processor.mended_chunks
+    before = processor.malformed_chunks
     decoded = processor.decode([[lead] + [zero] * 47])
-    assert processor.mended_chunks == before + 1
+    assert processor.malformed_chunks == before + 1
     assert np.isfinite(decoded).all()
     assert np.abs(decoded).max() < 1e3
 
@@ -174,10 +184,77 @@ def test_processor_not_finite_raises(processor):
 def test_processor_absurd_value_saturates_and_counts(processor):
     chunk = _chunks(1)
     chunk[0, :, 0] = 1e8
-    before = processor.saturated_values
+    before = processor.clipped_values
     (ids,) = processor(chunk)
-    assert processor.saturated_values > before
+    assert processor.clipped_values > before
     assert np.isfinite(processor.decode([ids])).all()
+
+
+class FakeTensor:
+    """A tensor as torch's are: NumPy cannot read it with gradients, on a device or in bfloat16."""
+
+    class dtype:  # noqa: N801
+        def __init__(self, itemsize):
+            self.itemsize = itemsize
+
+    def __init__(self, values, itemsize=2, state="grad, cuda"):
+        self.values, self.state, self.dtype = values, state, self.dtype(itemsize)
+
+    def detach(self):
+        return FakeTensor(self.values, self.dtype.itemsize, self.state.replace("grad, ", ""))
+
+    def cpu(self):
+        assert "grad" not in self.state
+        return FakeTensor(self.values, self.dtype.itemsize, "")
+
+    def float(self):
+        return FakeTensor(self.values.astype(np.float32), 4, self.state)
+
+    def __array__(self, dtype=None, copy=None):
+        assert self.state == ""
+        assert self.dtype.itemsize >= 4
+        return self.values
+
+
+def test_processor_takes_tensors_of_any_dtype_and_device(processor):
+    chunks = _chunks(3, seed=5)
+    ids = processor(chunks)
+    assert processor(FakeTensor(chunks)) == ids
+    assert processor([FakeTensor(chunk) for chunk in chunks]) == ids
+    assert processor(chunks.astype(np.float16)) == processor(
+        chunks.astype(np.float16).astype(np.float32)
+    )
+
+
+def test_processor_fit_has_the_published_signature_and_decodes(processor):
+    chunks = _chunks(60, seed=6)
+    fitted = type(processor).fit(list(chunks), scale=20, vocab_size=300, time_horizon=12)
+    expected = min_token_of(int(quantize(chunks, 20).min()), chunk_size=12, scale=20, headroom=10)
+    assert (fitted.scale, fitted.vocab_size, fitted.min_token) == (20, 300, expected)
+    assert (fitted.time_horizon, fitted.action_dim) == (12, None)
+    points = code_points(quantize(chunks, 20), expected)
+    trained = train_bpe(points, vocab_size=300)
+    assert fitted(chunks) == encode_points(trained, points)
+    quantized = dequantize(quantize(chunks, 20), 20, time_horizon=12, action_dim=4)
+    assert np.array_equal(fitted.decode(fitted(chunks)), quantized)
+    wide = processor.fit([FakeTensor(chunk) for chunk in chunks], 20, 300, headroom=0)
+    assert wide.min_token == quantize(chunks, 20).min()
+
+
+def test_processor_fit_on_nothing_or_nan_raises(processor):
+    with pytest.raises(ValueError, match="no chunks"):
+        processor.fit([])
+    with pytest.raises(ValueError, match="not finite"):
+        processor.fit([np.full((4, 2), np.nan)])
+
+
+def test_processor_decodes_by_min_token_alone(processor):
+    """LeRobot's pi0-fast adds min_token to `ord` and does not call the processor's decode."""
+    chunks = _chunks(10, seed=7) * np.float32(3)
+    for ids, values in zip(processor(chunks), quantize(chunks, 10), strict=True):
+        text = processor.bpe_tokenizer.decode(ids)
+        numbers = np.array([ord(c) for c in text]) + processor.min_token
+        assert numbers.tolist() == clip_values(values, -127).tolist()
 
 
 def test_processor_empty_batch(processor):
