@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from opentau_prep.context import RunContext
+    from opentau_prep.validate.rule import Trainer
 
 __all__ = ["LintOptions", "explain_result", "lint", "list_result", "render_report"]
 
@@ -45,6 +46,7 @@ class LintOptions:
     tokenizer: Path | None = None
     chunk_size: int | None = None
     max_tokens: int | None = None
+    trainers: tuple[Trainer, ...] = ("opentau",)
 
 
 def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
@@ -59,6 +61,7 @@ def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
         tokenizer=options.tokenizer,
         chunk_size=options.chunk_size,
         max_tokens=options.max_tokens,
+        trainers=options.trainers,
     )
     report = _without_ignored(run_rules(subject, context, checks), settings)
     written = write_findings(report, context) if options.write else []

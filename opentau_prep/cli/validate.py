@@ -28,6 +28,14 @@ class Format(str, Enum):
     junit = "junit"
 
 
+class Trainer(str, Enum):
+    """Whose readers the datasets must be fit for."""
+
+    opentau = "opentau"
+    lerobot = "lerobot"
+    openpi = "openpi"
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     command(app, "validate")(validate)
@@ -59,27 +67,30 @@ def validate(
         bool, typer.Option("--write-baseline", help="Make what is found the baseline FILE.")
     ] = False,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Mend what needs no judgement; --dry-run shows the diff.")
+        bool, typer.Option("--fix", help="Fix what needs no judgement; --dry-run shows the diff.")
     ] = False,
     tokenizer: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Tokenizer folder to check as well.")
     ] = None,
     chunk_size: Annotated[
-        int | None, typer.Option(min=1, metavar="T", help="With --tokenizer: the policy's chunk.")
+        int | None,
+        typer.Option(min=1, metavar="T", help="Steps of the policy's action chunk, to check."),
     ] = None,
     discrete_action_max_length: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="With --tokenizer: the policy's limit.")
     ] = None,
-    list_rules: Annotated[bool, typer.Option("--list", help="Show all rules.")] = False,
-    explain: Annotated[
-        str | None, typer.Option(metavar="CODE", help="Say all about a rule.")
+    trainer: Annotated[
+        list[Trainer] | None,
+        typer.Option("--for", help="Trainer that must open the datasets; opentau by default."),
     ] = None,
+    list_rules: Annotated[bool, typer.Option("--list", help="Show all rules.")] = False,
+    explain: Annotated[str | None, typer.Option(metavar="CODE", help="Explain a rule.")] = None,
 ) -> Result:
     """Lint datasets and the mixture that names them.
 
     Reads metadata and the footers of the data files; --deep reads the frames as well. Findings have
     codes to look up (--explain D004), select and ignore. Exit code 1 when there are errors.
-    Settings stand in opentau-prep.toml or pyproject.toml.
+    Settings are read from opentau-prep.toml or pyproject.toml.
 
     \b
     opentau-prep validate path/to/dataset --deep
@@ -110,6 +121,7 @@ def validate(
         tokenizer=tokenizer,
         chunk_size=chunk_size,
         max_tokens=discrete_action_max_length,
+        trainers=tuple(each.value for each in trainer or (Trainer.opentau,)),
     )
     return lint(named_subject(roots, mixture_json), session.context, options)
 

@@ -23,6 +23,7 @@ from opentau_prep.validate.checks import (
     tasks,
     timestamps,
     tokenizer,
+    trainers,
     values,
     videos,
 )
@@ -38,6 +39,7 @@ _MODULES = (
     frames,
     timestamps,
     videos,
+    trainers,
     stats,
     values,
     recomputed,

@@ -31,7 +31,7 @@ from opentau_prep.validate.view import DatasetView, Target
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
-    from opentau_prep.validate.rule import Rule
+    from opentau_prep.validate.rule import Rule, Trainer
 
 __all__ = ["CheckOptions", "validate"]
 
@@ -50,6 +50,7 @@ class CheckOptions:
         tokenizer: A tokenizer folder that is to be checked with the mixture.
         chunk_size: Steps of the policy's action chunk, to check the tokenizer against.
         max_tokens: The policy's `discrete_action_max_length`, likewise.
+        trainers: The trainers that must be able to open the datasets.
     """
 
     rules: Sequence[Rule] = ()
@@ -57,6 +58,7 @@ class CheckOptions:
     tokenizer: Path | None = None
     chunk_size: int | None = None
     max_tokens: int | None = None
+    trainers: tuple[Trainer, ...] = ("opentau",)
 
 
 def validate(
@@ -76,11 +78,19 @@ def validate(
         The report: findings by dataset in mixture order, then the mixture's.
     """
     context = dataclasses.replace(context, keep_going=True)
-    rules = tuple(options.rules or all_rules())
+    rules = tuple(
+        rule
+        for rule in options.rules or all_rules()
+        if not rule.trainers or set(rule.trainers) & set(options.trainers)
+    )
     targets, lost = find_targets(
         subject, download=context.download, artifact_root=context.artifact_root, deep=options.deep
     )
     settle = _settle(subject, context)
+    targets = [
+        dataclasses.replace(t, trainers=options.trainers, chunk_size=options.chunk_size)
+        for t in targets
+    ]
     frames, faults = _read_frames(targets, context) if options.deep else ({}, [])
     codes = tuple(rule.code for rule in rules)
     checked = context.map(

@@ -19,9 +19,11 @@ __all__ = [
     "Rule",
     "Scope",
     "Settle",
+    "Trainer",
 ]
 
 Scope = Literal["dataset", "frames", "mixture"]
+Trainer = Literal["opentau", "lerobot", "openpi"]
 
 GROUPS = MappingProxyType(
     {
@@ -31,6 +33,7 @@ GROUPS = MappingProxyType(
         "D": "frames",
         "T": "timestamps",
         "V": "videos",
+        "O": "trainers",
         "S": "stats",
         "K": "tasks",
         "A": "artifacts",
@@ -107,6 +110,7 @@ class Rule:
         command: Words of the shell command that settles its findings, with `{root}` for the dataset
             and `{subject}` for the mixture or roots that were checked (`{mixture ID}`: for that
             mixture only); none where a person must act.
+        trainers: The trainers that it is about; none for all.
     """
 
     code: str
@@ -118,6 +122,7 @@ class Rule:
     check: Callable[[Any], Iterable[Hit]]
     scope: Scope = "dataset"
     command: tuple[str, ...] = ()
+    trainers: tuple[Trainer, ...] = ()
 
     @property
     def group(self) -> str:
@@ -141,4 +146,5 @@ class Rule:
     def as_json(self) -> dict[str, str]:
         """Return the rule JSON-ready."""
         words = {name: getattr(self, name) for name in ("code", "name", "severity", "group")}
+        words["trainers"] = ", ".join(self.trainers)
         return {**words, "scope": self.scope, "what": self.what, "why": self.why, "fix": self.fix}

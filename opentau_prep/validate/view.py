@@ -74,6 +74,8 @@ class Target:
         from_mixture: Whether a mixture file names it, rather than the command line.
         artifact_root: Where artifacts lie instead of the dataset.
         deep: Whether frames are read.
+        trainers: The trainers that it must be fit for.
+        chunk_size: Steps per action chunk, when it was given.
     """
 
     name: str
@@ -83,6 +85,8 @@ class Target:
     from_mixture: bool = False
     artifact_root: Path | None = None
     deep: bool = False
+    trainers: tuple[str, ...] = ()
+    chunk_size: int | None = None
 
 
 class DatasetView:

@@ -76,6 +76,24 @@ def _later(values: list[float]) -> list[float]:
     return [value + 1 / FPS for value in values]
 
 
+def _only_whole_stats(root) -> None:
+    with_stats()(root)
+    (root / STATS).unlink()
+    (root / "meta/prep/episodes_stats.json").unlink(missing_ok=True)
+
+
+def _with_language(content):
+    import pyarrow as pa
+
+    kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    return content.append_column("language_events", pa.array([[]] * len(content), kind))
+
+
+def _hardly_moves(episodes):
+    still = episode(-1, state=put(slice(None), 5, 0.5))(episodes)
+    return episode(0, state=put(slice(20, 23), 5, 1.0))(still)
+
+
 def shift(values: np.ndarray) -> np.ndarray:
     """Return the values three frames later."""
     return np.concatenate([np.repeat(values[:1], 5, axis=0), values[:-5]])
@@ -124,7 +142,7 @@ MUTATIONS = (
     mutation("no data_path", "F005", files=info(data_path=...)),
     mutation(
         "chunk_index for episode_chunk",
-        "F005",
+        "O002",
         files=info(data_path="data/chunk-{chunk_index:03d}/episode_{episode_index:06d}.parquet"),
     ),
     mutation("data_path to nowhere", "F005", files=info(data_path="x/{episode_index}.parquet")),
@@ -219,7 +237,7 @@ MUTATIONS = (
         "C004",
         files=feature("next.done", dtype="bool", shape=[1], names=None),
     ),
-    mutation("no task_index and no index", "C005", omit_columns=("task_index", "index")),
+    mutation("no task_index and no index", "C005 O003", omit_columns=("task_index", "index")),
     mutation(
         "a column without feature",
         "C006",
@@ -263,7 +281,7 @@ MUTATIONS = (
     # D: frames
     mutation("a null", "D001", files=table(V2_FILE, column("timestamp", lambda v: [None, *v[1:]]))),
     mutation("a NaN", "D002", frames=episode(4, actions=put(7, 2, np.nan))),
-    mutation("a joint is stuck", "D003", frames=episode(-1, state=stuck)),
+    mutation("a joint is stuck", "D003 S021", frames=episode(-1, state=stuck)),
     mutation("a spike", "D004", frames=episode(1, state=put(30, 1, lambda v: v + 3))),
     mutation("an angle wraps", "D005", frames=episode(-1, state=wrapped, actions=wrapped)),
     mutation("actions five frames late", "D006", frames=episode(-1, actions=shift)),
@@ -319,6 +337,25 @@ MUTATIONS = (
     mutation("a small video", "V009", files=written(V2_VIDEO, mp4(72, FPS, size=(320, 240)))),
     mutation("two codecs", "V010", files=written(V2_VIDEO, mp4(72, FPS, codec=b"avc1"))),
     mutation("video_path leads out", "V011", files=info(video_path="../{video_key}.mp4")),
+    mutation(
+        "Lance storage",
+        "F017",
+        "v3.0",
+        files=both(info(storage_format="lance"), lambda root: shutil.rmtree(root / "data")),
+    ),
+    mutation("Lance tables", "F017", "v3.0", files=lambda root: _lance(root)),
+    mutation("a depth camera", "", "v3.0", files=lambda root: _depth(root, 3000.0)),
+    # O: trainers
+    mutation("no episode stats in v2.1", "O001", files=_only_whole_stats),
+    mutation(
+        "language columns",
+        "O004",
+        "v3.0",
+        files=both(
+            feature("language_events", dtype="language", shape=[1], names=None),
+            table("data/*/*.parquet", _with_language),
+        ),
+    ),
     # S: stats
     mutation("stats.json is a list", "S001", "v3.0", files=written("meta/stats.json", b"[1]")),
     mutation(
@@ -397,6 +434,7 @@ MUTATIONS = (
         ),
     ),
     mutation("a constant dim", "S014", frames=episode(-1, state=put(slice(None), 3, 0.25))),
+    mutation("a dim that hardly moves", "D003 S021", "v3.0", frames=_hardly_moves),
     mutation(
         "ticks beside radians",
         "S015",
@@ -412,7 +450,7 @@ MUTATIONS = (
     mutation(
         "a quantile is none", "S019", "v2.0", files=document("meta/stats.json", stat("q90", 0, 0.0))
     ),
-    mutation("episodes' own quantiles", "S020", files=with_stats()),
+    mutation("episodes' own quantiles", "S020", files=with_stats(episode_quantiles="episode")),
     # K: tasks
     mutation("no tasks table", "K001", files=written(TASKS, None)),
     mutation("tasks.parquet is text", "K001", "v3.0", files=written(V3_TASKS, LFS)),
@@ -444,6 +482,22 @@ MUTATIONS = (
     mutation("neither tag", "H002", control_mode=None, robot_type=None),
     mutation("robot unknown", "H001", robot_type="Unknown"),
 )
+
+
+def _lance(root) -> None:
+    shutil.rmtree(root / "data")
+    written("frames.lance/data/0.lance", b"LANC")(root)
+
+
+def _depth(root, most: float) -> None:
+    details = {"is_depth_map": True, "depth_unit": "mm", "video.codec": "av1"}
+    feature(CAMERA, shape=[480, 640, 1], info=details)(root)
+
+    def edit(stats):
+        stats[CAMERA] = {"min": [[[1.0]]], "mean": [[[2.0]]], "std": [[[1.0]]], "max": [[[most]]]}
+        return stats
+
+    document("meta/stats.json", edit)(root)
 
 
 def _cut(old, length):

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from opentau_prep.validate.footers import Footer
     from opentau_prep.validate.view import DatasetView
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "STANDARD_COLUMNS", "first_footer"]
 
-_STANDARD = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+STANDARD_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 _USUAL = {"state": "observation.state", "actions": "action"}
 _IMAGE_CHANNELS = (1, 3, 4)
 _MAX_FPS = 1e6
@@ -32,7 +32,7 @@ def _raw(view: DatasetView) -> Mapping[str, Mapping[str, Any]]:
     return {str(k): v for k, v in features.items() if isinstance(v, Mapping)}
 
 
-def _first(view: DatasetView) -> tuple[str, Footer] | None:
+def first_footer(view: DatasetView) -> tuple[str, Footer] | None:
     good = view.footers.good if view.footers else {}
     return next(iter(good.items()), None)
 
@@ -82,30 +82,37 @@ def unusual_names(view: DatasetView) -> Iterator[Hit]:
 
 
 def column_missing(view: DatasetView) -> Iterator[Hit]:
-    first = _first(view)
+    first = first_footer(view)
     for name, feature in (view.features or {}).items() if first else ():
-        if first and not feature.is_camera and name not in first[1].types and name not in _STANDARD:
+        if (
+            first
+            and not feature.is_camera
+            and name not in first[1].types
+            and name not in STANDARD_COLUMNS
+        ):
             yield hit("is declared, but no column of the data", file=first[0], column=name)
 
 
 def standard_column_missing(view: DatasetView) -> Iterator[Hit]:
-    first = _first(view)
-    missing = [name for name in _STANDARD if first and name not in first[1].types]
+    first = first_footer(view)
+    missing = [name for name in STANDARD_COLUMNS if first and name not in first[1].types]
+    if "task_index" in missing and view.target.trainers:
+        missing.remove("task_index")  # which no trainer does without: O003
     if first and missing:
         yield hit(f"the data has no column {', '.join(missing)}", file=first[0])
 
 
 def column_undeclared(view: DatasetView) -> Iterator[Hit]:
-    first = _first(view)
+    first = first_footer(view)
     if first is None or not view.features:
         return
-    extra = [c for c in first[1].types if c not in view.features and c not in _STANDARD]
+    extra = [c for c in first[1].types if c not in view.features and c not in STANDARD_COLUMNS]
     if extra:
         yield hit(f"columns that info.json does not declare: {listed(extra)}", file=first[0])
 
 
 def dtype_differs(view: DatasetView) -> Iterator[Hit]:
-    first = _first(view)
+    first = first_footer(view)
     for name, feature in (view.features or {}).items() if first else ():
         kind = first[1].types.get(name) if first else None
         if kind is None or feature.is_camera:
@@ -128,7 +135,7 @@ def _dtype_name(kind: Any) -> str | None:
 
 
 def width_differs(view: DatasetView) -> Iterator[Hit]:
-    first = _first(view)
+    first = first_footer(view)
     for name, feature in (view.features or {}).items() if first else ():
         kind = first[1].types.get(name) if first else None
         if kind is None or feature.is_camera or not feature.shape:
@@ -155,7 +162,7 @@ def shape_invalid(view: DatasetView) -> Iterator[Hit]:
             good = len(feature.shape) == 3 and bool(
                 {feature.shape[0], feature.shape[2]} & {*_IMAGE_CHANNELS}
             )
-        if not good and feature.dtype != "string":
+        if not good and feature.dtype not in ("string", "language"):
             yield hit(f"has the shape {raw.get('shape')!r}"[:120], file=INFO, column=name)
 
 

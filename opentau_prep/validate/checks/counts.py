@@ -22,7 +22,7 @@ _WITNESSES = (rows_differ, wrong_file, files_missing, files_unreadable, files_un
 
 
 def true_counts(view: DatasetView) -> dict[str, Any]:
-    """Return the fields of info.json that follow from the tables, as far as those are sure."""
+    """Return the fields of info.json that follow from the rest, as far as that is sure."""
     counts: dict[str, Any] = {}
     table, info = view.episodes, view.info or {}
     sure = table is not None and len(table) > 0
@@ -37,6 +37,10 @@ def true_counts(view: DatasetView) -> dict[str, Any]:
             counts["splits"] = {"train": f"0:{len(table)}"}
     if view.tasks and "total_tasks" in info:
         counts["total_tasks"] = len(view.tasks)
+    template = info.get("data_path")
+    if isinstance(template, str) and not view.meta.is_v3 and "{chunk_index" in template:
+        # Both names are understood here and stand for one number; trainers fill only one.
+        counts["data_path"] = template.replace("{chunk_index", "{episode_chunk")
     return counts
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from opentau_prep.metadata.info import INFO, as_integer, parse_version
-from opentau_prep.validate.causes import is_foreign
+from opentau_prep.validate.causes import is_foreign, other_storage
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import GIT_LFS_PULL, Rule
 from opentau_prep.validate.view import relative
@@ -56,6 +56,12 @@ def version_missing(view: DatasetView) -> Iterator[Hit]:
         )
 
 
+def storage_other(view: DatasetView) -> Iterator[Hit]:
+    storage = other_storage(view)
+    if storage is not None:
+        yield hit(f"frames are stored as {storage[:40]!r}, not as parquet files", file=INFO)
+
+
 def version_mismatch(view: DatasetView) -> Iterator[Hit]:
     if view.info is None or parse_version(view.info) not in ((2, 0), (2, 1), (3, 0)):
         return
@@ -81,13 +87,6 @@ def data_path_misnamed(view: DatasetView) -> Iterator[Hit]:
         yield hit("has no data_path; LeRobot's default for this version is used", file=INFO)
     elif any(notice.kind == "data_path_mismatch" for notice in view.notices):
         yield hit(f"data_path {template!r} leads to no file; LeRobot's default does", file=INFO)
-    elif not view.meta.is_v3 and "{chunk_index" in str(template):
-        yield hit(
-            f"data_path {template!r} says {{chunk_index}}; {view.meta.version} readers fill"
-            " {episode_chunk} and fail on it",
-            "Replace {chunk_index} by {episode_chunk} in data_path.",
-            file=INFO,
-        )
 
 
 def files_missing(view: DatasetView) -> Iterator[Hit]:
@@ -179,6 +178,18 @@ RULES = (
         version_mismatch,
     ),
     Rule(
+        "F017",
+        "storage-format",
+        "error",
+        "Frames are not parquet files but another storage, such as Lance (`storage_format` in"
+        " info.json, or a `frames.lance` table), which LeRobot reads with its Lance backend only.",
+        "Nothing is missing and nothing is damaged, but neither this toolkit nor OpenTau 0.13,"
+        " LeRobot 0.4.4 or openpi reads it: no stats can be computed or checked.",
+        "Export the dataset as parquet with the tool that wrote it, and use that copy; remove no"
+        " episode.",
+        storage_other,
+    ),
+    Rule(
         "F004",
         "data-path-unusable",
         "error",
@@ -192,8 +203,7 @@ RULES = (
         "F005",
         "data-path-misnamed",
         "warning",
-        "`data_path` is missing, leads to no file although the default does, or uses"
-        " `{chunk_index}` for `{episode_chunk}` in v2.x.",
+        "`data_path` is missing, or leads to no file although the default does (all versions).",
         "This toolkit reads on; LeRobot and the trainers stop with a KeyError or a missing file.",
         "Write the template that the files follow.",
         data_path_misnamed,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from opentau_prep.errors import PrepError
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["RULES"]
 
 _VECTOR_NAMES = ("state", "actions")
+CHUNK_SHARE = 0.5
 
 
 def _place(spec: EntrySpec, field: str) -> str:
@@ -147,7 +149,38 @@ def upsampled(view: DatasetView) -> Iterator[Hit]:
             )
 
 
+def chunk_too_long(view: DatasetView) -> Iterator[Hit]:
+    steps, table = view.target.chunk_size, view.episodes
+    if steps is None or table is None or not view.fps or not len(table):
+        return
+    for spec, entry in zip(view.target.entries, view.entries, strict=True):
+        try:
+            lengths = table.length[table.positions(entry.episodes)]
+        except PrepError:
+            continue  # told by the rules on selections
+        seconds = steps / (spec.action_freq or view.fps)
+        short = lengths < seconds * view.fps
+        if len(short) and short.mean() > CHUNK_SHARE:
+            yield hit(
+                f"a chunk of {steps:,} steps lasts {seconds:.3g} s, longer than"
+                f" {int(short.sum()):,} of {len(short):,} selected episodes (median"
+                f" {float(np.median(lengths)) / view.fps:.3g} s)",
+                file=f"datasets[{spec.index}]" if view.target.from_mixture else None,
+            )
+
+
 RULES = (
+    Rule(
+        "M017",
+        "chunk-too-long",
+        "warning",
+        f"With `--chunk-size`: an action chunk lasts longer than over {CHUNK_SHARE:.0%} of the"
+        " selected episodes.",
+        "Every chunk of such an episode runs past its end, and training repeats the last row: most"
+        " of what the policy learns to predict is standing still.",
+        "Use a shorter chunk, a higher action_freq, or longer episodes.",
+        chunk_too_long,
+    ),
     Rule(
         "M005",
         "episodes-unknown",

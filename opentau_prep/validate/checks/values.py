@@ -21,9 +21,11 @@ __all__ = ["RULES"]
 
 _MOMENTS = ("mean", "std", "min", "max")
 _IMAGE_SHAPE = (3, 1, 1)
+_DEPTH_SHAPE = (1, 1, 1)
 _ROUNDING = 1e-5
 TICKS = 1000
 _SMALL = 10
+COLLAPSED = 1e-3
 
 
 def contradictory(view: DatasetView) -> Iterator[Hit]:
@@ -69,19 +71,37 @@ def image_stats(view: DatasetView) -> Iterator[Hit]:
         entry = (view.stats or {}).get(name)
         if not feature.is_camera or entry is None:
             continue
-        wrong = {s: v.shape for s, v in entry.items() if s != "count" and v.shape != _IMAGE_SHAPE}
+        depth = is_depth(view, name)
+        shape = _DEPTH_SHAPE if depth else _IMAGE_SHAPE
+        wrong = {s: v.shape for s, v in entry.items() if s != "count" and v.shape != shape}
         if wrong:
-            stat, shape = next(iter(wrong.items()))
-            yield hit(f"{stat} has the shape {shape}", file=own_stats_file(view), column=name)
+            stat, found = next(iter(wrong.items()))
+            yield hit(
+                f"{stat} has the shape {found}, not {shape}", file=own_stats_file(view), column=name
+            )
             continue
         top = entry.get("max")
         brightest = 0.0 if top is None else float(np.fmax.reduce(top.astype(np.float64).ravel()))
-        if brightest > 1.0 + _ROUNDING:
+        if brightest > 1.0 + _ROUNDING and not depth:
             yield hit(
                 f"its max is {brightest:g}: pixels of 0 to 255, not 0 to 1",
                 file=own_stats_file(view),
                 column=name,
             )
+
+
+def is_depth(view: DatasetView, name: str) -> bool:
+    """Tell whether a camera is a depth map: LeRobot's marks, old and new, or a single channel."""
+    features = (view.info or {}).get("features")
+    raw = features.get(name) if isinstance(features, Mapping) else None
+    for part in ("info", "video_info"):
+        details = raw.get(part) if isinstance(raw, Mapping) else None
+        if isinstance(details, Mapping) and any(
+            details.get(mark) is True for mark in ("is_depth_map", "video.is_depth_map")
+        ):
+            return True
+    shape = (view.features or {})[name].shape
+    return len(shape) == 3 and 1 in (shape[0], shape[2])
 
 
 def constant_dims(view: DatasetView) -> Iterator[Hit]:
@@ -93,6 +113,23 @@ def constant_dims(view: DatasetView) -> Iterator[Hit]:
             values = [f"{float(entry['min'].ravel()[d]):g}" for d in dims]
             yield hit(
                 f"always has the same value: {listed(values)}",
+                file=own_stats_file(view),
+                column=column,
+                dims=dims,
+            )
+
+
+def collapsed_range(view: DatasetView) -> Iterator[Hit]:
+    for column, entry in vector_stats(view):
+        ends = [entry[stat] for stat in ("min", "q01", "q99", "max") if stat in entry]
+        if len(ends) < 4 or len({end.shape for end in ends}) > 1:
+            continue
+        low, q01, q99, high = (end.astype(np.float64).ravel() for end in ends)
+        dims = np.flatnonzero((high > low) & (q99 - q01 < COLLAPSED * (high - low)))
+        if len(dims):
+            told = [f"{q01[d]:g} to {q99[d]:g} of {low[d]:g} to {high[d]:g}" for d in dims]
+            yield hit(
+                f"98 % of the values are one value, and the rest is not: {listed(told, 3)}",
                 file=own_stats_file(view),
                 column=column,
                 dims=dims,
@@ -132,8 +169,9 @@ RULES = (
         "S013",
         "image-stats",
         "warning",
-        "Stats of a camera do not have the shape (3, 1, 1), or go beyond 1.",
-        "Pictures are normalized as values of 0 to 1 a channel.",
+        "Stats of a camera do not have the shape (3, 1, 1), or go beyond 1. Depth cameras (LeRobot"
+        " 0.6: `is_depth_map`, or one channel) have (1, 1, 1) and their own unit.",
+        "Pictures are normalized as values of 0 to 1 per channel.",
         "Compute the camera's stats again with the tool that wrote the dataset.",
         image_stats,
     ),
@@ -146,6 +184,18 @@ RULES = (
         " others share gets a dim that means nothing here.",
         "Leave the dim out with state_index or action_index, unless it is meant.",
         constant_dims,
+    ),
+    Rule(
+        "S021",
+        "collapsed-range",
+        "warning",
+        f"q01 and q99 of a dim lie within {COLLAPSED:.1%} of its range, yet min and max do not: a"
+        " gripper or a joint that moves in fewer than 2 % of the frames.",
+        "Quantile normalization divides by that difference: the frames in which the dim does move"
+        " become values in the thousands. Min and max, or mean and std, are not affected.",
+        "Normalize the dim with min and max, select more episodes that use it, or leave it out with"
+        " state_index and action_index.",
+        collapsed_range,
     ),
     Rule(
         "S015",

@@ -1,0 +1,70 @@
+"""What trainers cannot open, for the trainer that is asked for; chunks against episode lengths."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from breaking import FPS, LENGTHS, Mutation, check, check_mixture, codes_of, mutation, table
+from breaking import write_broken as write
+
+COLUMNS = table(
+    "data/*/*.parquet",
+    lambda t: t.append_column("language_events", pa.array([""] * len(t), pa.string())),
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "trainer", "codes"),
+    [
+        (mutation("v2.1", ""), "opentau", ""),
+        (mutation("v2.1", ""), "lerobot", "O005"),
+        (mutation("v2.1", ""), "openpi", ""),
+        (mutation("v3.0", "", "v3.0"), "opentau", ""),
+        (mutation("v3.0", "", "v3.0"), "lerobot", ""),
+        (mutation("v3.0", "", "v3.0"), "openpi", "O006"),
+        (mutation("index", "", "v3.0", omit_columns=("index",)), "lerobot", "C005 O007"),
+        (mutation("index", "", "v3.0", omit_columns=("index",)), "opentau", "C005"),
+        (mutation("language", "", "v3.0", files=COLUMNS), "lerobot", "C006 O008"),
+        (mutation("language", "", "v3.0", files=COLUMNS), "opentau", "C006"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Mutation) else value,
+)
+def test_validate_for_a_trainer_reports_what_it_cannot_open(
+    tmp_path: Path, change: Mutation, trainer: str, codes: str
+) -> None:
+    write(tmp_path / "set", change)
+
+    report = check(tmp_path / "set", deep=False, trainers=(trainer,))
+
+    assert codes_of(report) == set(codes.split())
+    assert all(f.severity == "error" for f in report.findings if f.code[0] == "O")
+
+
+def test_validate_for_several_trainers_reports_for_each(tmp_path: Path) -> None:
+    write(tmp_path / "set", mutation("v2.1", ""))
+
+    assert codes_of(check(tmp_path / "set", trainers=("lerobot", "openpi"))) == {"O005"}
+    assert codes_of(check(tmp_path / "set", trainers=())) == set()
+
+
+@pytest.mark.parametrize(
+    ("chunk_size", "action_freq", "fires"),
+    [(max(LENGTHS), None, True), (min(LENGTHS), None, False), (60, 5, True), (60, 20, False)],
+)
+def test_validate_chunk_longer_than_most_episodes(
+    tmp_path: Path, chunk_size: int, action_freq: float | None, fires: bool
+) -> None:
+    write(tmp_path / "set", mutation("clean", ""))
+    mixture = {"datasets": [{"repo_id": "a/b", "root": "set"}], "action_freq": action_freq}
+    (tmp_path / "m.json").write_text(json.dumps(mixture))
+
+    report = check_mixture(tmp_path / "m.json", chunk_size=chunk_size)
+
+    found = [f.message for f in report.findings if f.code == "M017"]
+    assert bool(found) is fires
+    if fires:
+        seconds = chunk_size / (action_freq or FPS)
+        assert f"{chunk_size} steps lasts {seconds:g} s" in found[0]
