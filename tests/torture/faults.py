@@ -1,0 +1,177 @@
+"""A signal and each errno at every call that changes a file, of every writing command."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torture.scenarios import Scenario, prepared
+from torture.server import Fault, Ran, Server
+
+__all__ = ["Bench", "Result", "every_fault"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+ERRNOS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EDQUOT)
+_BACKUP = re.compile(r"(?:\.bak-[0-9a-f]+(?:-\d+)?|-[0-9a-f]{8})(?=/|$|\.)")
+_TEMP = re.compile(r"\.prep-tmp|\.partial(?:/|$)")
+Tree = dict[str, bytes]
+
+
+@dataclass
+class Result:
+    """What trials of one kind gave.
+
+    Attributes:
+        trials: How many there were.
+        problems: What was wrong, each with how to repeat it.
+        peak_kb: The most memory a trial held.
+    """
+
+    trials: int = 0
+    problems: list[str] = field(default_factory=list)
+    peak_kb: int = 0
+
+
+def tree_of(folder: Path) -> Tree:
+    """Return relative path -> content of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+class Bench:
+    """One scenario: the state before, the state after a clean run, and trials in between."""
+
+    def __init__(self, scenario: Scenario, server: Server, home: Path) -> None:
+        self.scenario, self.server = scenario, server
+        self.base, self.work = home / "base", home / "work"
+        prepared(scenario, self.work, lambda args, cwd: server.run(args, cwd).code)
+        shutil.rmtree(self.base, ignore_errors=True)
+        os.rename(self.work, self.base)
+        self.before = tree_of(self.base)
+        clean = self.run(log=True)
+        self.code, self.calls, self.log = clean.code, clean.calls, clean.log
+        self.after = tree_of(self.work)
+        if clean.code not in (0, 1):
+            raise RuntimeError(f"{scenario.name}: clean run ended with {clean.code}: {clean.err}")
+        self.seconds = clean.seconds
+        # What a user would miss: all that was there and that we did not write.
+        self.theirs = {k: v for k, v in self.before.items() if not k.startswith(scenario.ours)} if (
+            scenario.ours
+        ) else dict(self.before)
+
+    def run(self, fault: Fault | None = None, *, log: bool = False) -> Ran:
+        """Run the command in a fresh copy of the state before."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        shutil.copytree(self.base, self.work)
+        return self.server.run(self.scenario.args, self.work, fault, log=log)
+
+    def trial(self, fault: Fault) -> tuple[list[str], Ran]:
+        """Let a fault happen; returns what is wrong afterwards, and after the next run."""
+        ran = self.run(fault)
+        problems = [*self._told(ran, fault), *self._files(ran, fault)]
+        again = self.server.run(self.scenario.args, self.work)
+        found = tree_of(self.work)
+        if again.code != self.code:
+            problems.append(f"the next run ended with {again.code}: {again.err[-300:]}")
+        problems += [f"lost after the next run: {name}" for name in self._lost(found)]
+        for name, content in found.items():
+            if _TEMP.search(name):
+                problems.append(f"left after the next run: {name}")
+            elif name not in self.after and not self._is_backup(name, content):
+                problems.append(f"there after the next run: {name}")
+        for name, content in self.after.items():
+            if found.get(name) != content and not _BACKUP.search(name):
+                problems.append(f"after the next run {name} is not as after a clean run")
+        return problems, ran
+
+    def _told(self, ran: Ran, fault: Fault) -> Iterator[str]:
+        if "Traceback" in ran.err or "Internal error" in ran.err or "Exception ignored" in ran.err:
+            yield f"traceback: {ran.err[-600:]}"
+        expected = {self.code}
+        if fault.action > 0:
+            expected.add(-9 if fault.action == signal.SIGKILL else 128 + fault.action)
+        else:
+            expected.add(4)
+        if ran.code not in expected:
+            yield f"exit {ran.code}: {ran.err[-300:]}"
+        if ran.code in (130, 143) and "Interrupted" not in ran.err:
+            yield f"exit {ran.code} without a word: {ran.err[-300:]!r}"
+
+    def _files(self, ran: Ran, fault: Fault) -> Iterator[str]:
+        found = tree_of(self.work)
+        yield from (f"lost: {name}" for name in self._lost(found))
+        for name, content in found.items():
+            if _TEMP.search(name):
+                if fault.action != signal.SIGKILL:
+                    yield f"left: {name}"
+            elif content not in (self.before.get(name), self.after.get(name)):
+                if not self._is_backup(name, content):
+                    yield f"torn or unknown: {name} ({len(content)} bytes)"
+        if "unchanged" in ran.err:
+            for name in _named(ran.err, self.before):
+                if found.get(name) != self.before[name]:
+                    yield f"said to be unchanged: {name}"
+        if ran.code == self.code and fault.action != signal.SIGKILL:
+            for name, content in self.after.items():
+                if found.get(name) != content and not _BACKUP.search(name):
+                    yield f"exit {ran.code}, but {name} is not written: {ran.err[-300:]}"
+                    break
+
+    def _lost(self, found: Tree) -> Iterator[str]:
+        for name, content in self.theirs.items():
+            if found.get(name) == content:
+                continue
+            if self.after.get(name) == content or name not in self.after or self._kept(name):
+                kept = (k for k, v in found.items() if v == content and _BACKUP.sub("", k) == name)
+                if next(kept, None) is None:
+                    yield name
+
+    def _kept(self, name: str) -> bool:
+        """Whether a clean run keeps the old file when it replaces it."""
+        old = self.before[name]
+        return any(v == old and _BACKUP.sub("", k) == name for k, v in self.after.items())
+
+    def _is_backup(self, name: str, content: bytes) -> bool:
+        plain = _BACKUP.sub("", name)
+        return plain != name and content in (self.before.get(plain), self.after.get(plain))
+
+
+def _named(text: str, names: Tree) -> Iterator[str]:
+    yield from (name for name in names if f"/{name}:" in text)
+
+
+def every_fault(bench: Bench, limit: int | None, seed: int = 0) -> Iterator[Fault]:
+    """Yield every fault of a scenario in random order: calls x (signals before and after, errnos).
+
+    Args:
+        bench: The scenario.
+        limit: How many at most.
+        seed: Of the order.
+    """
+    calls = range(1, bench.calls + 1)
+    faults = [Fault(call, each, after=a) for call in calls for each in SIGNALS for a in (0, 1)]
+    faults += [Fault(call, -each, sticky=s) for call in calls for each in ERRNOS for s in (0, 1)]
+    rng = random.Random(seed)
+    spread = [
+        Fault(action=rng.choice(SIGNALS), delay_s=rng.uniform(0, 1.1 * bench.seconds))
+        for _ in range(max(20, bench.calls))
+    ]
+    faults += spread
+    rng.shuffle(faults)
+    yield from faults[:limit]
+
+
+def repeat(fault: Fault) -> str:
+    """Return a fault on one line, as JSON."""
+    return json.dumps(fault.__dict__)
