@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from opentau_prep.artifacts import batches
 from opentau_prep.artifacts.leftovers import sweep_once
 from opentau_prep.artifacts.tempfiles import create_temp, forget, lock, remove
 from opentau_prep.errors import ArtifactError
@@ -31,6 +32,7 @@ from opentau_prep.interruption import signals_held
 __all__ = [
     "NotWritableError",
     "PendingFile",
+    "commit_all",
     "folder_lock",
     "is_writable",
     "keep_as",
@@ -134,7 +136,8 @@ def write_all_atomic(
     """Write several files; all are complete on disk before the first takes its place, in order.
 
     An interruption after the first one still puts the others in place; only a killed process can
-    leave it between two, and then the temp files of the others are complete.
+    leave it between two, and then the temp files of the others are complete. Within
+    `together` they take their places at the end of that block.
 
     Args:
         files: Where and what.
@@ -278,14 +281,33 @@ def folder_lock(folder: Path, *, timeout_s: float = 30.0) -> Iterator[None]:
 
 
 def _write_all(files: Sequence[tuple[Path, bytes]], keep: Mapping[Path, Path]) -> None:
+    batch = batches.current()
     pending: list[PendingFile] = []
-    kept: list[tuple[Path, Path]] = []
     try:
         for path, data in files:
             with _explained(path, missing_too=False):
                 pending.append(PendingFile(path))
                 pending[-1].file.write(data)
                 pending[-1].seal()
+    except BaseException:
+        for each in pending:
+            each.discard()
+        raise
+    if batch is None:
+        commit_all(pending, keep)
+    else:
+        batch.add(pending, keep)
+
+
+def commit_all(pending: Sequence[PendingFile], keep: Mapping[Path, Path]) -> None:
+    """Put sealed files at their places, in order; signals wait until the last one is.
+
+    Raises:
+        ArtifactError: As in `write_atomic`; where the first file is in place, the others are, too,
+            as far as the disk lets them.
+    """
+    kept: list[tuple[Path, Path]] = []
+    try:
         with signals_held():
             for path, backup in keep.items():
                 with _explained(path):

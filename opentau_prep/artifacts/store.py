@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from opentau_prep import notices
+from opentau_prep.artifacts import batches
 from opentau_prep.artifacts.atomic import (
     NotWritableError,
     folder_lock,
@@ -218,6 +219,7 @@ def publish(
     except NotWritableError as error:
         if place.chosen:
             raise
+        batches.give_up(error)
         _say_not_persisted(place, error)
         found = inspect(place, recipe)
         return Outcome("not persisted", place.path, found.state, changes=found.changes)
@@ -314,7 +316,7 @@ def _say_not_persisted(place: Place, error: NotWritableError) -> None:
     notices.warn(
         "not_persisted",
         f"{place.root} cannot be written: results are returned but not persisted; "
-        "--artifact-root DIR puts them elsewhere",
+        "--artifact-root DIR puts them elsewhere, --no-persist accepts it",
         dataset=place.dataset,
         root=str(place.root),
         reason=error.message,

@@ -18,7 +18,7 @@ import typer
 from opentau_prep import interruption
 from opentau_prep.cli.help import PlainCommand
 from opentau_prep.cli.options import CommonOptions
-from opentau_prep.errors import ConfigError, PrepError
+from opentau_prep.errors import ArtifactError, ConfigError, PrepError
 from opentau_prep.text import printable_lines
 
 if TYPE_CHECKING:
@@ -143,6 +143,8 @@ def _run(
             with session:
                 result = body(session, **values)
             session.show(result)
+        if session.not_persisted:
+            return max(result.exit_code, ArtifactError.exit_code)
     except PrepError as error:
         return _fail(error, common, session)
     except KeyboardInterrupt as error:

@@ -75,6 +75,12 @@ class CommonOptions:
             rich_help_panel=_WHERE,
         ),
     ] = None
+    no_persist: Annotated[
+        bool,
+        typer.Option(
+            "--no-persist", help="Show results; write nothing into the datasets, and exit with 0."
+        ),
+    ] = False
     prep_dir: Annotated[
         Path | None,
         typer.Option(

@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts.rank import Rank
 from opentau_prep.context import RunContext
+from opentau_prep.errors import ConfigError
 from opentau_prep.notices import Notice, notices_shown_by
 from opentau_prep.storage.urls import check_written
 from opentau_prep.text import several
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
     from rich.progress import Progress
 
@@ -60,6 +62,10 @@ class Session:
         self.command = command
         self.common = common
         self.rank = Rank.detect()
+        self._stack = contextlib.ExitStack()
+        artifact_root = _for_workers(common.artifact_root, common)
+        if common.no_persist:
+            artifact_root = self._scratch()
         self.context = RunContext(
             workers=common.workers,
             engine=common.engine,
@@ -67,15 +73,15 @@ class Session:
             force=common.force,
             dry_run=common.dry_run,
             keep_going=common.keep_going,
-            artifact_root=_for_workers(common.artifact_root, common),
+            artifact_root=artifact_root,
             prep_dir=common.prep_dir,
             download=common.download,
-            rank=self.rank,
+            # In a folder of its own, every rank is the one that writes.
+            rank=replace(self.rank, is_main=True) if common.no_persist else self.rank,
             progress=self._on_progress,
         )
         self.notices: list[Notice] = []
         self._not_shown = 0
-        self._stack = contextlib.ExitStack()
         self._progress: Progress | None = None
         self._tasks: dict[str, Any] = {}
 
@@ -115,6 +121,23 @@ class Session:
                 f"and {several(self._not_shown, 'more warning')} like these; --verbose shows them"
             )
         self._stack.close()
+
+    def _scratch(self) -> Path:
+        """Return a folder for the datasets' artifacts that is gone after the command."""
+        if self.common.artifact_root is not None:
+            raise ConfigError("--no-persist and --artifact-root contradict each other")
+        if self.common.engine_address is not None:
+            raise ConfigError(
+                "--no-persist writes to this machine only, and --engine-address is another",
+                hint="Use --artifact-root DIR, and remove DIR afterwards.",
+            )
+        folder = tempfile.TemporaryDirectory(prefix="opentau-prep-")
+        return Path(self._stack.enter_context(folder))
+
+    @property
+    def not_persisted(self) -> bool:
+        """Whether something that was to be written into a dataset could not be."""
+        return any(notice.kind == "not_persisted" for notice in self.notices)
 
     def show(self, result: Result) -> None:
         """Print a result, as a document or as tables."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from opentau_prep.artifacts.together import warn_of_update
 from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.metadata import v2
 from opentau_prep.metadata.info import INFO, parse_features, parse_fps, parse_version
@@ -56,6 +57,8 @@ class DatasetMetadata:
         self.info: dict[str, Any] = read_json_object(storage, INFO)
         self.version = _version(storage, self.info)
         self.derived: dict[str, Any] = {}
+        if storage.folder is not None:
+            warn_of_update(storage.folder / "meta", self.repo_id)
 
     def __repr__(self) -> str:
         return f"DatasetMetadata({self.repo_id!r}, {self.version}, root={self.root!r})"

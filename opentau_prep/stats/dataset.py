@@ -15,6 +15,7 @@ from opentau_prep.artifacts import Recipe, dataset_place, publish
 from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State, inspect
 from opentau_prep.artifacts.stored import stored_hashes
+from opentau_prep.artifacts.together import finish_update, pending_path, together
 from opentau_prep.errors import DataError, MetadataError
 from opentau_prep.frames.rows import DataPart, data_parts
 from opentau_prep.metadata.inputs import describe_inputs
@@ -101,6 +102,8 @@ class DatasetWork:
                 files.append(FileResult(each.name, here.path, left.status, left.differences))
             else:
                 return None
+        if not self.run_options.dry_run:
+            finish_update(self.place.path.parent)
         return self._result(state, [*files, self._sketch_file("up to date")], files_read=0)
 
     @cached_property
@@ -164,11 +167,13 @@ class DatasetWork:
         growth = None if self.run_options.force else self._growth()
         pass_ = self._all() if growth is None else self._grown(growth)
         recipe = self._recipe(pass_.state.method, pass_.state.left_out)
-        settled = [self._settle(target, pass_, recipe) for target in self.targets]
-        verdicts = {t.name: v for t, (_, v) in zip(self.targets, settled, strict=True) if v}
-        state = pass_.with_outcome(self._lines(verdicts), verdicts)
-        # Last, so that its presence says that all the others are as they should be.
-        status = self._publish_state(state, recipe)
+        dry_run = self.run_options.dry_run
+        with contextlib.nullcontext() if dry_run else together(self.place.path.parent):
+            settled = [self._settle(target, pass_, recipe) for target in self.targets]
+            verdicts = {t.name: v for t, (_, v) in zip(self.targets, settled, strict=True) if v}
+            state = pass_.with_outcome(self._lines(verdicts), verdicts)
+            # Last, so that its presence says that all the others are as they should be.
+            status = self._publish_state(state, recipe)
         files = [*(file for file, _ in settled), self._sketch_file(status)]
         return self._result(state, files, files_read=pass_.files_read)
 
@@ -342,7 +347,7 @@ class DatasetWork:
         """Return the hash of each episode's line, for telling later which are unchanged."""
         for target in self.targets:
             if target.kind == "lines" and target.name not in verdicts:
-                path = target.place.path
+                path = pending_path(target.place.path)
                 # In a dry run the damaged file is there still that would be replaced.
                 with contextlib.suppress(MetadataError):
                     return line_hashes(path.read_bytes(), str(path)) if path.is_file() else {}

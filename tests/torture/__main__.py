@@ -1,4 +1,4 @@
-"""`python -m torture [--seconds N] [--only TEXT] [--data DIR] [--out FILE]`; see docs/reliability.md."""
+"""`python -m torture [--seconds N] [--only TEXT] [--data DIR]`; see docs/reliability.md."""
 
 from __future__ import annotations
 

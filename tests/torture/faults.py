@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from opentau_prep.artifacts.together import MARKER
 from torture.scenarios import Scenario, prepared
 from torture.server import Fault, Ran, Server
 
@@ -22,6 +23,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 ERRNOS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EDQUOT)
 _BACKUP = re.compile(r"(?:\.bak-[0-9a-f]+(?:-\d+)?|-[0-9a-f]{8})(?=/|$|\.)")
 _TEMP = re.compile(r"\.prep-tmp|\.partial(?:/|$)")
+# They hold how long a fit took.
+_TIMED = ("fit_report.json", "prep.json")
 Tree = dict[str, bytes]
 
 
@@ -45,7 +48,7 @@ def tree_of(folder: Path) -> Tree:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.is_symlink()
+        if path.is_file() and not path.is_symlink() and path.name not in _TIMED
     }
 
 
@@ -65,10 +68,18 @@ class Bench:
         if clean.code not in (0, 1):
             raise RuntimeError(f"{scenario.name}: clean run ended with {clean.code}: {clean.err}")
         self.seconds = clean.seconds
+        self.also: Tree = {}
+        if scenario.also:
+            shutil.rmtree(self.work)
+            shutil.copytree(self.base, self.work)
+            server.run(scenario.also, self.work)
+            self.also = tree_of(self.work)
         # What a user would miss: all that was there and that we did not write.
-        self.theirs = {k: v for k, v in self.before.items() if not k.startswith(scenario.ours)} if (
-            scenario.ours
-        ) else dict(self.before)
+        self.theirs = (
+            {k: v for k, v in self.before.items() if not k.startswith(scenario.ours)}
+            if (scenario.ours)
+            else dict(self.before)
+        )
 
     def run(self, fault: Fault | None = None, *, log: bool = False) -> Ran:
         """Run the command in a fresh copy of the state before."""
@@ -91,7 +102,7 @@ class Bench:
             elif name not in self.after and not self._is_backup(name, content):
                 problems.append(f"there after the next run: {name}")
         for name, content in self.after.items():
-            if found.get(name) != content and not _BACKUP.search(name):
+            if found.get(name) not in (content, self.also.get(name)) and not _BACKUP.search(name):
                 problems.append(f"after the next run {name} is not as after a clean run")
         return problems, ran
 
@@ -115,9 +126,9 @@ class Bench:
             if _TEMP.search(name):
                 if fault.action != signal.SIGKILL:
                     yield f"left: {name}"
-            elif content not in (self.before.get(name), self.after.get(name)):
-                if not self._is_backup(name, content):
-                    yield f"torn or unknown: {name} ({len(content)} bytes)"
+            elif not self._is_known(name, content):
+                yield f"torn or unknown: {name} ({len(content)} bytes)"
+        yield from self._mixed(found)
         if "unchanged" in ran.err:
             for name in _named(ran.err, self.before):
                 if found.get(name) != self.before[name]:
@@ -127,6 +138,23 @@ class Bench:
                 if found.get(name) != content and not _BACKUP.search(name):
                     yield f"exit {ran.code}, but {name} is not written: {ran.err[-300:]}"
                     break
+
+    def _is_known(self, name: str, content: bytes) -> bool:
+        known = content in (self.before.get(name), self.after.get(name))
+        return known or name.endswith(MARKER) or self._is_backup(name, content)
+
+    def _mixed(self, found: Tree) -> Iterator[str]:
+        """New files of a dataset next to old ones, and no marker."""
+        changed = [
+            name
+            for name, content in self.after.items()
+            if re.match(r"d/meta/(stats|episodes_stats|episodes/)", name)
+            and not _BACKUP.search(name)
+            and self.before.get(name) != content
+        ]
+        new = [found.get(name) == self.after[name] for name in changed]
+        if any(new) and not all(new) and not any(name.endswith(MARKER) for name in found):
+            yield f"new next to old without a marker: {dict(zip(changed, new, strict=True))}"
 
     def _lost(self, found: Tree) -> Iterator[str]:
         for name, content in self.theirs.items():

@@ -25,6 +25,8 @@ class Scenario:
         args: The command line, run in that folder.
         ours: Beginnings of relative paths of files in it that this toolkit wrote and may replace.
         first: Command lines that are run before, so that there is something to replace.
+        also: Another command line whose files are right after the next run, too: where a run was
+            killed between two files, the next takes the numbers of the frames for both.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Scenario:
     args: tuple[str, ...]
     ours: tuple[str, ...] = ()
     first: tuple[tuple[str, ...], ...] = ()
+    also: tuple[str, ...] = ()
 
 
 def _dataset(folder: Path, version: str, name: str = "d", **options: object) -> Path:
@@ -110,7 +113,7 @@ def _scenarios(version: str) -> Iterator[Scenario]:
     plain, edited = _plain(version), _edited_stats(version)
     stats = ("stats", "d")
     prep = "m.prep/"
-    yield Scenario("stats", plain, stats)
+    yield Scenario("stats", plain, stats, also=(*stats, "--force"))
     yield Scenario("stats --force", edited, (*stats, "--force"))
     yield Scenario("heads", plain, ("heads", *_M), first=(stats,))
     yield Scenario("heads --force", plain, ("heads", *_M, "--out", "d/README", "--force"))

@@ -1,8 +1,8 @@
 """Commands in forked processes with everything imported, and something that happens to them.
 
-The server is started once under the shim (`python -m torture.server`, LD_PRELOAD set); each trial is
-a fork of it, which arms the shim and runs the command line in its own process, so that a trial costs
-what the command costs and not the imports.
+The server is started once under the shim (`python -m torture.server`, LD_PRELOAD set); each trial
+is a fork of it, which arms the shim and runs the command line in its own process, so that a trial
+costs what the command costs and not the imports.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def import_everything() -> None:
 
 
 def _trial(shim: Any, request: dict[str, Any]) -> dict[str, Any]:
-    files = [tempfile.TemporaryFile() for _ in range(4)]
+    files = [tempfile.TemporaryFile() for _ in range(4)]  # noqa: SIM115 - closed below
     out, err, log, counted = files
     start = time.monotonic()
     pid = os.fork()

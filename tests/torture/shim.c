@@ -75,7 +75,10 @@ static void note(const char *name, const char *path) {
 static int before(const char *name, const char *path, long *mine) {
     *mine = __sync_add_and_fetch(&count, 1);
     note(name, path);
-    if (action < 0 && (*mine == at || (sticky && at > 0 && *mine > at))) {
+    /* What keeps failing is writing: a full or read-only disk after which one cannot even remove
+     * what is there is nobody's to clean up. */
+    int removes = !strncmp(name, "unlink", 6) || !strcmp(name, "rmdir");
+    if (action < 0 && (*mine == at || (sticky && at > 0 && *mine > at && !removes))) {
         errno = -action;
         return 1;
     }
