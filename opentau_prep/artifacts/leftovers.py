@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from opentau_prep.artifacts.catalog import CATALOG
+from opentau_prep.artifacts.marker import finish_update
 from opentau_prep.artifacts.tempfiles import claim_leftover, list_temps, remove, target_name
 
 __all__ = ["sweep", "sweep_once"]
@@ -41,6 +42,8 @@ def sweep(folder: Path) -> list[Path]:
                     continue
             if leftover and remove(path):
                 removed.append(path)
+    if folder.name == "prep":
+        finish_update(folder.parent)
     return removed
 
 

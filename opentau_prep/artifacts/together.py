@@ -8,7 +8,6 @@ between, knows that new files are next to old ones.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,22 +20,12 @@ from opentau_prep.artifacts.atomic import (
     folder_lock,
     write_atomic,
 )
-from opentau_prep.artifacts.jsonio import dump_own, load_own
-from opentau_prep.errors import ArtifactError, MetadataError
+from opentau_prep.artifacts.jsonio import dump_own
+from opentau_prep.artifacts.marker import MARKER, finish_update, sha256_at, unfinished_update
+from opentau_prep.errors import ArtifactError
 from opentau_prep.interruption import signals_held
-from opentau_prep.notices import warn
 
-__all__ = [
-    "MARKER",
-    "finish_update",
-    "pending_path",
-    "together",
-    "unfinished_update",
-    "warn_of_update",
-]
-
-MARKER = "prep/updating.json"
-"""Where the marker is, below `meta/`."""
+__all__ = ["pending_path", "together"]
 
 # Each pending file holds a descriptor; the usual limit of a process is 1,024. What goes beyond is
 # committed earlier, under the same marker.
@@ -44,7 +33,7 @@ _AT_ONCE = 400
 
 
 @contextlib.contextmanager
-def together(meta: Path) -> Iterator[None]:
+def together(meta: Path, *, dry_run: bool = False) -> Iterator[None]:
     """Commit what the block writes below `meta` at its end: all of it, or none.
 
     Raises:
@@ -52,6 +41,9 @@ def together(meta: Path) -> Iterator[None]:
         ArtifactError: The disk failed while the files took their places; the marker stays until
             the same command has run again.
     """
+    if dry_run:
+        yield
+        return
     batch = _Batch(meta)
     try:
         with batches.active(batch):
@@ -75,41 +67,6 @@ def pending_path(target: Path) -> Path:
     return next((each.path for each in reversed(waiting) if each.target == target), target)
 
 
-def unfinished_update(meta: Path) -> list[str]:
-    """Return which files below `meta` are not yet what a running or killed update makes of them.
-
-    Empty when there is no marker, or when all of them are.
-    """
-    try:
-        record = load_own((meta / MARKER).read_bytes(), where=MARKER)
-        files = dict(record["files"])
-    except (OSError, NotADirectoryError):
-        return []
-    except (MetadataError, KeyError, TypeError, ValueError):
-        return [MARKER]
-    return [rel for rel, digest in files.items() if _sha256(meta / rel) != digest]
-
-
-def warn_of_update(meta: Path, dataset: str) -> None:
-    """Warn a reader of a dataset some of whose files are new and some old."""
-    if os.access(meta / MARKER, os.F_OK):
-        files = unfinished_update(meta)
-        if files:
-            warn(
-                "being_updated",
-                f"{meta.parent} is being updated, or an update was interrupted ({len(files)} files"
-                f" are old yet). If none is running: `opentau-prep stats {meta.parent}`",
-                dataset=dataset,
-            )
-
-
-def finish_update(meta: Path) -> None:
-    """Remove the marker of an update that was killed after its last file."""
-    if os.path.lexists(meta / MARKER) and not unfinished_update(meta):
-        with contextlib.suppress(OSError):
-            (meta / MARKER).unlink()
-
-
 class _Batch(batches.Batch):
     def __init__(self, meta: Path) -> None:
         super().__init__()
@@ -127,7 +84,7 @@ class _Batch(batches.Batch):
                 finish_update(self._meta)
             return
         for each in self.pending:
-            self._listed[os.path.relpath(each.target, self._meta)] = _sha256(each.path)
+            self._listed[os.path.relpath(each.target, self._meta)] = sha256_at(each.path)
         marker = self._meta / MARKER
         # Two files are an artifact and its provenance, which belong together by themselves.
         marked = len(self._listed) > 2 or not last
@@ -153,10 +110,3 @@ class _Batch(batches.Batch):
             where=error.where,
             hint="Fix the disk, then run the same command again.",
         )
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opentau_prep.artifacts.together import warn_of_update
+from opentau_prep.artifacts.marker import warn_of_update
 from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.metadata import v2
 from opentau_prep.metadata.info import INFO, parse_features, parse_fps, parse_version

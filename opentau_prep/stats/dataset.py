@@ -15,7 +15,7 @@ from opentau_prep.artifacts import Recipe, dataset_place, publish
 from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State, inspect
 from opentau_prep.artifacts.stored import stored_hashes
-from opentau_prep.artifacts.together import finish_update, pending_path, together
+from opentau_prep.artifacts.together import pending_path, together
 from opentau_prep.errors import DataError, MetadataError
 from opentau_prep.frames.rows import DataPart, data_parts
 from opentau_prep.metadata.inputs import describe_inputs
@@ -102,8 +102,6 @@ class DatasetWork:
                 files.append(FileResult(each.name, here.path, left.status, left.differences))
             else:
                 return None
-        if not self.run_options.dry_run:
-            finish_update(self.place.path.parent)
         return self._result(state, [*files, self._sketch_file("up to date")], files_read=0)
 
     @cached_property
@@ -167,15 +165,13 @@ class DatasetWork:
         growth = None if self.run_options.force else self._growth()
         pass_ = self._all() if growth is None else self._grown(growth)
         recipe = self._recipe(pass_.state.method, pass_.state.left_out)
-        dry_run = self.run_options.dry_run
-        with contextlib.nullcontext() if dry_run else together(self.place.path.parent):
+        with together(self.place.path.parent, dry_run=self.run_options.dry_run):
             settled = [self._settle(target, pass_, recipe) for target in self.targets]
             verdicts = {t.name: v for t, (_, v) in zip(self.targets, settled, strict=True) if v}
             state = pass_.with_outcome(self._lines(verdicts), verdicts)
             # Last, so that its presence says that all the others are as they should be.
-            status = self._publish_state(state, recipe)
-        files = [*(file for file, _ in settled), self._sketch_file(status)]
-        return self._result(state, files, files_read=pass_.files_read)
+            sketch = self._sketch_file(self._publish_state(state, recipe))
+        return self._result(state, [*(f for f, _ in settled), sketch], files_read=pass_.files_read)
 
     def _publish_state(self, state: StatsState, recipe: Recipe) -> str:
         # Our own file holds nothing that would have to be kept beside the new one.
@@ -323,8 +319,7 @@ class DatasetWork:
         )
 
     def _computed(self, pass_: _Pass) -> Computed:
-        state = pass_.state
-        whole = self._whole(state)
+        state, whole = pass_.state, self._whole(pass_.state)
         stacked = own = stack_episodes(state.layout, pass_.scan.episodes, self.q)
         if self.run_options.stats.episode_quantiles == "dataset":
             stacked = _with_whole_quantiles(stacked, whole, [quantile_name(q) for q in self.q])

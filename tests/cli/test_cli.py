@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 import pytest
 from builders import tiny_dataset
 from cli_runner import command, environment, run_cli
+from typer.testing import CliRunner
 
 from opentau_prep.cli.app import app
 
@@ -136,9 +138,10 @@ def test_reader_of_stdout_gone_no_complaint(tmp_path, option):
     assert process.wait(timeout=60) == 0
 
 
-def test_interrupt_exit_130_without_traceback(tmp_path):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_exit_code_without_traceback(tmp_path, sent, code):
     root = tiny_dataset(tmp_path)
-    # Another rank waits for the main one: a place where Ctrl-C surely finds the command at work.
+    # Another rank waits for the main one: a place where the signal surely finds it at work.
     process = subprocess.Popen(
         command("speed-percentiles", root),
         env=environment({"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}),
@@ -146,13 +149,41 @@ def test_interrupt_exit_130_without_traceback(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(2.0)
-    os.kill(process.pid, signal.SIGINT)
+    time.sleep(1.0)
+    os.kill(process.pid, sent)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert out == ""
     assert "Interrupted" in err
     assert "Traceback" not in err
+
+
+def test_not_persisted_is_exit_4_unless_it_was_asked_for(tmp_path, monkeypatch):
+    root = tiny_dataset(tmp_path)
+    before = sorted(root.rglob("*"))
+    create = os.open
+
+    def read_only(path, flags, *rest, **named):
+        if flags & os.O_CREAT and str(path).startswith(str(root)):
+            raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return create(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", read_only)
+
+    def run(*args):
+        return CliRunner().invoke(app, ["speed-percentiles", str(root), *map(str, args)])
+
+    refused = run()
+    assert refused.exit_code == 4, refused.output
+    assert "--no-persist" in refused.output
+    for options in (["--no-persist"], ["--artifact-root", tmp_path / "elsewhere"]):
+        done = run(*options)
+        assert done.exit_code == 0, done.output
+        assert "cannot be written" not in done.output
+        assert "do task 0" in done.output
+    assert [path for path in sorted(root.rglob("*")) if path.is_file()] == [
+        path for path in before if path.is_file()
+    ]
 
 
 def test_demo_then_run_then_fresh(tmp_path):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opentau_prep.artifacts.together import MARKER
+from opentau_prep.artifacts.marker import MARKER
 from torture.scenarios import Scenario, prepared
 from torture.server import Fault, Ran, Server
 
