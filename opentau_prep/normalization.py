@@ -115,10 +115,11 @@ class Convention:
         steps: list[_Step] = []
         if self.mode != "MEAN_STD":
             steps += [(np.add, np.float32(1)), (np.divide, np.float32(2))]
-        steps.append((np.multiply, divisor))
+        # The shift is undone last, as the policy does: where a dim has no range, the sum with the
+        # offset has rounded by then.
+        steps += [(np.multiply, divisor), (np.add, offset)]
         if shift is not None:
             steps.append((np.subtract, shift))
-        steps.append((np.add, offset))
         return _run(steps, values, offset, out)
 
     def affine(

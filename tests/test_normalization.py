@@ -227,3 +227,17 @@ def test_convention_pick_never_falls_back_to_min_and_max():
 def test_convention_of_unknown_mode_is_config_error():
     with pytest.raises(ConfigError, match="MIN_MAX"):
         Convention.of("ZSCORE")
+
+
+def test_unnormalize_dim_without_range_rounds_in_the_order_of_the_policy():
+    # Plain float32 steps, in the policy's order: the shift is undone after the offset is added.
+    rng = np.random.default_rng(5)
+    values = (rng.normal(size=(200, 3)) * 10).astype(np.float32)
+    lo = np.array([-386.6023, 17.3, 0.1], dtype=np.float32)
+    hi = lo + np.array([0.0, 2.5, 0.0], dtype=np.float32)
+    spread = hi - lo
+    size = np.where(np.abs(spread) < np.float32(1e-6), np.float32(1), spread)
+    out = (values + np.float32(1)) / np.float32(2)
+    out = out * (size + np.float32(1e-6)) + lo
+    out = out - np.float32(0.5) * (size - spread)
+    assert unnormalize(values, lo, hi).tobytes() == out.tobytes()

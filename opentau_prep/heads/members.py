@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.collecting import paused_collection
-from opentau_prep.errors import ConfigError, PrepError, join_errors
+from opentau_prep.errors import PrepError, join_errors
 from opentau_prep.frames.delta import mixture_delta_map
 from opentau_prep.heads.build import head_weight
 from opentau_prep.heads.keys import check_required_tags, compute_norm_key
@@ -83,15 +83,10 @@ def read_members(
         artifact_root: Where artifacts of `stats` lie when not in the datasets.
 
     Raises:
-        ConfigError: There is no robot dataset; or a required tag is empty (every offender is
-            listed), or the datasets' delta maps do not go together: before any stats are read.
+        ConfigError: A required tag is empty (every offender is listed), or the datasets' delta
+            maps do not go together: before any stats are read.
         PrepError: Datasets whose stats cannot be used; every one of them is listed.
     """
-    if not resolved.entries:
-        raise ConfigError(
-            "there is no robot dataset in the mixture, so there are no heads",
-            where=resolved.mixture.where("datasets"),
-        )
     infos = _infos(resolved)
     mixture = resolved.mixture
     silent = dict(zip(mixture.dataset_names, mixture.datasets, strict=True))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from opentau_prep.errors import PrepError
+from opentau_prep.errors import ConfigError, PrepError
 from opentau_prep.frames.delta import entry_delta_map
 from opentau_prep.heads.build import build_norm_heads
 from opentau_prep.heads.members import read_members
@@ -84,6 +84,11 @@ def action_heads(
             maps do not go together; see `mixture_delta_map`.
         MetadataError: Stats of datasets cannot be used; all of them are named.
     """
+    if not resolved.entries:
+        raise ConfigError(
+            "there is no robot dataset in the mixture, so there are no actions",
+            where=resolved.mixture.where("datasets"),
+        )
     heads_options = HeadOptions(
         max_state_dim=_state_width(resolved),
         max_action_dim=options.action_dim,
