@@ -194,7 +194,7 @@ def _validate(choices: Choices) -> Report:
     name = path.name if path is not None else "the datasets together"
     report = validate(Subject(mixture, name, from_file=path is not None), context)
     # So that `report` knows what was found, whoever calls it next.
-    write_findings(report, context)
+    write_findings(report, context, mixture)
     return report
 
 

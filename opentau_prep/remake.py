@@ -64,8 +64,7 @@ def plan_remakes(subject: Subject, context: RunContext, *, deep: bool = False) -
         context: Where artifacts lie.
         deep: Whether data files are compared by content, as `validate --deep` does.
     """
-    root = context.artifact_root
-    targets, lost = find_targets(subject, download=context.download, artifact_root=root, deep=deep)
+    targets, lost = find_targets(subject, context, deep=deep)
     own = subject.from_file and not subject.faults and not lost and subject.mixture is not None
     mixture_id = subject.mixture.mixture_id if own and subject.mixture is not None else None
     with collect_notices():  # which validate says itself

@@ -64,7 +64,7 @@ def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
         trainers=options.trainers,
     )
     report = _without_ignored(run_rules(subject, context, checks), settings)
-    written = write_findings(report, context) if options.write else []
+    written = write_findings(report, context, subject.mixture) if options.write else []
     baseline = options.baseline or settings.baseline
     if baseline is not None and options.write_baseline:
         if not context.dry_run:
@@ -104,9 +104,7 @@ def _without_ignored(report: ValidateReport, settings: Settings) -> ValidateRepo
 
 
 def _fix(subject: Subject, context: RunContext) -> list[Fix]:
-    targets, _ = find_targets(
-        subject, download=context.download, artifact_root=context.artifact_root
-    )
+    targets, _ = find_targets(subject, context)
     fixes = [fix for target in targets for fix in plan_fixes(target, context)]
     main = context.rank is None or context.rank.is_main
     for fix in fixes if main and not context.dry_run else ():

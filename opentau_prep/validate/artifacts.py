@@ -57,7 +57,7 @@ def find_artifacts(view: DatasetView) -> list[FoundArtifact]:
     """
     home: Storage = view.storage
     if view.target.artifact_root is not None:
-        folder = view.target.artifact_root / safe_folder_name(view.target.repo_id)
+        folder = view.target.artifact_root / safe_folder_name(view.target.name)
         home = LocalStorage(folder)
     inputs: dict[str, Any] | None = None
     found = []

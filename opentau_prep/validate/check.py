@@ -83,9 +83,7 @@ def validate(
         for rule in options.rules or all_rules()
         if not rule.trainers or set(rule.trainers) & set(options.trainers)
     )
-    targets, lost = find_targets(
-        subject, download=context.download, artifact_root=context.artifact_root, deep=options.deep
-    )
+    targets, lost = find_targets(subject, context, deep=options.deep)
     settle = _settle(subject, context)
     targets = [
         dataclasses.replace(t, trainers=options.trainers, chunk_size=options.chunk_size)

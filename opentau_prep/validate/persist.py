@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts import dataset_place
 from opentau_prep.artifacts.jsonio import dump_own, load_own
-from opentau_prep.artifacts.place import Place
+from opentau_prep.artifacts.place import Place, file_place
 from opentau_prep.artifacts.provenance import Recipe
 from opentau_prep.artifacts.store import Inspection, Outcome, inspect, publish
 from opentau_prep.errors import PrepError
@@ -21,11 +21,12 @@ from opentau_prep.validate.catalogue import all_rules
 from opentau_prep.validate.findings import Finding
 
 if TYPE_CHECKING:
+    from opentau_prep.config.schema import Mixture
     from opentau_prep.context import RunContext
     from opentau_prep.validate.report import ValidateReport
     from opentau_prep.validate.view import Target
 
-__all__ = ["FoundFindings", "inspect_findings", "write_findings"]
+__all__ = ["FoundFindings", "inspect_findings", "inspect_mixture_findings", "write_findings"]
 
 COMMAND = "validate"
 
@@ -54,49 +55,95 @@ def inspect_findings(target: Target) -> FoundFindings:
         ArtifactError: The file cannot be read.
     """
     place = _place(target, target.artifact_root)
-    record = inspect(place, Recipe(COMMAND, {})).provenance
-    deep = record is not None and record.parameters.get("deep") is True
+    deep = _was_deep(place)
     codes = [rule.code for rule in all_rules()]
     found = inspect(place, Recipe(COMMAND, _inputs(target), {"rules": codes, "deep": deep}))
+    return _read(found, target.name, deep=deep)
+
+
+def _read(found: Inspection, name: str, *, deep: bool) -> FoundFindings:
     if found.content is None:
-        return FoundFindings(target.name, found)
+        return FoundFindings(name, found)
     try:
         document = load_own(found.content, where=str(found.path))
-        findings = [Finding.from_json(each, target.name) for each in document["findings"]]
+        findings = [Finding.from_json(each, name) for each in document["findings"]]
     except (PrepError, KeyError, TypeError):
-        return FoundFindings(target.name, found)
-    return FoundFindings(target.name, found, findings, deep)
+        return FoundFindings(name, found)
+    return FoundFindings(name, found, findings, deep)
 
 
-def write_findings(report: ValidateReport, context: RunContext) -> list[Outcome]:
+def write_findings(
+    report: ValidateReport, context: RunContext, mixture: Mixture | None = None
+) -> list[Outcome]:
     """Write each dataset's findings below its `meta/`; an empty list is written too.
 
-    Only the main rank writes. Returns one outcome a dataset, none on the other ranks.
+    What was found about a mixture as a whole goes to `validation.json` in its own folder. Only the
+    main rank writes.
+
+    Returns:
+        One outcome per file, the mixture's last; none on the other ranks.
 
     Raises:
         ArtifactError: A file of another tool is in the way, or the disk is full.
     """
     if context.rank is not None and not context.rank.is_main:
         return []
-    return [_write_one(report, target, context) for target in report.targets]
+    written = [_write_one(report, target, context) for target in report.targets]
+    if mixture is not None:
+        content = _document(report, report.mixture)
+        recipe = _mixture_recipe(mixture, report.codes, deep=report.deep)
+        place = _mixture_place(mixture, context)
+        written.append(
+            publish(place, content, recipe, force=context.force, dry_run=context.dry_run)
+        )
+    return written
+
+
+def inspect_mixture_findings(mixture: Mixture, context: RunContext) -> FoundFindings:
+    """Return what a mixture's file of findings about itself holds, and its state.
+
+    Raises:
+        ArtifactError: The file cannot be read.
+    """
+    place = _mixture_place(mixture, context)
+    deep = _was_deep(place)
+    codes = [rule.code for rule in all_rules()]
+    found = inspect(place, _mixture_recipe(mixture, codes, deep=deep))
+    return _read(found, "mixture" if mixture.path is None else mixture.path.name, deep=deep)
+
+
+def _mixture_place(mixture: Mixture, context: RunContext) -> Place:
+    return file_place("validation", context.prep_path(mixture, "validation"))
+
+
+def _mixture_recipe(mixture: Mixture, codes: Sequence[str], *, deep: bool) -> Recipe:
+    inputs = {"mixture": {"count": len(mixture.datasets), "sha256": mixture.sha256}}
+    return Recipe(COMMAND, inputs, {"rules": list(codes), "deep": deep})
+
+
+def _was_deep(place: Place) -> bool:
+    record = inspect(place, Recipe(COMMAND, {})).provenance
+    return record is not None and record.parameters.get("deep") is True
 
 
 def _write_one(report: ValidateReport, target: Target, context: RunContext) -> Outcome:
     place = _place(target, context.artifact_root)
-    content = {
-        "deep": report.deep,
-        "findings": [
-            {k: v for k, v in finding.as_json().items() if k != "dataset"}
-            for finding in report.of(target.name)
-        ],
-    }
+    content = _document(report, target.name)
     recipe = Recipe(COMMAND, _inputs(target), {"rules": list(report.codes), "deep": report.deep})
-    return publish(place, dump_own(content), recipe, force=context.force, dry_run=context.dry_run)
+    return publish(place, content, recipe, force=context.force, dry_run=context.dry_run)
+
+
+def _document(report: ValidateReport, name: str) -> bytes:
+    findings = [
+        {k: v for k, v in finding.as_json().items() if k != "dataset"}
+        for finding in report.of(name)
+    ]
+    return dump_own({"deep": report.deep, "findings": findings})
 
 
 def _place(target: Target, artifact_root: Path | None) -> Place:
     return dataset_place(
-        "validation", open_storage(target.root), dataset=target.repo_id, artifact_root=artifact_root
+        "validation", open_storage(target.root), dataset=target.name, artifact_root=artifact_root
     )
 
 

@@ -76,6 +76,5 @@ def _whole_dataset(view: DatasetView) -> ResolvedMixture:
     """Return the dataset without an entry's selection: its artifacts are everyone's."""
     mixture = mixture_from_roots([view.target.root])
     config = mixture.datasets[0]
-    repo_id = view.target.repo_id
-    dataset = Dataset(view.target.root, repo_id, repo_id, view.meta)
+    dataset = Dataset(view.target.root, view.target.repo_id, view.target.name, view.meta)
     return ResolvedMixture(mixture, (ResolvedEntry(0, view.target.name, config, dataset),), ())

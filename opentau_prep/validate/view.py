@@ -67,7 +67,8 @@ class Target:
     """A dataset that is to be checked, once, however many entries name it.
 
     Attributes:
-        name: What its findings are filed under.
+        name: What its findings are filed under: the dataset's artifact name, so that two folders of
+            one id are two.
         root: Its folder.
         repo_id: Its hub id.
         entries: The entries that name it, at least one.

@@ -199,6 +199,7 @@ class FindingFacts:
         place: Where in it.
         message: What is wrong.
         hint: What to do.
+        command: The command that settles it; empty where a person must act.
     """
 
     code: str
@@ -207,6 +208,7 @@ class FindingFacts:
     place: str
     message: str
     hint: str
+    command: str = ""
 
 
 @dataclass(frozen=True)

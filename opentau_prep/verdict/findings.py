@@ -12,7 +12,7 @@ from opentau_prep.errors import PrepError
 from opentau_prep.storage import open_storage
 from opentau_prep.validate import Finding, Subject
 from opentau_prep.validate.findings import SEVERITIES
-from opentau_prep.validate.persist import inspect_findings
+from opentau_prep.validate.persist import inspect_findings, inspect_mixture_findings
 from opentau_prep.validate.targets import find_targets
 from opentau_prep.verdict.artifacts import damaged, judged
 from opentau_prep.verdict.details import FindingFacts, ValidationFacts
@@ -34,7 +34,7 @@ def validation_facts(
 ) -> tuple[ValidationFacts, list[ArtifactFacts]]:
     """Return the findings, and the state of the files that hold them."""
     subject = Subject(resolved.mixture, "")
-    targets, _ = find_targets(subject, artifact_root=context.artifact_root)
+    targets, _ = find_targets(subject, context)
     found: list[FoundFindings] = []
     artifacts: list[ArtifactFacts] = []
     for target in targets:
@@ -52,27 +52,42 @@ def validation_facts(
             state = replace(state, state="damaged", level="do", detail=why, force=True)
         artifacts.append(state)
         found.append(each)
-    return _facts(found, [target.name for target in targets]), artifacts
+    everyone = [target.name for target in targets]
+    try:
+        of_mixture = inspect_mixture_findings(resolved.mixture, context)
+    except PrepError as fault:
+        place = context.prep_path(resolved.mixture, "validation")
+        artifacts.append(damaged("validate", "findings", (), place, fault))
+    else:
+        state = judged("validate", "findings", (), of_mixture.inspection)
+        if of_mixture.inspection.content is None and found:
+            # Without it the datasets were checked alone: no mixture-wide rule was applied.
+            state = replace(state, detail="of the mixture as a whole")
+        artifacts.append(state)
+        found.append(of_mixture)
+    return _facts(found, everyone), artifacts
 
 
 def _path(target: Target, context: RunContext) -> object:
     root = context.artifact_root
     return dataset_place(
-        "validation", open_storage(target.root), dataset=target.repo_id, artifact_root=root
+        "validation", open_storage(target.root), dataset=target.name, artifact_root=root
     ).path
 
 
 def _facts(found: list[FoundFindings], names: list[str]) -> ValidationFacts:
-    read = {each.dataset for each in found if each.findings is not None}
+    read = {each.dataset for each in found if each.findings is not None}.intersection(names)
     findings = sorted(_all(found), key=lambda finding: SEVERITIES.index(finding.severity))
     counted = Counter(finding.severity for finding in findings)
     return ValidationFacts(
         len(read),
         [name for name in names if name not in read],
-        sum(each.deep for each in found if each.findings is not None),
+        sum(each.deep and each.dataset in read for each in found),
         {severity: counted[severity] for severity in SEVERITIES},
         [
-            FindingFacts(f.code, f.severity, f.dataset, str(f.place), f.message, f.hint)
+            FindingFacts(
+                f.code, f.severity, f.dataset, str(f.place), f.message, f.hint, f.command or ""
+            )
             for f in findings[:MAX_FINDINGS]
         ],
         max(0, len(findings) - MAX_FINDINGS),

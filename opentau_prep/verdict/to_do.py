@@ -42,6 +42,7 @@ _LOOKS = {
 }
 _IN_ONE_RUN = ("stats", "heads", "speed-percentiles", "fit-tokenizer")
 _MANY_CUT = 0.01
+_MAX_ERRORS = 10
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class Gathered:
 def list_to_do(gathered: Gathered, commands: Commands) -> list[ToDo]:
     """Return what is to be done, in the order of the steps, then what is worth a look."""
     found = [
-        *_unreadable(gathered, commands),
-        *_artifacts(gathered, commands),
+        *_unreadable(gathered),
         *_findings(gathered, commands),
+        *_artifacts(gathered, commands),
         *_heads(gathered, commands),
         *_tokens(gathered, commands),
     ]
@@ -87,14 +88,15 @@ def at_once(gathered: Gathered, commands: Commands) -> str:
     return commands.step("run") if len(steps.intersection(_IN_ONE_RUN)) > 1 else ""
 
 
-def _unreadable(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
-    faults = [each for each in gathered.mixture.datasets if each.fault]
+def _unreadable(gathered: Gathered) -> Iterator[ToDo]:
+    """Yield the datasets that cannot be read, but for those of which a finding says the same."""
+    known = {each.dataset for each in gathered.validation.findings if each.severity == "error"}
+    faults = [each for each in gathered.mixture.datasets if each.fault and each.name not in known]
     if faults:
         yield ToDo(
             "do",
-            f"Mend {several(len(faults), 'dataset')} that cannot be read",
+            f"Repair {several(len(faults), 'dataset')} that cannot be read",
             [f"{each.name}: {each.fault}" for each in faults],
-            commands.step("validate"),
         )
 
 
@@ -155,19 +157,19 @@ _PLAN_OPTIONS = ("world_size", "batch_size", "split", "seed")
 
 def _findings(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
     counts, found = gathered.validation.counts, gathered.validation.findings
-    words: tuple[tuple[Level, str, str], ...] = (
-        ("do", "error", "Mend"),
-        ("look", "warning", "Read"),
-    )
-    for level, severity, verb in words:
-        if counts[severity]:
-            told = [
-                f"{each.code} {each.dataset}: {each.message}"
-                for each in found
-                if each.severity == severity
-            ]
-            what = f"{verb} {several(counts[severity], severity)} that validate found"
-            yield ToDo(level, what, _first(told, counts[severity]), commands.step("validate"))
+    errors = [each for each in found if each.severity == "error"]
+    for each in errors[:_MAX_ERRORS]:
+        where = f"{each.dataset}, {each.place}" if each.place else each.dataset
+        # Where no command settles it, a person must act: the hint says what to do.
+        yield ToDo("do", f"{each.code} {where}: {each.message}", [each.hint], each.command)
+    if counts["error"] > _MAX_ERRORS:
+        more = several(counts["error"] - _MAX_ERRORS, "more error")
+        yield ToDo("do", f"Settle {more} that validate found", (), commands.step("validate"))
+    warnings = [each for each in found if each.severity == "warning"]
+    if warnings:
+        told = [f"{each.code} {each.dataset}: {each.message}" for each in warnings]
+        what = f"Read {several(counts['warning'], 'warning')} that validate found"
+        yield ToDo("look", what, _first(told, counts["warning"]), commands.step("validate"))
 
 
 def _heads(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
