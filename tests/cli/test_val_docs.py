@@ -54,5 +54,5 @@ def test_every_block_of_the_page_runs_and_prints_what_it_shows(tmp_path, monkeyp
 
 def test_scripts_that_the_page_names_exist():
     named = set(re.findall(r"scripts/\w+\.py", PAGE.read_text(encoding="utf-8")))
-    assert len(named) == 5
+    assert len(named) == 6
     assert all((ROOT / name).is_file() for name in named)

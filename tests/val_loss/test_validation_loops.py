@@ -1,6 +1,5 @@
 """The example loops, run as users run them: real processes, ragged last batches, one result."""
 
-import importlib.util
 import json
 import os
 import socket
@@ -78,21 +77,3 @@ def test_numpy_loop_several_processes_equal_one(tmp_path, world_size, batch_size
         start(script, "--world-size", world_size, "--batch-size", batch_size, "--out", together),
     )
     assert together.read_text() == alone.read_text()
-
-
-def test_bench_val_per_dataset_batches_cover_every_sample_once():
-    spec = importlib.util.spec_from_file_location("bench_val", SCRIPTS / "bench_val.py")
-    bench = importlib.util.module_from_spec(spec)
-    sys.modules["bench_val"] = bench
-    spec.loader.exec_module(bench)
-    lengths = bench.representative_lengths()
-    assert sorted(lengths)[-10:] == [2000] * 10
-    assert len(lengths) == 210
-    assert max(sorted(lengths)[:200]) <= 5
-    plan = bench.plan_validation([3, 0, 11, 1], world_size=2, batch_size=2)
-    seen = []
-    for rank in range(2):
-        batches = list(bench.per_dataset_batches(plan, rank))
-        assert len(batches) == plan.rounds_per_dataset_loop
-        seen += [position for batch in batches for position in batch.tolist()]
-    assert sorted(seen) == list(range(15))
