@@ -44,12 +44,16 @@ type: $(DEV) ## Check types
 check: lint type test ## All of the above
 
 CHUNK_SIZE ?= 50
+LEROBOT_PYTHON ?= $(BIN)/python
 
 fit-tokenizer: $(STAMP) ## Fit the action tokenizer on MIXTURE=path, CHUNK_SIZE=50
 	$(BIN)/opentau-prep $@ --mixture-json $(MIXTURE) --chunk-size $(CHUNK_SIZE) $(ARGS)
 
 check-transformers: $(DEV) ## Load a tokenizer folder under transformers 4.57 and 5, offline
 	$(BIN)/python scripts/check_transformers.py $(ARGS)
+
+check-lerobot: $(DEV) ## Run LeRobot 0.4.4's own code on datasets with our stats; LEROBOT_PYTHON=python with lerobot
+	PYTHONPATH=. $(LEROBOT_PYTHON) scripts/check_lerobot.py $(ARGS)
 
 check-ray: $(DEV) ## Run the tests of the ray engine; installs ray
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray]'

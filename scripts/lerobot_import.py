@@ -1,9 +1,9 @@
-"""Make `import lerobot.datasets` work where torchvision has no build for the installed torch."""
+"""Make `import lerobot` work where torchvision or transformers do not fit the installed torch."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
-import importlib.util
 import sys
 import types
 from typing import Any
@@ -12,11 +12,27 @@ __all__ = ["prepare"]
 
 
 def prepare() -> None:
-    """Put an empty stand-in for torchvision in its place, unless it is installed."""
-    if importlib.util.find_spec("torchvision") is not None:
-        return
-    for name in ("", ".transforms", ".transforms.v2", ".transforms.v2.functional", ".io"):
-        _stand_in(f"torchvision{name}")
+    """Put empty stand-ins in the places of torchvision and transformers, unless they work.
+
+    LeRobot's datasets and normalizers import names of them, and call none.
+    """
+    transforms = (".transforms", ".transforms.functional")
+    versions = (".transforms.v2", ".transforms.v2.functional")
+    if not _works("torchvision", "ops"):
+        for name in ("", *transforms, *versions):
+            _stand_in(f"torchvision{name}")
+    if not _works("transformers", "AutoProcessor"):
+        _stand_in("transformers")
+
+
+def _works(package: str, name: str) -> bool:
+    try:
+        getattr(importlib.import_module(package), name)
+    except (ImportError, AttributeError, RuntimeError):  # not there, or built for another torch
+        for each in [each for each in sys.modules if each.split(".")[0] == package]:
+            del sys.modules[each]
+        return False
+    return True
 
 
 def _stand_in(name: str) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_OPENPI = "openpi"
+_NORM_STATS = ("openpi", "kai0")
 
 
 def register(app: typer.Typer) -> None:
@@ -31,10 +31,11 @@ def stats(
     roots: Roots = None,
     mixture_json: MixtureJson = None,
     format: Annotated[
-        Literal["lerobot", "openpi"] | None,
+        Literal["lerobot", "openpi", "kai0"] | None,
         typer.Option(
             "--format",
-            help="Whose stats: LeRobot's (default), or openpi's norm_stats.json.",
+            help="Whose stats: LeRobot's (default), openpi's norm_stats.json, or kai0's, where"
+            " vectors are padded to 32 and values outside [-pi, pi] become 0.",
             show_default=False,
         ),
     ] = None,
@@ -94,32 +95,36 @@ def stats(
     ] = None,
     config_name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="openpi: settings from configs/NAME.json."),
+        typer.Option(
+            metavar="NAME",
+            help="openpi, kai0: settings from configs/NAME.json, else from the TrainConfig NAME of"
+            " the installed package openpi (kai0's format unless --format says otherwise).",
+        ),
     ] = None,
     base_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="openpi: folder of parquet files, with or without meta/."),
+        typer.Option(
+            metavar="DIR", help="openpi, kai0: folder of parquet files, with or without meta/."
+        ),
     ] = None,
     max_frames: Annotated[
-        int | None, typer.Option(metavar="N", help="openpi: stop after N frames.")
+        int | None, typer.Option(metavar="N", help="openpi, kai0: stop after N frames.")
     ] = None,
     action_dim: Annotated[
-        int | None, typer.Option(metavar="D", help="openpi: pad or cut vectors to D.")
+        int | None,
+        typer.Option(metavar="D", help="openpi, kai0: pad or cut vectors to D (kai0: 32)."),
     ] = None,
-    clip_abnormal: Annotated[
+    numpy1_edges: Annotated[
         bool | None,
         typer.Option(
-            "--clip-abnormal/--no-clip-abnormal",
-            help="openpi: values outside [-pi, pi] become 0 (default), or stay.",
+            "--numpy1-edges/--numpy2-edges",
+            help="openpi, kai0: quantiles of float32 data as under NumPy 1 (default), which both"
+            " pin, or NumPy 2.",
             show_default=False,
         ),
     ] = None,
-    numpy1_edges: Annotated[
-        bool,
-        typer.Option("--numpy1-edges", help="openpi: quantiles of float32 data as under NumPy 1."),
-    ] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="openpi: the file to write.")
+        Path | None, typer.Option(metavar="FILE", help="openpi, kai0: the file to write.")
     ] = None,
 ) -> Result:
     """Compute normalization stats from the frames; no video is decoded.
@@ -131,7 +136,7 @@ def stats(
     \b
     opentau-prep stats path/to/dataset
     opentau-prep stats --mixture-json mixture.json --quantile 0.001 --quantile 0.999
-    opentau-prep stats path/to/dataset --format openpi --action-dim 32
+    opentau-prep stats path/to/dataset --format kai0
     opentau-prep stats --config-name openpi_folder
     """
     lerobot_only = {
@@ -148,17 +153,16 @@ def stats(
         "--base-dir": base_dir,
         "--max-frames": max_frames,
         "--action-dim": action_dim,
-        "--clip-abnormal": clip_abnormal,
-        "--numpy1-edges": numpy1_edges or None,
+        "--numpy1-edges": numpy1_edges,
         "--out": out,
     }
     # What only openpi's stats can be made of says which are meant.
-    if format == _OPENPI or (format is None and (config_name or base_dir) is not None):
+    if format in _NORM_STATS or (format is None and (config_name or base_dir) is not None):
         from opentau_prep.cli.stats_openpi import run_openpi
 
-        _refuse(lerobot_only, of="lerobot", format=_OPENPI)
-        return run_openpi(session, roots, mixture_json, openpi_only)
-    _refuse(openpi_only, of=_OPENPI, format="lerobot")
+        _refuse(lerobot_only, of="lerobot", format=format or "openpi")
+        return run_openpi(session, roots, mixture_json, {**openpi_only, "--format": format})
+    _refuse(openpi_only, of="openpi or kai0", format="lerobot")
     return _lerobot(session, roots, mixture_json, lerobot_only)
 
 
@@ -168,7 +172,7 @@ def _refuse(given: Mapping[str, object], *, of: str, format: str) -> None:
     if names:
         raise ConfigError(
             f"{', '.join(names)} would have no effect on stats in {format} format",
-            hint=f"Say --format {of}, or leave {'it' if len(names) == 1 else 'them'} out.",
+            hint=f"Use --format {of}, or leave {'it' if len(names) == 1 else 'them'} out.",
         )
 
 

@@ -1,4 +1,4 @@
-"""The openpi half of `opentau-prep stats`."""
+"""`opentau-prep stats --format openpi` and `--format kai0`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from opentau_prep.cli.session import Session
-    from opentau_prep.config.norm_stats import NormStatsConfig
+    from opentau_prep.config.norm_stats import NormStatsConfig, TrainingConfig
     from opentau_prep.metadata.dataset import Dataset
-    from opentau_prep.stats.openpi_report import OpenpiReport
+    from opentau_prep.stats.openpi_report import OpenpiReport, OpenpiResult
     from opentau_prep.stats.openpi_run import OpenpiJob
 
 __all__ = ["run_openpi"]
 
 MAX_LINES = 20
+KAI0_ACTION_DIM = 32
 
 
 def run_openpi(
@@ -61,7 +62,8 @@ def run_openpi(
             hint="One of: dataset roots, --mixture-json, --base-dir, --config-name.",
         )
     found, lost = _jobs(session, roots, mixture_json, given)
-    jobs = [_with_options(job, given) for job in found]
+    kai0 = given["--format"] == "kai0"
+    jobs = [_with_options(_as_kai0(job) if kai0 else job, given) for job in found]
     if session.context.engine_address is not None:
         jobs = [_absolute(job) for job in jobs]
     if given["--out"] is not None and len(jobs) + len(lost) > 1:
@@ -86,9 +88,12 @@ def _jobs(
     given: Mapping[str, Any],
 ) -> tuple[list[OpenpiJob], Sequence[Failure]]:
     """Return what is to be computed, and what cannot be opened, where that is no reason to stop."""
-    from opentau_prep.config.norm_stats import load_norm_stats_config
+    from opentau_prep.config.norm_stats import load_norm_stats_config, load_training_config
 
     if given["--config-name"] is not None:
+        training = load_training_config(given["--config-name"])
+        if training is not None:
+            return [_training_job(session, training, given)], []
         config = load_norm_stats_config(given["--config-name"])
         return [_config_job(session, config, given["--base-dir"])], []
     if given["--base-dir"] is not None:
@@ -148,14 +153,43 @@ def _folder_job(folder: Path) -> OpenpiJob:
     return OpenpiJob(folder.resolve().name, str(folder))
 
 
-def _config_job(session: Session, config: NormStatsConfig, base_dir: Path | None) -> OpenpiJob:
+def _as_kai0(job: OpenpiJob) -> OpenpiJob:
+    """Return the job as kai0's script does it: it skips what it cannot use."""
+    dim = KAI0_ACTION_DIM if job.action_dim is None else job.action_dim
+    return replace(job, action_dim=dim, clip_abnormal=True, skip_unusable=True)
+
+
+def _training_job(session: Session, config: TrainingConfig, given: Mapping[str, Any]) -> OpenpiJob:
+    folder = given["--base-dir"]
+    if folder is None:
+        if config.repo_id is None:
+            raise ConfigError(
+                "the config names no dataset", where="--config-name", hint="Name --base-dir DIR."
+            )
+        folder = _located(session, config.repo_id)
+    job = replace(_folder_job(folder), action_dim=config.action_dim, out=config.output)
+    return job if given["--format"] == "openpi" else _as_kai0(job)
+
+
+def _located(session: Session, repo_id: str) -> Path:
+    """Return the folder of a dataset: for kai0 `repo_id` is its path."""
     from opentau_prep.metadata.locate import LocateOptions, locate_dataset
 
+    if Path(repo_id).is_dir():
+        return Path(repo_id)
+    if Path(repo_id).is_absolute():
+        raise ConfigError(
+            "the config's repo_id is not a folder", where=repo_id, hint="Name --base-dir DIR."
+        )
+    options = LocateOptions.of_run(session.context, frames=True)
+    return Path(locate_dataset(repo_id=repo_id, root=None, options=options))
+
+
+def _config_job(session: Session, config: NormStatsConfig, base_dir: Path | None) -> OpenpiJob:
     folder = base_dir or config.folder()
     if folder is None:
-        options = LocateOptions.of_run(session.context, frames=True)
-        root = locate_dataset(repo_id=config.repo_id, root=None, options=options)
-        job = replace(_folder_job(Path(root)), name=str(config.repo_id))
+        root = _located(session, str(config.repo_id))
+        job = replace(_folder_job(root), name=str(config.repo_id))
     else:
         job = _folder_job(folder)
     return replace(
@@ -163,7 +197,7 @@ def _config_job(session: Session, config: NormStatsConfig, base_dir: Path | None
         columns=None if config.columns is None else config.columns.model_dump(),
         action_dim=config.action_dim,
         max_frames=config.max_frames,
-        clip_abnormal=config.clip_abnormal,
+        clip_abnormal=bool(config.clip_abnormal),
         numpy1_edges=config.numpy1_edges,
         out=None if config.output is None else Path(config.output),
     )
@@ -174,12 +208,27 @@ def _with_options(job: OpenpiJob, given: Mapping[str, Any]) -> OpenpiJob:
     fields = {
         "--max-frames": "max_frames",
         "--action-dim": "action_dim",
-        "--clip-abnormal": "clip_abnormal",
         "--numpy1-edges": "numpy1_edges",
         "--out": "out",
     }
     chosen = {f: given[option] for option, f in fields.items() if given[option] is not None}
     return replace(job, **chosen)
+
+
+_COLUMNS = (
+    *("dataset", "#files read", "#frames", "#dims", "#zeroed", "#cut", "#padded"),
+    *("status", "file"),
+)
+
+
+def _share(result: OpenpiResult, what: str) -> str:
+    """Return the share of values that were changed in one way, all keys together.
+
+    Of the values in the files, but for padding: of those in the padded vectors.
+    """
+    changed = result.changed.values()
+    values = sum(c.values + (c.padded - c.cut if what == "padded" else 0) for c in changed)
+    return f"{sum(getattr(c, what) for c in changed) / max(values, 1):.1%}"
 
 
 def openpi_table(report: OpenpiReport) -> Render:
@@ -192,12 +241,13 @@ def openpi_table(report: OpenpiReport) -> Render:
                 f"{r.files_processed:,} of {r.files_found:,}",
                 "-" if r.frames is None else r.frames,
                 len(r.norm_stats["actions"]["mean"]),
+                *(_share(r, what) for what in ("zeroed", "cut", "padded")),
                 r.status,
                 r.path,
             )
             for r in report.results
         ]
-        console.print(table(("dataset", "#files read", "#frames", "#dims", "status", "file"), rows))
+        console.print(table(_COLUMNS, rows))
         for result in report.results:
             lines = [f"{f.code}: {f.message}" for f in result.findings]
             lines += [f"{result.path}: {line}" for line in result.differences]
@@ -205,8 +255,17 @@ def openpi_table(report: OpenpiReport) -> Render:
                 console.print(line, markup=False)
             if len(lines) > MAX_LINES:
                 console.print(f"... and {len(lines) - MAX_LINES:,} more (--json lists all)")
+            for key, changed in result.lost.items():
+                console.print(
+                    f"{result.name}: {changed.lost:.1%} of the values of {key} were zeroed or cut"
+                    f" ({changed.zeroed:,} outside [-pi, pi], {changed.cut:,} beyond the width):"
+                    " the stats are not the data's.",
+                    markup=False,
+                )
+            if any(c.zeroed for c in result.lost.values()):
+                console.print("Values that are not radians: use --format openpi, which keeps them.")
             if result.status == "differs":
-                console.print("It was left alone; --force replaces it and keeps it beside.")
+                console.print("It was left alone; --force replaces it and keeps a backup.")
         failures_text(console, report.failures)
 
     return render

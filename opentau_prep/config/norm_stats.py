@@ -1,8 +1,10 @@
-"""`configs/NAME.json`: what to compute openpi's norm stats of."""
+"""`configs/NAME.json`, or a config of openpi's own: what to compute norm stats of."""
 
 from __future__ import annotations
 
+import importlib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +17,13 @@ from opentau_prep.errors import ConfigError
 from opentau_prep.storage.urls import is_remote
 from opentau_prep.text import printable
 
-__all__ = ["NormStatsColumns", "NormStatsConfig", "load_norm_stats_config"]
+__all__ = [
+    "NormStatsColumns",
+    "NormStatsConfig",
+    "TrainingConfig",
+    "load_norm_stats_config",
+    "load_training_config",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _Text = Annotated[str, Field(min_length=1)]
@@ -47,7 +55,7 @@ class NormStatsConfig(_Record):
         columns: The columns; by default those of the dataset, or `observation.state` and `action`.
         output: The file to write; by default `meta/norm_stats.json` of the dataset.
         max_frames: How many frames to take at most.
-        clip_abnormal: Whether values outside [-pi, pi] become 0.
+        clip_abnormal: Whether values outside [-pi, pi] become 0; by default as the format does.
         numpy1_edges: Whether quantiles of float32 data are as under NumPy 1.
     """
 
@@ -57,8 +65,8 @@ class NormStatsConfig(_Record):
     columns: NormStatsColumns | None = None
     output: _Text | None = None
     max_frames: Annotated[int, Field(ge=1)] | None = None
-    clip_abnormal: bool = True
-    numpy1_edges: bool = False
+    clip_abnormal: bool | None = None
+    numpy1_edges: bool = True
 
     _file: Path = PrivateAttr(default=Path())
 
@@ -108,7 +116,12 @@ def load_norm_stats_config(name: str, folder: Path = Path("configs")) -> NormSta
     if not file.is_file():
         names = sorted(path.stem for path in folder.glob("*.json"))
         known = ", ".join(names[:20]) or "none"
-        raise ConfigError("not found", where=printable(str(file)), hint=f"There are: {known}.")
+        raise ConfigError(
+            "not found, nor is there a package `openpi` that could have such a config",
+            where=printable(str(file)),
+            hint=f"There are: {known}. For a config of openpi or kai0, run the command with the"
+            " Python of its environment.",
+        )
     document = load_document(file)
     config = _validated(document.value, document.origin, file)
     if (config.base_dir is None) == (config.repo_id is None):
@@ -117,6 +130,53 @@ def load_norm_stats_config(name: str, folder: Path = Path("configs")) -> NormSta
             f"found {found} of base_dir and repo_id, expected exactly one", where=place(file)
         )
     return config.bind(file)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What a TrainConfig of openpi or kai0 says of its norm stats.
+
+    Attributes:
+        repo_id: The dataset: for kai0 the path of its folder.
+        action_dim: Width of the model's vectors.
+        output: The file that training reads: `norm_stats.json` in the config's assets folder.
+    """
+
+    repo_id: str | None
+    action_dim: int
+    output: Path | None
+
+
+def load_training_config(name: str, folder: Path = Path("configs")) -> TrainingConfig | None:
+    """Return openpi's TrainConfig `NAME`.
+
+    Args:
+        name: Its name, as in `openpi.training.config.get_config(NAME)`.
+        folder: Where configurations of our own are; one called `NAME` comes first.
+
+    Returns:
+        The config; None where `NAME.json` exists, or the package `openpi` cannot be imported.
+
+    Raises:
+        ConfigError: The package has no config of that name, or it cannot be built.
+    """
+    if _NAME.fullmatch(name) and (folder / f"{name}.json").is_file():
+        return None
+    try:
+        module = importlib.import_module("openpi.training.config")
+    except ImportError:
+        return None
+    try:
+        config = module.get_config(name)
+        repo_id = config.data.create(config.assets_dirs, config.model).repo_id
+        # A path below the assets folder, unless it is absolute: then it is where the data is.
+        output = None if repo_id is None else Path(config.assets_dirs, repo_id, "norm_stats.json")
+        return TrainingConfig(repo_id, int(config.model.action_dim), output)
+    except Exception as error:
+        raise ConfigError(
+            f"openpi has no usable config of that name: {printable(str(error))}",
+            where=f"--config-name {printable(name)}",
+        ) from error
 
 
 def _validated(value: object, origin: Any, file: Path) -> NormStatsConfig:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from opentau_prep.notices import some_names, warn
-from opentau_prep.pooling import is_quantile
 from opentau_prep.stats.columns import INDEX_COLUMNS
 from opentau_prep.stats.report import QUANTILES_KEPT
 
@@ -70,20 +69,17 @@ def _interest(difference: Difference) -> tuple[bool, bool, float]:
 def warn_kept(report: StatsReport, run: RunOptions) -> None:
     """Warn once of all published quantiles that differ from the frames and stay."""
     undecided = report.undecided  # their differences are shown in full
-    kept = [
-        result
-        for result in report.results
-        if result not in undecided and any(f.status == QUANTILES_KEPT for f in result.files)
-    ]
-    if not kept:
-        return
     found = [
         (result, difference)
-        for result in kept
+        for result in report.results
+        if result not in undecided
         for file in result.files
+        if file.status == QUANTILES_KEPT
         for difference in file.differences
-        if is_quantile(difference.stat)
     ]
+    if not found:
+        return
+    kept = list({result.root: result for result, _ in found}.values())
     result, worst = max(found, key=lambda pair: _interest(pair[1]))
     command = going_on_commands(kept, run)[1]
     warn(

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from opentau_prep.artifacts import Recipe, dataset_place, publish
 from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State, inspect
@@ -29,7 +27,13 @@ from opentau_prep.stats.quantiles import quantile_name
 from opentau_prep.stats.recorded import recorded_stats_options
 from opentau_prep.stats.report import DIFFERS, Coverage, FileResult, StatsResult
 from opentau_prep.stats.scan import Scan, scan_parts
-from opentau_prep.stats.stack import Stacked, stack_episodes, stack_whole, unstack
+from opentau_prep.stats.stack import (
+    Stacked,
+    stack_episodes,
+    stack_whole,
+    unstack,
+    with_whole_quantiles,
+)
 from opentau_prep.stats.state import StatsState, Verdict
 from opentau_prep.stats.targets import OURS, Computed, Target, dataset_targets, settle
 
@@ -99,7 +103,11 @@ class DatasetWork:
             # Forced files are ours in the end: what was left alone before is not what will be.
             elif each.left_alone and not self.run_options.force:
                 left = state.verdicts[each.name]
-                files.append(FileResult(each.name, here.path, left.status, left.differences))
+                files.append(
+                    FileResult(
+                        each.name, here.path, left.status, left.differences, pooled=left.pooled
+                    )
+                )
             else:
                 return None
         return self._result(state, [*files, self._sketch_file("up to date")], files_read=0)
@@ -322,7 +330,7 @@ class DatasetWork:
         state, whole = pass_.state, self._whole(pass_.state)
         stacked = own = stack_episodes(state.layout, pass_.scan.episodes, self.q)
         if self.run_options.stats.episode_quantiles == "dataset":
-            stacked = _with_whole_quantiles(stacked, whole, [quantile_name(q) for q in self.q])
+            stacked = with_whole_quantiles(stacked, whole)
         names = {quantile_name(q): q for q in self.q}
         bracket = sketch_bracket(state.sketch, state.layout, names)
         return Computed(
@@ -388,13 +396,3 @@ def _decided(status: str, published: PublishedStats) -> bool:
     if published == "replace":
         return status == "no finite value"
     return published == "stop" or status != DIFFERS
-
-
-def _with_whole_quantiles(stacked: Stacked, whole: Stacked, names: list[str]) -> Stacked:
-    return {
-        feature: {
-            stat: np.broadcast_to(whole[feature][stat], values.shape) if stat in names else values
-            for stat, values in stats.items()
-        }
-        for feature, stats in stacked.items()
-    }

@@ -62,7 +62,8 @@ class RunningStats:
     Args:
         num_quantile_bins: Bins a dim.
         numpy1_edges: Keep the bin edges of float32 data in float64, as the reference does under
-            NumPy 1. By default they are float32, as under NumPy 2. float64 data is not affected.
+            NumPy 1, which openpi and kai0 pin. Otherwise they are float32, as under NumPy 2.
+            float64 data is not affected.
 
     Raises:
         DataError: `num_quantile_bins` is not positive.
@@ -70,7 +71,7 @@ class RunningStats:
     Source: openpi `shared/normalize.py`, class `RunningStats`.
     """
 
-    def __init__(self, num_quantile_bins: int = 5000, *, numpy1_edges: bool = False) -> None:
+    def __init__(self, num_quantile_bins: int = 5000, *, numpy1_edges: bool = True) -> None:
         if num_quantile_bins < 1:
             raise DataError(f"num_quantile_bins must be at least 1, not {num_quantile_bins}")
         self._num_bins = num_quantile_bins

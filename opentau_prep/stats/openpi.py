@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from opentau_prep.errors import ConfigError, DataError
 from opentau_prep.stats.histogram import NormStats, RunningStats
 
-__all__ = ["OpenpiAccumulator", "norm_stats_record", "prepare_vectors", "prepared_dtype"]
+__all__ = ["Changed", "OpenpiAccumulator", "norm_stats_record", "prepare_vectors", "prepared_dtype"]
 
 BATCH_SIZE = 32
 _BUFFERED_VALUES = 1 << 20
@@ -27,10 +28,45 @@ def prepared_dtype(width: int, dtype: DTypeLike, action_dim: int | None) -> np.d
     return np.dtype(np.float32 if np.dtype(dtype) == np.float32 and not padded else np.float64)
 
 
+@dataclass(frozen=True)
+class Changed:
+    """How many values of one key were changed on their way into the stats.
+
+    Attributes:
+        values: Values as they are in the files.
+        zeroed: Those of them that became 0 for lying outside [-pi, pi].
+        cut: Those that were cut off.
+        padded: Zeros that were added.
+    """
+
+    values: int = 0
+    zeroed: int = 0
+    cut: int = 0
+    padded: int = 0
+
+    def __add__(self, other: Changed) -> Changed:
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Changed(*(mine + theirs for mine, theirs in pairs))
+
+    @property
+    def lost(self) -> float:
+        """The share of the files' values that do not enter the stats as they are."""
+        return (self.zeroed + self.cut) / max(self.values, 1)
+
+    def as_json(self) -> dict[str, int]:
+        """Return the counts JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, int]) -> Changed:
+        """Rebuild what `as_json` gave."""
+        return cls(**record)
+
+
 def prepare_vectors(
-    matrix: NDArray[Any], *, action_dim: int | None = None, clip_abnormal: bool = True
+    matrix: NDArray[Any], *, action_dim: int | None = None, clip_abnormal: bool = False
 ) -> Floats:
-    """Return (N, action_dim) vectors: zero-padded or cut, abnormal values set to 0.
+    """Return (N, action_dim) vectors: zero-padded or cut, abnormal values set to 0 on request.
 
     Args:
         matrix: (N, D) numbers; not changed.
@@ -53,8 +89,13 @@ def prepare_vectors(
     else:
         out = matrix[:, :action_dim].astype(dtype)
     if clip_abnormal:
-        out[np.abs(out) > dtype.type(np.pi)] = 0
+        out[_abnormal(out)] = 0
     return out
+
+
+def _abnormal(matrix: Floats) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = np.abs(matrix) > matrix.dtype.type(np.pi)
+    return mask
 
 
 class OpenpiAccumulator:
@@ -75,6 +116,7 @@ class OpenpiAccumulator:
         frames: Rows taken in, those left out included.
         dropped: (D,) int64 values a dim that made a row be left out; None before the first block.
             D is the width kept, and one more when padded.
+        changed: How many values were zeroed, cut or added.
     """
 
     def __init__(
@@ -82,8 +124,8 @@ class OpenpiAccumulator:
         *,
         dtype: DTypeLike,
         action_dim: int | None = None,
-        clip_abnormal: bool = True,
-        numpy1_edges: bool = False,
+        clip_abnormal: bool = False,
+        numpy1_edges: bool = True,
     ) -> None:
         self._dtype = np.dtype(dtype)
         self._action_dim = action_dim
@@ -93,6 +135,7 @@ class OpenpiAccumulator:
         self._waiting_values = 0
         self._width: int | None = None
         self.frames = 0
+        self.changed = Changed()
         self.dropped: NDArray[np.int64] | None = None
 
     @property
@@ -106,11 +149,16 @@ class OpenpiAccumulator:
         Raises:
             DataError: Its width, or its dtype after preparation, does not fit what came before.
         """
+        wide = matrix.astype(self._dtype, copy=False)
         rows = prepare_vectors(
-            matrix.astype(self._dtype, copy=False),
-            action_dim=self._run_dim(matrix.shape[1]),
-            clip_abnormal=self._clip,
+            wide, action_dim=self._run_dim(matrix.shape[1]), clip_abnormal=self._clip
         )
+        kept = matrix.shape[1] if self._action_dim is None else self._action_dim
+        zeroed = int(_abnormal(wide[:, :kept]).sum()) if self._clip else 0
+        cut, padded = (
+            len(matrix) * max(n, 0) for n in (matrix.shape[1] - kept, kept - matrix.shape[1])
+        )
+        self.changed += Changed(matrix.size, zeroed, cut, padded)
         if rows.dtype != self._dtype:
             raise DataError(
                 f"prepared vectors are {rows.dtype}, the run was declared {self._dtype}",

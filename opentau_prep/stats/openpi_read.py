@@ -22,8 +22,8 @@ Matrix = NDArray[Any]
 
 def openpi_files(storage: Storage) -> list[str]:
     """Return a folder's parquet files in openpi's order, without those in a `meta` folder."""
-    found = [PurePosixPath(rel) for rel in storage.list_files(".", ".parquet")]
-    return [str(path) for path in sorted(found) if "meta" not in path.parts[:-1]]
+    found = sorted(storage.list_files(".", ".parquet"))
+    return [rel for rel in found if "meta" not in PurePosixPath(rel).parts[:-1]]
 
 
 def read_ahead(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,12 @@ from opentau_prep.stats.findings import Finding
 
 if TYPE_CHECKING:
     from opentau_prep.engine import Failure
+    from opentau_prep.stats.openpi import Changed
 
 __all__ = ["OpenpiReport", "OpenpiResult", "norm_stats_differences"]
+
+# Losing more of the values than this makes stats that are not the data's.
+MOST_LOST = 0.01
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class OpenpiResult:
         findings: Files that could not be used, and values that are not finite.
         differences: What the file that is there holds otherwise.
         backup: Where a replaced file is kept.
+        changed: Key -> how many of its values were zeroed, cut or added.
     """
 
     name: str
@@ -48,6 +53,12 @@ class OpenpiResult:
     findings: Sequence[Finding] = ()
     differences: Sequence[str] = ()
     backup: Path | None = None
+    changed: Mapping[str, Changed] = field(default_factory=dict)
+
+    @property
+    def lost(self) -> dict[str, Changed]:
+        """The keys of which more than 1 % of the values were zeroed or cut."""
+        return {key: c for key, c in self.changed.items() if c.lost > MOST_LOST}
 
     @property
     def norm_stats(self) -> dict[str, dict[str, list[float]]]:
@@ -68,6 +79,7 @@ class OpenpiResult:
             "findings": [finding.as_json() for finding in self.findings],
             "differences": list(self.differences),
             "backup": None if self.backup is None else str(self.backup),
+            "changed_values": {key: c.as_json() for key, c in self.changed.items()},
             "norm_stats": self.norm_stats,
         }
 
@@ -86,8 +98,10 @@ class OpenpiReport:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether a folder failed, a file differs, or something was wrong with the frames."""
-        return bool(self.failures) or any(r.findings or r.status == "differs" for r in self.results)
+        """Whether a folder failed, a file differs, values were lost, or frames are faulty."""
+        return bool(self.failures) or any(
+            r.findings or r.lost or r.status == "differs" for r in self.results
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the report JSON-ready."""

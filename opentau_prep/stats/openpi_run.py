@@ -21,7 +21,7 @@ from opentau_prep.artifacts.store import OverwriteRefusedError, inspect
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ConfigError, DataError
 from opentau_prep.stats.findings import UNREADABLE, Finding
-from opentau_prep.stats.openpi import OpenpiAccumulator, norm_stats_record, prepared_dtype
+from opentau_prep.stats.openpi import Changed, OpenpiAccumulator, norm_stats_record, prepared_dtype
 from opentau_prep.stats.openpi_read import Matrix, openpi_files, read_ahead
 from opentau_prep.stats.openpi_report import OpenpiReport, OpenpiResult, norm_stats_differences
 from opentau_prep.storage import Storage, is_remote, open_storage, safe_url
@@ -42,8 +42,10 @@ class OpenpiJob:
         columns: `state` and `actions` -> column; None takes those that the files have.
         action_dim: Width that vectors are padded or cut to; None keeps them.
         max_frames: How many frames to take at most.
-        clip_abnormal: Whether values outside [-pi, pi] become 0.
-        numpy1_edges: Whether quantiles of float32 data are as under NumPy 1.
+        clip_abnormal: Whether values outside [-pi, pi] become 0, as in kai0's script.
+        numpy1_edges: Whether quantiles of float32 data are as under NumPy 1, which both pin.
+        skip_unusable: Whether files that cannot be read, or lack the columns, are skipped and
+            counted, as kai0's script does.
         out: The file to write; None means `meta/norm_stats.json` below the root.
     """
 
@@ -52,8 +54,9 @@ class OpenpiJob:
     columns: Mapping[str, str] | None = None
     action_dim: int | None = None
     max_frames: int | None = None
-    clip_abnormal: bool = True
-    numpy1_edges: bool = False
+    clip_abnormal: bool = False
+    numpy1_edges: bool = True
+    skip_unusable: bool = False
     out: Path | None = None
 
     def __post_init__(self) -> None:
@@ -152,7 +155,8 @@ def _prepare_one(job: OpenpiJob, *, run: _Run) -> OpenpiResult:
     place = _place(job, run)
     inputs = {"data": file_inputs(Path(job.root), files, opened=storage.count_open)}
     recipe = Recipe("stats", inputs=inputs, parameters=job.parameters)
-    earlier = partial(_earlier, job, place, recipe, len(files), keep_going=run.keep_going)
+    keep_going = run.keep_going or job.skip_unusable
+    earlier = partial(_earlier, job, place, recipe, len(files), keep_going=keep_going)
     found = None if run.force else earlier()
     if found is not None:
         return found
@@ -161,8 +165,8 @@ def _prepare_one(job: OpenpiJob, *, run: _Run) -> OpenpiResult:
     done = _compute(job, storage, files, run)
     stats = {key: each.finish() for key, each in done.runs.items()}
     content = dump_foreign(norm_stats_record(stats), where=str(place.path))
-    if done.findings:
-        recipe = _leaving_out(recipe, [finding.as_json() for finding in done.findings])
+    changed = {key: each.changed.as_json() for key, each in done.runs.items()}
+    recipe = _noting(recipe, [finding.as_json() for finding in done.findings], changed)
     return _published(job, place, recipe, _Made(content, done, len(files)), run)
 
 
@@ -178,24 +182,26 @@ def _earlier(
 ) -> OpenpiResult | None:
     """Return the result of an earlier run when nothing has changed since; reads no frames."""
     found = inspect(place, recipe)
-    recorded = None if found.provenance is None else found.provenance.parameters.get("left_out")
-    findings: list[Finding] = []
-    if recorded:
-        try:
-            findings = [Finding.from_json(record) for record in recorded]
-        except (KeyError, TypeError, ValueError):
-            return None
-        if not keep_going and any(finding.code == UNREADABLE for finding in findings):
-            return None
-        found = inspect(place, _leaving_out(recipe, recorded))
+    recorded = {} if found.provenance is None else found.provenance.parameters
+    left_out, changed = recorded.get("left_out") or [], recorded.get("changed_values", {})
+    try:
+        findings = [Finding.from_json(record) for record in left_out]
+        shares = {key: Changed.from_json(record) for key, record in changed.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+    if not keep_going and any(finding.code == UNREADABLE for finding in findings):
+        return None
+    found = inspect(place, _noting(recipe, left_out, changed))
     if found.content is None or not found.fresh:
         return None
-    return replace(_result(job, place, found.content, files_found), findings=findings)
+    result = _result(job, place, found.content, files_found)
+    return replace(result, findings=findings, changed=shares)
 
 
-def _leaving_out(recipe: Recipe, left_out: object) -> Recipe:
-    # On record, so that a file that leaves something out counts as fresh only where that is said.
-    return replace(recipe, parameters={**recipe.parameters, "left_out": left_out})
+def _noting(recipe: Recipe, left_out: object, changed: object) -> Recipe:
+    """Put on record what was left out and changed: the next run reports it without reading."""
+    noted = {"changed_values": changed, **({"left_out": left_out} if left_out else {})}
+    return replace(recipe, parameters={**recipe.parameters, **noted})
 
 
 def _published(
@@ -218,6 +224,7 @@ def _published(
         files_processed=made.done.processed,
         frames=made.done.frames,
         findings=tuple(made.done.findings),
+        changed={key: each.changed for key, each in made.done.runs.items()},
     )
 
 
@@ -252,7 +259,7 @@ def _one_pass(
                 raise found
             _take(job, done, found, f"{storage.url}/{rel}", widest=widest)
         except DataError as error:
-            if not run.keep_going:
+            if not (run.keep_going or job.skip_unusable):
                 raise
             where = f"{storage.url}/{rel}"
             done.findings.append(Finding(UNREADABLE, str(error), where))

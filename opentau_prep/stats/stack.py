@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.metadata.records import Stats
+from opentau_prep.pooling import is_quantile
 from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.moments import Moments
 from opentau_prep.stats.quantiles import quantile_name
 from opentau_prep.stats.scan import EpisodeStats
 
-__all__ = ["Stacked", "stack_episodes", "stack_whole", "unstack"]
+__all__ = ["Stacked", "stack_episodes", "stack_whole", "unstack", "with_whole_quantiles"]
 
 Stacked = dict[str, dict[str, NDArray[Any]]]
 """feature -> stat -> (E, *shape) array; `count` is (E, 1)."""
@@ -34,6 +35,17 @@ def stack_whole(
     """Return the stats of the whole dataset, E = 1, from (D,) moments and (Q, D) quantiles."""
     values = {name: getattr(moments, name)[np.newaxis] for name in _MOMENTS}
     return _stack(layout, values, quantiles[np.newaxis], q, np.array([frames]))
+
+
+def with_whole_quantiles(stacked: Stacked, whole: Stacked) -> Stacked:
+    """Return the stats of episodes with the quantiles of the whole dataset in every row."""
+    return {
+        feature: {
+            stat: np.broadcast_to(whole[feature][stat], v.shape) if is_quantile(stat) else v
+            for stat, v in stats.items()
+        }
+        for feature, stats in stacked.items()
+    }
 
 
 def unstack(stacked: Stacked, row: int = 0) -> Stats:

@@ -35,22 +35,31 @@ class Verdict:
         sha256: Of the file that was compared.
         differences: What is different in it.
         status: As in `FileResult`.
+        pooled: As in `FileResult`.
     """
 
     sha256: str
     differences: tuple[Difference, ...]
     status: str = "differs"
+    pooled: Difference | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the verdict JSON-ready."""
         differences = [difference.as_json() for difference in self.differences]
-        return {"sha256": self.sha256, "differences": differences, "status": self.status}
+        pooled = None if self.pooled is None else self.pooled.as_json()
+        return {
+            "sha256": self.sha256,
+            "differences": differences,
+            "status": self.status,
+            "pooled": pooled,
+        }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Verdict:
         """Rebuild what `as_json` gave."""
         differences = tuple(Difference.from_json(d) for d in record["differences"])
-        return cls(record["sha256"], differences, str(record.get("status", "differs")))
+        pooled = record["pooled"] and Difference.from_json(record["pooled"])
+        return cls(record["sha256"], differences, str(record["status"]), pooled)
 
 
 @dataclass(frozen=True, eq=False)

@@ -183,11 +183,10 @@ def settle(
     replaced = force or (published == "replace" and bool(differences or pooled))
     told = _Told(target, found, comparison, None if ours or replaced else pooled)
     left = "no finite value" if blocked and not force else None
-    if left is None and differences and not replaced:
+    if left is None and (differences or told.pooled) and not replaced:
         left = _left_as(differences, comparison.missing, published)
     if left is not None:
-        verdict = Verdict(sha256_of(found.content or b""), comparison.differences, left)
-        return told.result(left), verdict
+        return told.result(left), told.verdict(found.content, left)
     if ours or replaced:
         content = document.merged(stacked, episodes, keep=False) if episodes else found.content
         outcome = publish(
@@ -199,7 +198,8 @@ def settle(
         return told.outcome(outcome, "up to date"), None
     content = document.merged(stacked, episodes, keep=True)
     outcome = publish(target.place, content, recipe, extends=True, dry_run=dry_run)
-    return told.outcome(outcome, "extended"), None
+    still = told.verdict(content, QUANTILES_KEPT) if differences or told.pooled else None
+    return told.outcome(outcome, "extended"), still
 
 
 def _left_as(
@@ -281,6 +281,9 @@ class _Told:
             backup,
             self.pooled,
         )
+
+    def verdict(self, content: bytes | None, status: str) -> Verdict:
+        return Verdict(sha256_of(content or b""), self.comparison.differences, status, self.pooled)
 
     def outcome(self, outcome: Outcome, done: str) -> FileResult:
         status = outcome.status

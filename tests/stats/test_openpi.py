@@ -74,14 +74,16 @@ def test_norm_stats_record_real_dataset_gives_recorded_bits(case, numpy1_edges, 
 
 
 def test_prepare_vectors_narrow_float32_is_padded_as_float64():
-    found = prepare_vectors(np.array([[0.1, 4.0], [-4.0, np.nan]], np.float32), action_dim=4)
+    found = prepare_vectors(
+        np.array([[0.1, 4.0], [-4.0, np.nan]], np.float32), action_dim=4, clip_abnormal=True
+    )
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, [[np.float32(0.1), 0, 0, 0], [0, np.nan, 0, 0]])
 
 
 def test_prepare_vectors_wide_float32_is_cut_and_stays_float32():
     raw = np.array([[0.1, np.inf, 2.0]], np.float32)
-    found = prepare_vectors(raw, action_dim=2)
+    found = prepare_vectors(raw, action_dim=2, clip_abnormal=True)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, np.array([[0.1, 0]], np.float32))
     assert raw[0, 1] == np.inf
@@ -90,7 +92,8 @@ def test_prepare_vectors_wide_float32_is_cut_and_stays_float32():
 @pytest.mark.parametrize(("action_dim", "kept"), [(None, True), (2, False)])
 def test_prepare_vectors_pi_itself_is_rounded_to_the_padded_dtype(action_dim, kept):
     nearest = np.float32(np.pi)  # above pi as float64, equal to it as float32
-    found = prepare_vectors(np.array([[nearest]], np.float32), action_dim=action_dim)
+    raw = np.array([[nearest]], np.float32)
+    found = prepare_vectors(raw, action_dim=action_dim, clip_abnormal=True)
     assert (found[0, 0] == nearest) is np.bool_(kept)
 
 

@@ -38,33 +38,115 @@ def _folder(tmp_path, dtypes=(np.float32,) * 3, rows=50):
 def _reference(frames, key, limit=None):
     """openpi's estimator fed with batches of 32 over all frames."""
     rows = np.concatenate([f[1 + key] for f in frames])[:limit]
-    rows = np.where(np.abs(rows) > np.pi, 0, rows).astype(rows.dtype)
     run = RunningStats()
     for start in range(0, len(rows), 32):
         run.update(rows[start : start + 32])
     return {name: values.tolist() for name, values in run.get_statistics().items()}
 
 
-@pytest.mark.parametrize("edges", ["", "--numpy1-edges"])
+@pytest.mark.parametrize("edges", ["", "--numpy1-edges", "--numpy2-edges"])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['action_dim']}-{c['max_frames']}")
 def test_openpi_real_dataset_gives_recorded_bits(tmp_path, case, edges):
     root = copy_real(case["dataset"], tmp_path)
-    args = ["stats", root, "--format", "openpi", "--action-dim", case["action_dim"], "--json"]
+    args = ["stats", root, "--format", "kai0", "--action-dim", case["action_dim"], "--json"]
     args += ["--max-frames", case["max_frames"]] if case["max_frames"] else []
     expected = case["expected"]
     if edges:
         args.append(edges)
+    if edges != "--numpy2-edges":
         expected = expected if case["expected_numpy1"] == "same" else case["expected_numpy1"]
     ran = run_cli(*args)
-    assert ran.code == 0, ran.err
+    lost = [c for c in ran.json["datasets"][0]["changed_values"].values() if _share(c) > 0.01]
+    assert ran.code == bool(lost), ran.err
     found = json.loads((root / "meta/norm_stats.json").read_text())
     assert found == expected["norm_stats_json"]
     (result,) = ran.json["datasets"]
     counts = {k: expected[v] for k, v in (("frames", "frames"), ("files_processed",) * 2)}
     assert {k: result[k] for k in counts} == counts
     again = run_cli(*args)
+    assert again.code == ran.code
     assert again.json["datasets"][0]["status"] == "up to date"
     assert again.json["datasets"][0]["files_processed"] == 0
+    assert again.json["datasets"][0]["changed_values"] == result["changed_values"]
+
+
+def _share(changed):
+    return (changed["zeroed"] + changed["cut"]) / changed["values"]
+
+
+@pytest.mark.parametrize("kind", ["openpi", "kai0"])
+def test_openpi_values_outside_pi_are_zeroed_by_kai0_alone_and_counted(tmp_path, kind):
+    folder, frames = _folder(tmp_path)
+    out = tmp_path / "out.json"
+    rows = np.concatenate([state for _, state, _ in frames]) * 3
+    for path, state, action in frames:
+        kinds = pa.list_(pa.float32())
+        arrays = [pa.array((3 * x).tolist(), kinds) for x in (state, action)]
+        pq.write_table(pa.table(arrays, ["observation.state", "action"]), path)
+    ran = run_cli("stats", "--format", kind, "--base-dir", folder, "--out", out, "--json")
+    (result,) = ran.json["datasets"]
+    changed = result["changed_values"]["state"]
+    outside = int((np.abs(rows) > np.pi).sum())
+    assert outside > 0.01 * rows.size
+    if kind == "openpi":
+        assert (ran.code, changed["zeroed"], changed["padded"]) == (0, 0, 0)
+        assert result["norm_stats"]["state"]["mean"] == pytest.approx(rows.mean(axis=0), rel=1e-5)
+        return
+    assert (ran.code, changed["zeroed"], changed["padded"]) == (1, outside, 28 * len(rows))
+    clipped = np.where(np.abs(rows) > np.pi, 0, rows)
+    mean = [*clipped.mean(axis=0), *[0.0] * 28]
+    assert result["norm_stats"]["state"]["mean"] == pytest.approx(mean, rel=1e-5)
+    text = run_cli("stats", "--format", kind, "--base-dir", folder, "--out", out)
+    assert text.code == 1
+    assert f"{outside / rows.size:.1%} of the values of state" in text.out
+
+
+def test_openpi_kai0_skips_what_it_cannot_use_and_counts_it(tmp_path):
+    folder, _ = _folder(tmp_path)
+    (folder / "part-0/ep_9.parquet").write_bytes(b"PAR1 but not really")
+    ran = run_cli("stats", "--format", "kai0", "--base-dir", folder, "--json")
+    assert ran.code == 1
+    (result,) = ran.json["datasets"]
+    assert (result["files_found"], result["files_processed"]) == (4, 3)
+    assert [Path(f["where"]).name for f in result["findings"]] == ["ep_9.parquet"]
+
+
+CONFIG = """
+import pathlib
+from types import SimpleNamespace
+def get_config(name):
+    if name != "fold":
+        raise ValueError(f"Config '{name}' not found. Did you mean 'fold'?")
+    data = SimpleNamespace(repo_id=REPO)
+    data.create = lambda assets_dirs, model: data
+    return SimpleNamespace(
+        assets_dirs=pathlib.Path(ASSETS), data=data, model=SimpleNamespace(action_dim=6)
+    )
+"""
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_openpi_config_name_is_a_training_config_where_openpi_is(tmp_path, absolute):
+    folder, frames = _folder(tmp_path)
+    repo = str(folder) if absolute else "raw"
+    package = tmp_path / "site/openpi/training"
+    package.mkdir(parents=True)
+    for init in (package.parent, package):
+        (init / "__init__.py").touch()
+    values = f"REPO = {repo!r}\nASSETS = {str(tmp_path / 'assets')!r}\n"
+    (package / "config.py").write_text(values + CONFIG)
+    env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path / 'site'}"}
+    ran = run_cli("stats", "--config-name", "fold", cwd=tmp_path, env=env)
+    out = (folder if absolute else tmp_path / "assets/raw") / "norm_stats.json"
+    found = json.loads(out.read_text())["norm_stats"]
+    states = np.concatenate([np.pad(s.astype(float), ((0, 0), (0, 2))) for _, s, _ in frames])
+    clipped = [(None, np.where(np.abs(states) > np.pi, 0, states))]
+    assert found["state"] == _reference(clipped, 0)
+    assert len(found["actions"]["q99"]) == 6
+    assert ran.code in (0, 1), ran.err
+    wrong = run_cli("stats", "--config-name", "flod", cwd=tmp_path, env=env)
+    assert wrong.code == 2
+    assert "Did you mean 'fold'?" in wrong.err
 
 
 @pytest.mark.parametrize("limit", [None, 70])

@@ -150,12 +150,12 @@ def test_missing_files_make_a_part_that_is_completed_later(tmp_path, keep_going)
 
 def test_quantiles_of_episodes_that_pool_wrongly_are_named_once_and_replaced(tmp_path, caplog):
     root = tiny_dataset(tmp_path, "v2.1", lengths=[50, 400], name="own")
-    for file in sorted((root / "data").rglob("*.parquet"))[:1]:
-        table = pq.read_table(file)
-        shifted = pa.array([[x + 5 for x in row] for row in table.column("action").to_pylist()])
-        pq.write_table(
-            table.set_column(table.column_names.index("action"), "action", shifted), file
-        )
+    file = min((root / "data").rglob("*.parquet"))
+    table = pq.read_table(file)
+    position = table.column_names.index("action")
+    rows = [[x + 5 for x in row] for row in table.column("action").to_pylist()]
+    shifted = pa.array(rows, table.schema.field(position).type)
+    pq.write_table(table.set_column(position, "action", shifted), file)
     path = root / "meta/episodes_stats.jsonl"
     path.unlink()
     run_one(root, episode_quantiles="episode")
@@ -176,9 +176,8 @@ def test_quantiles_of_episodes_that_pool_wrongly_are_named_once_and_replaced(tmp
         for q in ("q01", "q10", "q50", "q90", "q99")
         for dim in range(2)
     }
-    stat, dim, said = re.search(
-        r"(q\d\d) of action\[(\d)\] becomes (\S+) ", record.message
-    ).groups()
+    named = re.search(r"(q\d\d) of action\[(\d)\] becomes (\S+) ", record.message)
+    stat, dim, said = named.groups()
     assert float(said) == pytest.approx(pooled[stat, int(dim)], rel=1e-3)
     command = shlex.split(re.search(r"`(.*)`", record.message)[1])
     assert run_cli(*command[1:], "--workers", 1).code == 0
