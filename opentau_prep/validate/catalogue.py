@@ -24,6 +24,7 @@ from opentau_prep.validate.checks import (
     timestamps,
     tokenizer,
     trainers,
+    val_plan,
     values,
     videos,
 )
@@ -46,6 +47,7 @@ _MODULES = (
     tasks,
     artifacts,
     mixture,
+    val_plan,
     selection,
     heads,
     tokenizer,

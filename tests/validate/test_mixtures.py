@@ -167,3 +167,37 @@ def test_validate_audit_demo_names_the_planted_faults(tmp_path: Path) -> None:
     assert len(misfits) == 2
     assert "demo/audit_03" in misfits[0]
     assert "demo/audit_07" in misfits[1]
+
+
+PLAN = {"world_size": 2, "batch_size": 4, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("options", "seed", "message"),
+    [
+        ({}, 3, ""),
+        ({"split": "episodes"}, 3, "whole episodes"),
+        ({}, 4, "seed 3, the training config's seed is 4"),
+        ({}, None, "seed 3, the training config's seed is 8675309"),
+        ({"ratio": 0.3}, 3, "lab/a (0.3, now 0.05)"),
+    ],
+)
+def test_validate_plan_of_other_rows_is_one_warning(
+    tmp_path: Path, datasets: Path, options: dict[str, Any], seed: int | None, message: str
+) -> None:
+    from opentau_prep import load_mixture
+    from opentau_prep.context import RunContext
+    from opentau_prep.metadata.resolve import resolve_mixture
+    from opentau_prep.val_loss.prepare_plan import prepare_plan
+
+    file = tmp_path / "mixture.json"
+    file.write_text(json.dumps({"seed": seed, "dataset_mixture": mixture_of(datasets)}))
+    resolved = resolve_mixture(load_mixture(file))
+    out = tmp_path / "mixture.prep/val_plan.json"
+    prepare_plan(resolved, RunContext(), out=out, **{**PLAN, **options})
+    found = [f for f in check_mixture(file).findings if f.code == "M018"]
+    assert len(found) == (1 if message else 0)
+    assert all(message in f.message for f in found)
+    out.write_text("{}")
+    found = [f for f in check_mixture(file).findings if f.code == "M018"]
+    assert ["not a validation plan" in f.message for f in found] == [True]
