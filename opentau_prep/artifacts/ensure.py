@@ -10,7 +10,16 @@ from opentau_prep.artifacts.atomic import folder_lock, is_writable, not_writable
 from opentau_prep.artifacts.place import Place
 from opentau_prep.artifacts.provenance import Recipe
 from opentau_prep.artifacts.rank import Rank, main_rank_notices, wait_for
-from opentau_prep.artifacts.store import Inspection, Outcome, State, Status, heal, inspect, publish
+from opentau_prep.artifacts.store import (
+    Inspection,
+    Outcome,
+    State,
+    Status,
+    heal,
+    inspect,
+    publish,
+    refuse_other_mixture,
+)
 
 __all__ = ["Artifact", "ensure", "wait_until_fresh"]
 
@@ -66,6 +75,7 @@ def ensure(
             with folder_lock(place.path.parent):
                 heal(place)
         found = inspect(place, recipe)
+        refuse_other_mixture(found, recipe)
         if found.content is not None and not force and (found.fresh or _kept(found, keep_stale)):
             return Artifact(found.content, _left_alone(place, found))
         if place.chosen and not writable and not dry_run:

@@ -33,7 +33,14 @@ from opentau_prep.artifacts.provenance import (
     record_of,
     sha256_of,
 )
-from opentau_prep.artifacts.store import Inspection, Outcome, OverwriteRefusedError, State, judge
+from opentau_prep.artifacts.store import (
+    Inspection,
+    Outcome,
+    OverwriteRefusedError,
+    State,
+    judge,
+    refuse_other_mixture,
+)
 from opentau_prep.artifacts.tempfiles import create_temp, create_temp_folder, remove
 from opentau_prep.errors import ArtifactError
 from opentau_prep.interruption import signals_held
@@ -88,7 +95,8 @@ def publish_folder(
 ) -> Outcome:
     """Put a folder of files with its provenance in place, if that is allowed.
 
-    A folder of ours that nobody has touched is replaced. Any other is replaced only with `force`,
+    A folder of ours that nobody has touched is replaced, and stays as the version `<name>-<hash>`:
+    a checkpoint may depend on it. Any other is replaced only with `force`,
     and is then kept beside it as `<name>.bak-<hash>`; one that is not ours and holds folders (a
     dataset, a home) is never replaced: it was named by mistake.
 
@@ -105,6 +113,7 @@ def publish_folder(
     """
     found = inspect_folder(place, recipe)
     manifest = _manifest_of({name: sha256_of(content) for name, content in files.items()})
+    refuse_other_mixture(found, recipe)
     theirs = found.state in (State.FOREIGN, State.EDITED)
     _check_replaceable(place, found)
     if theirs and not force:
@@ -118,7 +127,8 @@ def publish_folder(
     try:
         with folder_lock(place.path.parent):
             old = os.lstat(place.path) if place.path.exists() else None
-            backup = _write(place.path, content, found, keep=theirs or force)
+            same = found.content == manifest
+            backup = _write(place.path, content, found, keep=not same, ours=not theirs)
     except PermissionError as error:
         raise not_writable(place.path) from error
     except OSError as error:
@@ -149,7 +159,9 @@ def _check_replaceable(place: FolderPlace, found: Inspection) -> None:
         )
 
 
-def _write(path: Path, files: Mapping[str, bytes], found: Inspection, *, keep: bool) -> Path | None:
+def _write(
+    path: Path, files: Mapping[str, bytes], found: Inspection, *, keep: bool, ours: bool
+) -> Path | None:
     """Put a folder of files in place; return where the old one is kept, if it is."""
     sweep(path.parent)
     with _temporary(path) as folder:
@@ -157,7 +169,7 @@ def _write(path: Path, files: Mapping[str, bytes], found: Inspection, *, keep: b
             _write_file(folder / name, content)
         sync_folder(folder)
         with signals_held():
-            backup = _replace(path, folder, found, keep=keep)
+            backup = _replace(path, folder, found, keep=keep, ours=ours)
     try:
         sync_folder(path.parent)
     except OSError as error:
@@ -169,11 +181,14 @@ def _write(path: Path, files: Mapping[str, bytes], found: Inspection, *, keep: b
     return backup
 
 
-def _replace(path: Path, folder: Path, found: Inspection, *, keep: bool) -> Path | None:
+def _replace(path: Path, folder: Path, found: Inspection, *, keep: bool, ours: bool) -> Path | None:
     if not path.is_dir() or not any(path.iterdir()):
         os.replace(folder, path)
         return None
-    backup = _free_name(path, sha256_of(found.content or b"")[:_BACKUP_DIGITS])
+    digest = sha256_of(found.content or b"")[:_BACKUP_DIGITS]
+    version = path.with_name(f"{path.name}-{digest}")
+    keep = keep and not (ours and version.is_dir() and _manifest(version) == found.content)
+    backup = _free_name(version if ours else path.with_name(f"{path.name}.bak-{digest}"))
     unwanted = [folder] if keep else [folder, path]
     with _journal(path, backup, [os.lstat(each) for each in unwanted]):
         _exchange_keeping(folder, path, backup)
@@ -190,13 +205,12 @@ def _write_file(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _free_name(path: Path, digest: str) -> Path:
-    backup = path.with_name(f"{path.name}.bak-{digest}")
-    number = 2
-    while os.path.lexists(backup):
-        backup = path.with_name(f"{path.name}.bak-{digest}-{number}")
+def _free_name(wanted: Path) -> Path:
+    found, number = wanted, 2
+    while os.path.lexists(found):
+        found = wanted.with_name(f"{wanted.name}-{number}")
         number += 1
-    return backup
+    return found
 
 
 def _exchange_keeping(folder: Path, path: Path, backup: Path) -> None:

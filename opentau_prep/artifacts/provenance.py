@@ -39,12 +39,14 @@ class Recipe:
         parameters: Everything the caller chose that changes the content, JSON-ready.
         partial: Whether `inputs` may lack hashes of what was not read. Such a recipe is for looking
             only: an artifact is compared with what both know, and none is written from it.
+        mixture_id: The mixture whose output it is; empty for what belongs to a dataset.
     """
 
     command: str
     inputs: Mapping[str, Any]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     partial: bool = False
+    mixture_id: str = ""
 
     def changes_since(self, provenance: Provenance) -> list[str]:
         """Return in words how the inputs differ from those that an artifact was made of."""
@@ -67,6 +69,7 @@ class Provenance:
         sha256: The hash of the artifact's bytes.
         inputs: A fingerprint of what was read, such as `{"episodes": {"count", "frames",
             "sha256"}}`.
+        mixture_id: The mixture whose output it is; empty for what belongs to a dataset.
     """
 
     artifact: str
@@ -77,12 +80,25 @@ class Provenance:
     parameters: Mapping[str, Any]
     sha256: str
     inputs: Mapping[str, Any]
+    mixture_id: str = ""
+
+    @property
+    def mixture(self) -> str:
+        """The name of that mixture without the hash of what it holds: it may have been edited."""
+        return _mixture_of(self.mixture_id)
+
+    def is_of_another(self, recipe: Recipe) -> bool:
+        """Whether this is the output of another mixture than that of a recipe."""
+        known = bool(self.mixture_id and recipe.mixture_id)
+        return known and self.mixture != _mixture_of(recipe.mixture_id)
 
     def to_bytes(self) -> bytes:
         """Return the file's content, its nested keys sorted however the caller built them."""
         record = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         record["parameters"] = _sorted_json(self.parameters)
         record["inputs"] = _sorted_json(self.inputs)
+        if not self.mixture_id:
+            del record["mixture_id"]
         return dump_own(record)
 
     @classmethod
@@ -97,7 +113,8 @@ class Provenance:
         values: dict[str, Any] = {
             each.name: record.get(each.name) for each in dataclasses.fields(cls)
         }
-        texts = ("artifact", "tool_version", "command", "sha256")
+        values["mixture_id"] = values["mixture_id"] or ""
+        texts = ("artifact", "tool_version", "command", "sha256", "mixture_id")
         fits = (
             all(isinstance(values[name], str) for name in texts)
             and type(values["schema_version"]) is int
@@ -118,7 +135,14 @@ def record_of(artifact: str, schema_version: int, content: bytes, recipe: Recipe
         parameters=recipe.parameters,
         sha256=sha256_of(content),
         inputs=recipe.inputs,
+        mixture_id=recipe.mixture_id,
     )
+
+
+def _mixture_of(mixture_id: str) -> str:
+    stem, _, digits = mixture_id.rpartition("-")
+    # Mixtures of plain roots have no file: each is another one.
+    return mixture_id if stem == "roots" or not digits else stem
 
 
 def sha256_of(data: bytes) -> str:

@@ -47,6 +47,7 @@ __all__ = [
     "inspect",
     "judge",
     "publish",
+    "refuse_other_mixture",
 ]
 
 Status = Literal["written", "up to date", "adopted", "would write", "not persisted", "kept"]
@@ -61,6 +62,7 @@ class State(enum.Enum):
     REPARAMETRIZED = "made with other parameters"
     EDITED = "edited since it was written"
     FOREIGN = "not written by this tool"
+    OTHER_MIXTURE = "the output of another mixture"
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,20 @@ class OverwriteRefusedError(ArtifactError):
         return (type(self), (self.inspection, self.content))
 
 
+def refuse_other_mixture(found: Inspection, recipe: Recipe) -> None:
+    """Raise `ArtifactError` when an output of another mixture would be replaced, forced or not.
+
+    A checkpoint may depend on it, and nobody who names this mixture means that one.
+    """
+    if found.state is State.OTHER_MIXTURE and found.provenance is not None:
+        raise ArtifactError(
+            f"is the output of mixture {found.provenance.mixture_id}, not of {recipe.mixture_id};"
+            " it was left alone",
+            where=str(found.path),
+            hint="Name another place with --out, --out-dir or --prep-dir, or move it away.",
+        )
+
+
 def inspect(place: Place, recipe: Recipe) -> Inspection:
     """Return the state of an artifact against what it would be made of now; nothing is changed.
 
@@ -167,6 +183,8 @@ def judge(
     """
     if provenance is None:
         return Inspection(State.FOREIGN, path, content)
+    if provenance.is_of_another(recipe):
+        return Inspection(State.OTHER_MIXTURE, path, content, provenance=provenance)
     if provenance.sha256 != sha256_of(content):
         return Inspection(State.EDITED, path, content, provenance=provenance)
     changes = recipe.changes_since(provenance)
@@ -248,6 +266,7 @@ def _publish_locked(place: Place, content: bytes, recipe: Recipe, options: _Opti
         return Outcome("up to date", place.path, found.state)
     if not options.dry_run and not is_writable(place.path.parent):
         raise not_writable(place.path)
+    refuse_other_mixture(found, recipe)
     theirs = found.state in (State.FOREIGN, State.EDITED)
     if theirs and not same and not (options.force or options.extends):
         raise OverwriteRefusedError(found, content)

@@ -274,9 +274,8 @@ def _publish(
     }
     given = {**asdict(options), "stats": None if options.stats is None else str(options.stats)}
     place = file_place("forecast", out, schema_version=SCHEMA_VERSION)
-    return publish(
-        place, content, Recipe(COMMAND, inputs, given), force=context.force, dry_run=context.dry_run
-    )
+    recipe = Recipe(COMMAND, inputs, given, mixture_id=resolved.mixture.mixture_id)
+    return publish(place, content, recipe, force=context.force, dry_run=context.dry_run)
 
 
 def _digest(options: ForecastOptions) -> str:

@@ -174,7 +174,12 @@ def _mixture_job(
     parameters = dict(facts)
     if options.quantiles == "sketch":
         parameters["sketches"] = _hash_texts(map(_hash_stats, built.heads.per_norm_key_stats))
-    return _Job((), file_place("norm_heads", out), content, Recipe(COMMAND, inputs, parameters))
+    return _Job(
+        (),
+        file_place("norm_heads", out),
+        content,
+        Recipe(COMMAND, inputs, parameters, mixture_id=mixture_id),
+    )
 
 
 def _dataset_jobs(

@@ -98,7 +98,7 @@ def make_report(
         outcome = publish(
             place,
             render_page(facts).encode("utf-8"),
-            Recipe(COMMAND, inputs),
+            Recipe(COMMAND, inputs, mixture_id=resolved.mixture.mixture_id),
             force=context.force,
             dry_run=context.dry_run,
         )

@@ -77,7 +77,13 @@ def inspect_tokenizer(
     # Where nothing is read, processes cost more than they save.
     context = replace(context, workers=1)
     inputs = mixture_inputs(resolved, heads.sha256, context, read=False)
-    recipe = Recipe(COMMAND, inputs, options.parameters(), partial=True)
+    recipe = Recipe(
+        COMMAND,
+        inputs,
+        options.parameters(),
+        partial=True,
+        mixture_id=resolved.mixture.mixture_id,
+    )
     return FoundTokenizer(inspect_folder(place, recipe), options)
 
 

@@ -16,7 +16,12 @@ from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.artifacts.provenance import same_json
 from opentau_prep.artifacts.rank import main_rank_notices, wait_for
-from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State
+from opentau_prep.artifacts.store import (
+    Inspection,
+    OverwriteRefusedError,
+    State,
+    refuse_other_mixture,
+)
 from opentau_prep.engine import Failure
 from opentau_prep.errors import DataError, PrepError
 from opentau_prep.notices import shorten_names, warn
@@ -102,7 +107,8 @@ def prepare_tokenizer(
         place = tokenizer_place(pilot if options.pilot else out_dir)
         heads = action_heads(resolved, options, artifact_root=context.artifact_root)
         inputs = mixture_inputs(resolved, heads.sha256, context)
-        recipe = Recipe(COMMAND, inputs, options.parameters())
+        mixture_id = resolved.mixture.mixture_id
+        recipe = Recipe(COMMAND, inputs, options.parameters(), mixture_id=mixture_id)
         if not context.dry_run and not is_writable(place.path.parent):
             raise not_writable(place.path)
         found = inspect_folder(place, recipe)
@@ -172,6 +178,7 @@ def _main(run: _Run) -> TokenizerReport:
     if found.fresh and not run.context.force:
         return _loaded(run.place, found)
     keeps = _keeps_nothing(run.options, run.place)
+    refuse_other_mixture(found, run.recipe)
     if found.state in (State.FOREIGN, State.EDITED) and not (run.context.force or keeps):
         raise OverwriteRefusedError(found, b"")
     if found.state in (State.STALE, State.REPARAMETRIZED) and not keeps:

@@ -179,7 +179,12 @@ def _recipe(resolved: ResolvedMixture, plan: MixtureValidation) -> Recipe:
     inputs = {f"episodes of {entry.name}": _selection(entry) for entry in resolved.entries}
     # The order of the datasets is the order of the positions, and keys of a record are sorted.
     inputs["datasets"] = {"count": len(ratios), "sha256": _hash("\n".join(ratios))}
-    return Recipe(COMMAND, inputs=inputs, parameters=parameters)
+    return Recipe(
+        COMMAND,
+        inputs=inputs,
+        parameters=parameters,
+        mixture_id=resolved.mixture.mixture_id,
+    )
 
 
 def _selection(entry: ResolvedEntry) -> dict[str, Any]:

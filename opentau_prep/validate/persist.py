@@ -118,7 +118,12 @@ def _mixture_place(mixture: Mixture, context: RunContext) -> Place:
 
 def _mixture_recipe(mixture: Mixture, codes: Sequence[str], *, deep: bool) -> Recipe:
     inputs = {"mixture": {"count": len(mixture.datasets), "sha256": mixture.sha256}}
-    return Recipe(COMMAND, inputs, {"rules": list(codes), "deep": deep})
+    return Recipe(
+        COMMAND,
+        inputs,
+        {"rules": list(codes), "deep": deep},
+        mixture_id=mixture.mixture_id,
+    )
 
 
 def _was_deep(place: Place) -> bool:

@@ -35,6 +35,7 @@ _STATES: Mapping[State, tuple[str, Level]] = {
     State.REPARAMETRIZED: ("other options", "ok"),
     State.EDITED: ("edited", "look"),
     State.FOREIGN: ("not ours", "look"),
+    State.OTHER_MIXTURE: ("of another mixture", "do"),
 }
 _THEIRS = (State.EDITED, State.FOREIGN)
 _SKETCHES = "quantile_sketch"

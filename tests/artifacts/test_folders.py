@@ -45,16 +45,23 @@ def test_publish_folder_takes_an_empty_folders_place(tmp_path):
     assert inspect_folder(place, RECIPE).fresh
 
 
-def test_publish_folder_replaces_its_own_and_leaves_nothing_over(tmp_path):
+def test_publish_folder_keeps_each_version_of_its_own_once(tmp_path):
     place = _place(tmp_path)
     publish_folder(place, FILES, RECIPE)
     changed = Recipe("fit", {"episodes": {"count": 105}}, {"scale": 10})
     found = inspect_folder(place, changed)
     assert (found.state, found.changes) == (State.STALE, ("episodes 19 -> 105",))
+    old = {p.name: p.read_bytes() for p in place.path.iterdir()}
     outcome = publish_folder(place, {"a.json": b"3"}, changed)
-    assert outcome.backup is None
+    assert outcome.backup is not None
+    assert {p.name: p.read_bytes() for p in outcome.backup.iterdir()} == old
     assert _names(place.path) == ["a.json", PROVENANCE_NAME]
-    assert _names(tmp_path) == ["out"]
+    assert _names(tmp_path) == ["out", outcome.backup.name]
+    # The same bytes again, and back to the first version: nothing new is worth a backup.
+    assert publish_folder(place, {"a.json": b"3"}, changed, force=True).backup is None
+    third = publish_folder(place, FILES, RECIPE).backup
+    assert publish_folder(place, {"a.json": b"3"}, changed).backup is None
+    assert _names(tmp_path) == sorted(["out", outcome.backup.name, third.name])
 
 
 @pytest.mark.parametrize("what", ["changed", "removed", "added"])
