@@ -56,16 +56,32 @@ def report(
         int | None,
         typer.Option(metavar="N", min=1, help="Forecast the share of chunks longer than this."),
     ] = None,
+    frames: Annotated[
+        bool,
+        typer.Option(
+            "--frames/--no-frames", help="Read a few local episodes, for trajectories and chunks."
+        ),
+    ] = True,
+    png: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--png",
+            metavar="SECTION",
+            help="Also write a picture of a section (mixture, heads, ...) next to the page;"
+            " repeatable. Needs Chromium or Chrome.",
+        ),
+    ] = None,
 ) -> Result:
-    """Show on one page whether a mixture is ready to train, and what is to be done.
+    """Show on one page whether a mixture is ready to train, and what the policy will see.
 
-    Reads metadata and artifacts, never frames, and writes one HTML file that needs nothing else:
-    datasets and shares, what is missing or stale, norm heads, speed, tokenizer, findings, losses.
+    Writes one HTML file that needs nothing else: verdict and commands, datasets and shares, norm
+    heads with every dim's distributions, trajectories, speed, tokens, chunks, findings, losses.
     Exit code 1 when there is something to do before training.
 
     \b
     opentau-prep report --mixture-json mixture.json
     opentau-prep report --mixture-json mixture.json --out report.html --json
+    opentau-prep report --mixture-json mixture.json --png heads --png tokenizer
     """
     from opentau_prep.artifacts.place import check_artifact_root
     from opentau_prep.cli.report_tables import report_tables
@@ -83,5 +99,5 @@ def report(
     # A dataset that cannot be opened is the first thing that the page has to say.
     resolved = resolve_mixture(mixture, locate, keep_going=True)
     page = out or context.prep_path(mixture, "report")
-    made = make_report(resolved, context, options, out=page)
+    made = make_report(resolved, context, options, out=page, frames=frames, png=png or ())
     return Result(made.as_json(), report_tables(made), exit_code=int(made.needs_attention))

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from opentau_prep.forecast.formulas import Affine, Normalization
     from opentau_prep.metadata.resolve import ResolvedMixture
 
-__all__ = ["make_forecast", "own_heads"]
+__all__ = ["forecast_members", "make_forecast", "own_heads"]
 
 COMMAND = "forecast"
 SCHEMA_VERSION = 1
@@ -85,6 +85,23 @@ def make_forecast(
         if out is None or not rank.is_main:
             return forecast
         return replace(forecast, out=_publish(forecast, resolved, context, options, out))
+
+
+def forecast_members(
+    members: Sequence[Member], source: StatsSource, options: ForecastOptions, target: str
+) -> list[MemberForecast]:
+    """Return what stats make of datasets whose distributions are known already.
+
+    Args:
+        members: The datasets.
+        source: The stats.
+        options: Whose formula, and which modes; `deep` has no effect.
+        target: What names the mixture on a command line.
+    """
+    return [
+        _forecast(member, _choose(source, member, options), source, options, None, target)
+        for member in members
+    ]
 
 
 def own_heads(

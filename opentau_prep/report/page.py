@@ -1,129 +1,189 @@
-"""The page: one HTML file that needs nothing else, runs nothing, and asks no network."""
+"""The page: facts and pictures in one autoescaped template, under a policy that fetches nothing."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from importlib import resources
+from typing import TYPE_CHECKING, Any
 
-from opentau_prep.report.markup import Element, Node, el, render
-from opentau_prep.report.sections_details import (
-    heads_section,
-    losses_section,
-    notices_section,
-    speed_section,
-    tokenizer_section,
-    validation_section,
-)
-from opentau_prep.report.sections_state import mixture_section, steps_section
-from opentau_prep.report.tables import bullets, command
-from opentau_prep.verdict.facts import ToDo, Verdict
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-__all__ = ["render_page"]
+from opentau_prep.text import printable_lines, several
 
-_SECTIONS = (
-    ("mixture", "Mixture", mixture_section),
-    ("steps", "Steps", steps_section),
-    ("heads", "Norm heads", heads_section),
-    ("speed", "Speed", speed_section),
-    ("tokenizer", "Tokenizer", tokenizer_section),
-    ("validation", "Validation", validation_section),
-    ("losses", "Losses", losses_section),
-    ("notices", "Notices", notices_section),
-)
+if TYPE_CHECKING:
+    from opentau_prep.report.pictures import Pictures
+    from opentau_prep.verdict.details import FindingFacts
+    from opentau_prep.verdict.facts import ArtifactFacts, Verdict
 
+__all__ = ["DOCS", "SECTIONS", "render_page", "verdict_of"]
 
-def render_page(facts: Verdict) -> str:
-    """Return the whole HTML file; the same facts give the same text."""
-    style = (resources.files("opentau_prep.report") / "assets" / "report.css").read_text("utf-8")
-    name = facts.mixture.path or "datasets"
-    body = el(
-        "body",
-        el("header", _head(facts)),
-        _verdict(facts),
-        el("nav", el("ul", [_link(key, title) for key, title, _ in _SECTIONS]), aria_label="Page"),
-        el("main", [_section(key, title, draw(facts)) for key, title, draw in _SECTIONS]),
-        _foot(facts),
-    )
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", http_equiv="Content-Security-Policy", content=_policy(style)),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="referrer", content="no-referrer"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("title", f"{name}: {facts.words}"),
-        el("style", style),
-    )
-    return f"<!doctype html>{render(el('html', head, body, lang='en'))}\n"
+DOCS = "https://github.com/opentau-prep/opentau-prep/blob/main/docs"
+SECTIONS = {
+    "mixture": "Mixture",
+    "steps": "Artifacts",
+    "heads": "Norm heads",
+    "trajectories": "Trajectories",
+    "speed": "Speed",
+    "tokenizer": "Tokens",
+    "chunks": "Held-out chunks",
+    "validation": "Findings",
+    "losses": "Losses",
+    "notices": "Notices",
+}
+"""Section -> its heading; the names are those of `--png`."""
+
+_SHOWN = 8
 
 
-def _policy(style: str) -> str:
-    """Return a policy under which the browser runs nothing, loads nothing, and sends nothing."""
-    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-
-
-def _head(facts: Verdict) -> Node:
-    mixture = facts.mixture
-    told = f"mixture {mixture.mixture_id} · opentau-prep {facts.tool_version}"
-    return [
-        el("h1", f"Training preparation: {mixture.path or 'datasets'}"),
-        el("p", told, class_="dim small"),
-    ]
-
-
-def _verdict(facts: Verdict) -> Element:
-    words = facts.words
-    level = "ok" if facts.ready else "do"
-    to_do = [each for each in facts.to_do if each.level == "do"]
-    to_see = [each for each in facts.to_do if each.level != "do"]
-    return el(
-        "section",
-        el("div", el("p", el("strong", words[0].upper() + words[1:])), class_=f"verdict {level}"),
-        _listed("To do before training", to_do),
-        None
-        if not facts.at_once
-        else el("div", el("p", "Several of these at once:"), command(facts.at_once)),
-        _listed("Worth a look", to_see),
-        aria_label="Verdict",
+def render_page(facts: Verdict, pictures: Pictures) -> str:
+    """Return the whole HTML file; the same facts and pictures give the same text."""
+    style, script = _asset("report.css"), _asset("report.js")
+    template = _environment().get_template("page.html.j2")
+    return template.render(
+        facts=facts,
+        pictures=pictures,
+        verdict=verdict_of(facts),
+        to_do=[each for each in facts.to_do if each.level == "do"],
+        to_see=[each for each in facts.to_do if each.level != "do"],
+        sections=SECTIONS,
+        docs=DOCS,
+        policy=_policy(style, script),
+        # The package's own files; neither holds a closing tag.
+        style=Markup(style),
+        script=Markup(script),
+        artifacts=_artifacts(facts.artifacts),
+        rules=_by_rule(facts.validation.findings),
+        notices=_by_kind(facts.notices),
+        heads={each.head.key: f"head-{each.head.row}" for each in pictures.heads},
     )
 
 
-def _listed(title: str, items: list[ToDo]) -> Node:
-    if not items:
-        return None
-    return [
-        el("h3", title),
-        el(
-            "ol",
-            [
-                el(
-                    "li",
-                    el("div", each.what),
-                    command(each.command) if each.command else None,
-                    bullets(each.details),
-                )
-                for each in items
-            ],
-            class_="todo",
-        ),
-    ]
+def verdict_of(facts: Verdict) -> str:
+    """Return the state of the mixture in a few words."""
+    to_see = facts.count("look")
+    seen = f", {to_see} to look at" if to_see else ""
+    state = "ready to train" if facts.ready else f"{several(facts.count('do'), 'thing')} to do"
+    return state + seen
 
 
-def _section(key: str, title: str, content: Node) -> Element:
-    heading = el("h2", title, id=f"{key}-title")
-    return el("section", heading, content, id=key, aria_labelledby=f"{key}-title")
+@dataclass(frozen=True)
+class ArtifactKind:
+    """All artifacts of one kind: how many are in which state, and those that need a look.
+
+    Attributes:
+        kind: What they are.
+        command: The command that makes them.
+        states: (state, colour, how many).
+        total: How many there are.
+        path: Where the only one is, of a kind that belongs to the mixture as a whole.
+        told: Those with something to say.
+    """
+
+    kind: str
+    command: str
+    states: Sequence[tuple[str, str, int]]
+    total: int
+    path: str
+    told: Sequence[ArtifactFacts]
 
 
-def _link(key: str, title: str) -> Element:
-    return el("li", el("a", title, href=f"#{key}"))
+def _artifacts(artifacts: Sequence[ArtifactFacts]) -> list[ArtifactKind]:
+    kinds: dict[str, list[ArtifactFacts]] = {}
+    for each in artifacts:
+        kinds.setdefault(each.kind, []).append(each)
+    found = []
+    for kind, group in kinds.items():
+        states = Counter((a.state, _colour(a)) for a in group)
+        told = [a for a in group if a.detail or a.level != "ok"]
+        counted = [(state, colour, n) for (state, colour), n in states.items()]
+        path = "" if group[0].datasets else group[0].path
+        found.append(ArtifactKind(kind, group[0].step, counted, len(group), path, told))
+    return found
 
 
-def _foot(facts: Verdict) -> Element:
-    told = (
-        f"Written by opentau-prep {facts.tool_version} from metadata and artifacts alone. The same"
-        " state gives the same page."
+def _colour(each: ArtifactFacts) -> str:
+    return "none" if each.state in ("optional", "published", "unknown") else each.level
+
+
+def _by_rule(findings: Sequence[FindingFacts]) -> list[tuple[FindingFacts, list[FindingFacts]]]:
+    """Return each rule's first finding, and all of them."""
+    groups: dict[str, list[FindingFacts]] = {}
+    for each in findings:
+        groups.setdefault(each.code, []).append(each)
+    return [(group[0], group) for group in groups.values()]
+
+
+def _by_kind(notices: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    groups: dict[str, list[str]] = {}
+    for each in notices:
+        groups.setdefault(str(each.get("kind", "")), []).append(str(each.get("message", "")))
+    return list(groups.items())
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("opentau_prep.report", "templates"),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    sha = f"Mixture SHA-256: {facts.mixture.sha256}"
-    return el("footer", el("p", told), el("p", el("code", sha)), class_="dim small")
+    made.filters.update(number=_number, count=_count, percent=_percent, hours=_hours)
+    made.globals.update(shown=_SHOWN)
+    return made
+
+
+def _shown(value: object) -> object:
+    """Spell out what a browser would obey and not show; markup was escaped where it was made."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable_lines(value)
+    return value
+
+
+def _policy(style: str, script: str) -> str:
+    """Return a policy under which the browser loads and sends nothing, and runs our script only."""
+    return (
+        f"default-src 'none'; style-src 'sha256-{_hash(style)}';"
+        f" script-src 'sha256-{_hash(script)}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+
+
+def _asset(name: str) -> str:
+    return (resources.files("opentau_prep.report") / "assets" / name).read_text("utf-8")
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+    return f"{value:.{digits}g}"
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:,.0f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.1%}"
+
+
+def _hours(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    hours = seconds / 3600
+    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.3f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from opentau_prep.artifacts import Rank, Recipe, publish
 from opentau_prep.artifacts.place import check_artifact_root, file_place
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.report.page import render_page
+from opentau_prep.report.pictures import draw
+from opentau_prep.report.png import check_png, write_pngs
 from opentau_prep.verdict.judge import OutputPaths, judge_mixture
 
 if TYPE_CHECKING:
@@ -34,12 +37,14 @@ class MadeReport:
         path: The file.
         outcome: What was done with it; None on a rank that does not write.
         failures: None: what cannot be read is a fact of the report.
+        pictures: The PNG files that were written.
     """
 
     facts: Verdict
     path: Path
     outcome: Outcome | None
     failures: tuple[Failure, ...] = ()
+    pictures: tuple[Path, ...] = ()
 
     @property
     def needs_attention(self) -> bool:
@@ -58,6 +63,7 @@ class MadeReport:
             "path": str(self.path),
             "status": self.status,
             "backup": None if backup is None else str(backup),
+            "pictures": [str(path) for path in self.pictures],
         }
         return {**self.facts.as_json(), "out": out}
 
@@ -68,11 +74,14 @@ def make_report(
     options: OutputPaths | None = None,
     *,
     out: Path,
+    frames: bool = True,
+    png: Sequence[str] = (),
 ) -> MadeReport:
     """Write the report of a mixture's preparation.
 
-    Reads metadata and artifacts only; writes `out` and its provenance, nothing else. An older
-    report of this tool is replaced, any other file only with `context.force`.
+    Reads metadata and artifacts, and for its pictures a few episodes of local datasets; writes
+    `out` and its provenance, nothing else. An older report of this tool is replaced, any other
+    file only with `context.force`.
 
     Every rank has the same facts; the main one writes, and nobody waits for a page.
 
@@ -81,12 +90,15 @@ def make_report(
         context: How to run.
         options: Where things are that do not lie with the datasets.
         out: The HTML file.
+        frames: Whether episodes may be read, for trajectories and chunks.
+        png: Sections to write as pictures too, next to the page.
 
     Raises:
         ConfigError: `out` is a folder.
         ArtifactError: The file cannot be written, or is somebody else's; or a dataset lies in a
             store and there is no `context.artifact_root`, where its artifacts are.
     """
+    check_png(png)
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
     rank = context.rank or Rank.detect()
     place = file_place("report", out, schema_version=SCHEMA_VERSION)
@@ -95,11 +107,15 @@ def make_report(
         if not rank.is_main:
             return MadeReport(facts, out, None)
         inputs = {"mixture": {"count": len(facts.mixture.datasets), "sha256": facts.mixture.sha256}}
+        folder = (options or OutputPaths()).tokenizer
+        folder = folder or context.prep_path(resolved.mixture, "tokenizer")
+        pictures = draw(facts, resolved, context, tokenizer=folder, frames=frames)
         outcome = publish(
             place,
-            render_page(facts).encode("utf-8"),
+            render_page(facts, pictures).encode("utf-8"),
             Recipe(COMMAND, inputs, mixture_id=resolved.mixture.mixture_id),
             force=context.force,
             dry_run=context.dry_run,
         )
-    return MadeReport(facts, out, outcome)
+        shown = () if context.dry_run else write_pngs(out, png)
+    return MadeReport(facts, out, outcome, pictures=shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
@@ -104,6 +104,8 @@ class TaskFacts:
         n_episodes: How many episodes they were computed from.
         percentiles: Ten lengths in frames; None for a sparse task.
         buckets: Selected episodes in the buckets 0, 10, ..., 100.
+        edges: (B + 1,) ends of the bars of a histogram of their lengths, frames.
+        counts: (B,) its bars.
     """
 
     task_index: int
@@ -111,6 +113,8 @@ class TaskFacts:
     n_episodes: int
     percentiles: Sequence[float] | None
     buckets: Sequence[int]
+    edges: Sequence[float] = ()
+    counts: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,7 @@ class TokenGroup:
         max: The longest.
         keeps: Share of chunks -> length that keeps them whole.
         truncated: Share that is longer than the policy's limit; None when no limit was named.
+        counts: Length -> how many chunks have it.
     """
 
     scope: str
@@ -163,6 +168,7 @@ class TokenGroup:
     max: int
     keeps: Mapping[str, int]
     truncated: float | None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

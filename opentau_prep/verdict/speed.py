@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["speed_facts"]
 
 MAX_TASKS = 12
+_BARS = 30
 
 
 def speed_facts(resolved: ResolvedMixture, context: RunContext) -> Iterator[SpeedFacts]:
@@ -68,6 +69,7 @@ def _of_rows(
             row.n_episodes,
             row.percentiles,
             _buckets(lengths.get(row.task_index, ()), row.percentiles),
+            *_histogram(lengths.get(row.task_index, ())),
         )
         for row in sorted(largest, key=lambda row: row.task_index)
     ]
@@ -86,3 +88,14 @@ def _buckets(lengths: Sequence[int], percentiles: Sequence[float] | None) -> lis
     for length in lengths:
         counts[bucket_episode_length(length, percentiles) // 10] += 1
     return counts
+
+
+def _histogram(lengths: Sequence[int]) -> tuple[list[float], list[int]]:
+    """Return edges and counts of episode lengths, in whole frames; nothing where there are none."""
+    if not lengths:
+        return [], []
+    low, high = min(lengths), max(lengths) + 1
+    step = max(1, -(-(high - low) // _BARS))
+    edges = np.arange(low, low + step * (-(-(high - low) // step)) + 1, step)
+    counts, _ = np.histogram(lengths, edges)
+    return edges.astype(float).tolist(), counts.tolist()

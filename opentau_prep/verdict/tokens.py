@@ -112,4 +112,5 @@ def _group(scope: str, name: str, group: Mapping[str, Any]) -> TokenGroup:
         int(group["max"]),
         {str(share): int(length) for share, length in group["keeps"].items()},
         None if truncated is None else float(truncated),
+        {str(int(length)): int(n) for length, n in group["counts"].items()},
     )

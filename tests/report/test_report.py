@@ -136,7 +136,12 @@ def test_page_is_whole_self_contained_and_the_same_twice(demo):
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert page.text.count("Ready to train") == 1
     tables = sum(tag == "table" for tag, _ in page.tags)
-    assert tables == sum(tag == "caption" for tag, _ in page.tags) > 20
+    regions = [attrs for _, attrs in page.tags if attrs.get("role") == "region"]
+    assert all(attrs["aria-label"] for attrs in regions)
+    assert len(regions) >= tables > 5
+    pictures = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert len(pictures) > 150
+    assert all(attrs["aria-label"] for attrs in pictures)
     assert all("scope" in attrs for tag, attrs in page.tags if tag == "th")
 
 
