@@ -98,9 +98,22 @@ class WholeDocument:
 
 
 class LinesDocument:
-    """`meta/episodes_stats.jsonl`: one line an episode."""
+    """`meta/episodes_stats.jsonl`: one line per episode.
 
-    def __init__(self, content: bytes | None, where: str) -> None:
+    Args:
+        content: The file, or None.
+        where: Its place, for errors.
+        carried: Stats that are not computed here, as cameras', and that every new line gets with a
+            `count` of its own: a v2.1 reader that finds this file asks `meta/stats.json` no more.
+    """
+
+    def __init__(
+        self,
+        content: bytes | None,
+        where: str,
+        carried: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._carried = carried or {}
         lines = [] if content is None else [x for x in content.split(b"\n") if x.strip()]
         self._rows = [_load(line, f"{where}, line {i}") for i, line in enumerate(lines, 1)]
         self._where = where
@@ -129,7 +142,7 @@ class LinesDocument:
         shapes = _element_shapes(stay, stacked)
         listed = {f: {s: v.tolist() for s, v in stats.items()} for f, stats in stacked.items()}
         for k, episode in enumerate(episodes):
-            row = rows.get(episode, {"episode_index": episode, "stats": {}})
+            row = rows.get(episode) or self._new_row(episode, listed, k)
             stats = _merge(row["stats"], listed, k, keep=keep, with_count=True, shapes=shapes)
             rows[episode] = {**row, "stats": stats}
         ordered = [rows[episode] for episode in sorted(rows)]
@@ -137,6 +150,12 @@ class LinesDocument:
         if finite and self._finite:
             return b"".join(orjson.dumps(r, option=orjson.OPT_APPEND_NEWLINE) for r in ordered)
         return dump_foreign_lines(ordered, where=self._where, allow_non_finite=True)
+
+    def _new_row(self, episode: int, listed: Mapping[str, Any], k: int) -> dict[str, Any]:
+        counts = [stats["count"][k] for stats in listed.values() if "count" in stats]
+        count = {"count": counts[0]} if counts else {}
+        carried = {f: {**entry, **count} for f, entry in self._carried.items() if f not in listed}
+        return {"episode_index": episode, "stats": carried}
 
 
 def place_rows(document: Document, episodes: Sequence[int]) -> NDArray[np.int64]:

@@ -7,10 +7,11 @@ left alone and the difference is told, unless forced.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from opentau_prep.artifacts.place import Place
 from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, Outcome, State
 from opentau_prep.errors import MetadataError
+from opentau_prep.metadata.jsonread import read_json_object
+from opentau_prep.metadata.statsread import STATS
 from opentau_prep.notices import warn
 from opentau_prep.pooling import is_quantile
 from opentau_prep.stats.compare import Bracket, Comparison, Difference, compare, pooled_difference
@@ -48,12 +51,14 @@ class Target:
         name: The file, relative to the dataset.
         place: Where it is written.
         with_count: Whether `count` is part of its format.
+        carried: Stats of features that are not computed, which new lines get; see `LinesDocument`.
     """
 
     kind: str
     name: str
     place: Place
     with_count: bool = True
+    carried: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def document(self, content: bytes | None, where: str) -> Document:
         """Return the file read.
@@ -64,7 +69,7 @@ class Target:
         if self.kind == "whole":
             return WholeDocument(content, where, with_count=self.with_count)
         if self.kind == "lines":
-            return LinesDocument(content, where)
+            return LinesDocument(content, where, self.carried)
         from opentau_prep.stats.episodes_table import TableDocument
 
         return TableDocument(content or b"", where)
@@ -138,12 +143,22 @@ def dataset_targets(
     with_count = meta.version != "v2.0"
     targets = [Target("whole", "meta/stats.json", place("stats"), with_count)]
     if meta.version == "v2.1" and episodes:
-        targets.append(Target("lines", "meta/episodes_stats.jsonl", place("episodes_stats")))
+        name = "meta/episodes_stats.jsonl"
+        targets.append(Target("lines", name, place("episodes_stats"), carried=_camera_stats(meta)))
     if meta.is_v3 and episodes:
         for rel in meta.storage.list_files("meta/episodes", ".parquet"):
             file = rel.removeprefix(EPISODES_DIR).removesuffix(".parquet")
             targets.append(Target("table", rel, place("episodes", file=file)))
     return targets
+
+
+def _camera_stats(meta: DatasetMetadata) -> dict[str, dict[str, Any]]:
+    """Return the cameras' stats in `meta/stats.json`, as they are written there."""
+    raw: Mapping[str, Any] = {}
+    with contextlib.suppress(MetadataError):  # which the file's own target reports
+        raw = read_json_object(meta.storage, STATS) if meta.storage.exists(STATS) else {}
+    cameras = [name for name, feature in meta.features.items() if feature.is_camera]
+    return {name: dict(raw[name]) for name in cameras if isinstance(raw.get(name), dict)}
 
 
 def settle(
