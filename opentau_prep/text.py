@@ -5,13 +5,16 @@ terminal obeys ESC and C1 (OSC 52 writes the clipboard), every renderer obeys bi
 controls, GitHub obeys `::` at the start of a line, and XML has no form for most of them. Texts go
 through `printable` or `printable_lines` on their way to a terminal, HTML, JUnit or GitHub, and
 whole JSON documents (also SARIF) through `json_safe`, which does not change the values.
+
+`printable` and `printable_lines` also hide credentials in URLs (`without_secrets`): a root with a
+token in it is refused, and the refusal must not repeat the token into somebody's log.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["json_safe", "printable", "printable_lines", "several"]
+__all__ = ["json_safe", "printable", "printable_lines", "several", "without_secrets"]
 
 # Not "printable" to Python, but shown: the spaces of other scripts, and the joiners without which
 # Persian and many emoji are misspelled.
@@ -26,13 +29,28 @@ _UNSAFE_IN_JSON = re.compile(
 )
 
 
+# In JSON and in messages a URL ends at a quote. A password may hold slashes.
+_USER_INFO = re.compile(
+    r"""\b([a-z][a-z0-9+.-]+)(:/+)([^/@\s"'<>:]*:[^@\s"'<>]*|[^/@\s"'<>]+)@""", re.IGNORECASE
+)
+_QUERY = re.compile(
+    r"""\b([a-z][a-z0-9+.-]+://[^\s?#"'<>]*?)(?:[?#]|%3f|%23)[^\s"'<>]*""", re.IGNORECASE
+)
+# What is before the @ is a container or a repository; or a user, before a password and a colon.
+_NAME_BEFORE_AT = frozenset({"abfs", "abfss", "adl", "az", "github", "wasb", "wasbs"})
+_USER_BEFORE_AT = frozenset({"ftp", "git", "hdfs", "sftp", "smb", "ssh", "webdav", "webhdfs"})
+_TOKEN_LIKE = re.compile(r"^(?:gh[a-z]_|github_pat_)|[0-9].*[A-Z]|[A-Z].*[0-9]|^.{30,}$")
+
+
 def printable(text: str) -> str:
     r"""Return text on one line, with what is not shown but obeyed spelled out: `\x1b`, `\u202e`."""
+    text = without_secrets(text)
     return text if text.isprintable() else "".join(map(_spelled, text))
 
 
 def printable_lines(text: str) -> str:
     """Return text as `printable` does, but with its line breaks and tabs."""
+    text = without_secrets(text)
     if text.isprintable():
         return text
     return "".join(char if char in "\n\t" else _spelled(char) for char in text)
@@ -41,6 +59,25 @@ def printable_lines(text: str) -> str:
 def json_safe(document: str) -> str:
     r"""Return a JSON document of the same value in which unsafe characters are `\uXXXX` escapes."""
     return _UNSAFE_IN_JSON.sub(_json_escape, document)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with the credentials, query and fragment of every URL in it left out.
+
+    As a path, `s3://K:S@b` has become `s3:/K:S@b`; that counts as a URL, too. JSON stays JSON.
+    """
+    if ":/" not in text:
+        return text
+    return _QUERY.sub(r"\1", _USER_INFO.sub(_without_user_info, text))
+
+
+def _without_user_info(match: re.Match[str]) -> str:
+    scheme, user_info = match.group(1).lower(), match.group(3)
+    known = scheme in _NAME_BEFORE_AT or (scheme in _USER_BEFORE_AT and ":" not in user_info)
+    # github://ORG:REPO@BRANCH; what is in the place of REPO may be a token all the same.
+    if known and not (scheme == "github" and _TOKEN_LIKE.search(user_info.rpartition(":")[2])):
+        return match.group()
+    return f"{match.group(1)}{match.group(2)}***@"
 
 
 def _spelled(char: str) -> str:

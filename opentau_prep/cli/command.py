@@ -19,7 +19,7 @@ from opentau_prep import interruption
 from opentau_prep.cli.help import PlainCommand
 from opentau_prep.cli.options import CommonOptions
 from opentau_prep.errors import ArtifactError, ConfigError, PrepError
-from opentau_prep.text import printable_lines
+from opentau_prep.text import printable_lines, without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -203,7 +203,7 @@ def print_error(
         "exit_code": exit_code,
         "warnings": list(warnings),
     }
-    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.write(without_secrets(json.dumps(document)) + "\n")
 
 
 def _bug(error: Exception, common: CommonOptions) -> int:

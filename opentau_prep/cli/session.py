@@ -18,7 +18,7 @@ from opentau_prep.context import RunContext
 from opentau_prep.errors import ConfigError
 from opentau_prep.notices import Notice, notices_shown_by
 from opentau_prep.storage.urls import check_written
-from opentau_prep.text import several
+from opentau_prep.text import several, without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -162,7 +162,7 @@ class Session:
             **payload,
             "warnings": [notice.as_json() for notice in self.notices],
         }
-        sys.stdout.write(dump_own(document).decode("utf-8"))
+        sys.stdout.write(without_secrets(dump_own(document).decode("utf-8")))
         sys.stdout.flush()
 
     def _on_notice(self, notice: Notice) -> None:

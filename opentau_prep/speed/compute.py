@@ -14,6 +14,7 @@ from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import Inspection, Outcome, State, heal, inspect
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ConfigError, DataError
+from opentau_prep.metadata.info import parse_fps
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import some_names, warn
 from opentau_prep.speed.inspect import KEPT_ROWS, speed_place, speed_recipe
@@ -110,6 +111,9 @@ class _Work:
     def __init__(self, entry: ResolvedEntry, options: _Options) -> None:
         self.entry = entry
         self.meta = entry.meta
+        # Lengths are in frames: a rate that cannot be is a sign that this is not what it says.
+        if "fps" in self.meta.info:
+            parse_fps(self.meta.info, self.meta.info_path)
         self.options = options
         self.episodes = entry.episodes if entry.is_subset else entry.meta.episodes.episode_index
         self.place = speed_place(entry, options.artifact_root)

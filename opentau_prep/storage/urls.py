@@ -7,15 +7,13 @@ import re
 from pathlib import Path
 
 from opentau_prep.errors import ConfigError
+from opentau_prep.text import without_secrets
 
 __all__ = ["check_url", "check_written", "is_remote", "safe_url", "scheme_of"]
 
 # `s3://`, or the first link of a chain such as `simplecache::s3://`. One letter is a drive.
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)(?:://|::)", re.IGNORECASE)
 _WAS_URL = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
-_USER_INFO = re.compile(r"://([^/@\s]+)@")
-# What stands before the @ here is a container, or a repository.
-_NO_PASSWORD = frozenset({"abfs", "abfss", "adl", "az", "github", "wasb", "wasbs"})
 _TOKEN_SCHEMES = ("http", "https")
 
 
@@ -78,18 +76,5 @@ def check_written(path: Path, what: str) -> Path:
 
 
 def safe_url(text: str) -> str:
-    """Return a URL, or a text with one in it, as it may be shown: without credentials and query.
-
-    Texts without a URL are returned as they are.
-    """
-    if "://" not in text:
-        return text
-    scheme = scheme_of(text)
-    shown = _USER_INFO.sub(lambda match: _shown(match, scheme), text)
-    return re.sub(r"(://[^\s?#]*)[?#][^\s]*", r"\1", shown)
-
-
-def _shown(match: re.Match[str], scheme: str | None) -> str:
-    told = match.group(1)
-    secret = ":" in told or scheme in _TOKEN_SCHEMES
-    return "://***@" if secret and scheme not in _NO_PASSWORD else match.group(0)
+    """Return a URL, or a text with one in it, as it may be shown; see `text.without_secrets`."""
+    return without_secrets(text)

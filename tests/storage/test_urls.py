@@ -1,7 +1,10 @@
+import json
+
 import pytest
 
 from opentau_prep.errors import ConfigError
 from opentau_prep.storage.urls import check_url, is_remote, safe_url, scheme_of
+from opentau_prep.text import printable, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -55,13 +58,31 @@ def test_check_url_names_before_an_at_are_no_secret(root: str) -> None:
         "https://host/ds?sig=S3CRET",
         "s3://b/ds?X-Amz-Signature=S3CRET",
         "s3://b/ds#S3CRET",
+        "s3://K:S3/CRET@bucket/ds",
+        "hf://S3CRET@datasets/o/n",
+        "github://o:S3CRET@main/ds",
+        "github://o:ghp_S3CRETs3cret@main/ds",
+        "s3://b/ds%3FX-Amz-Signature=S3CRET",
+        "s3://b/ds%23S3CRET",
     ],
 )
 def test_check_url_secrets_are_refused_and_not_shown(root: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_url(root)
-    assert "S3CRET" not in f"{caught.value} {caught.value.where} {caught.value.hint}"
+    assert "CRET" not in f"{caught.value} {caught.value.where} {caught.value.hint}"
+    assert "CRET" not in safe_url(root)
+
+
+@pytest.mark.parametrize(
+    "root", ["file://u:S3CRET@h/ds", "s3:/K:S3CRET@b/ds", "file:///a?k=S3CRET"]
+)
+def test_safe_url_hides_secrets_in_what_is_taken_for_a_path(root: str) -> None:
     assert "S3CRET" not in safe_url(root)
+    assert "S3CRET" not in printable(f"no meta/info.json in {root}")
+    document = json.dumps({"a": root, "b": "c?", "d": "x#y"})
+    hidden = without_secrets(document)
+    assert "S3CRET" not in hidden
+    assert {**json.loads(hidden), "a": 0} == {**json.loads(document), "a": 0}
 
 
 @pytest.mark.parametrize("root", ["s3://", "s3:///", "s3://b/../x", "s3://b/a\nb", "http://h/x"])
