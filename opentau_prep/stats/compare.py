@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from opentau_prep.pooling import is_quantile
 from opentau_prep.stats.columns import INDEX_COLUMNS, Column, Layout
 from opentau_prep.stats.documents import Document, place_rows
-from opentau_prep.stats.sketch import QuantileSketch
+from opentau_prep.stats.sketch import RANK_ERROR, QuantileSketch
 from opentau_prep.stats.stack import Stacked
 
 __all__ = ["Comparison", "Difference", "compare", "pooled_difference", "sketch_bracket"]
@@ -198,8 +198,7 @@ def sketch_bracket(sketch: QuantileSketch, layout: Layout, q: dict[str, float]) 
             return None
         where = layout.slices[feature]
         part = sketch.select(range(where.start, where.stop))
-        error = 0.002 + 0.04 * q[stat] * (1 - q[stat])
-        low, high = part.quantiles([max(q[stat] - error, 0.0), min(q[stat] + error, 1.0)])
+        low, high = part.quantiles([max(q[stat] - RANK_ERROR, 0.0), min(q[stat] + RANK_ERROR, 1.0)])
         return low, high
 
     return bracket

@@ -23,7 +23,7 @@ from opentau_prep.stats.options import RunOptions
 from opentau_prep.stats.quantiles import quantile_name, sort_columns
 from opentau_prep.stats.report import DeltaResult
 from opentau_prep.stats.scan import BLOCK_BYTES
-from opentau_prep.stats.sketch import QuantileSketch
+from opentau_prep.stats.sketch import QuantileSketch, SketchTree
 
 if TYPE_CHECKING:
     from opentau_prep.config.schema import Mixture
@@ -83,7 +83,7 @@ def compute_delta_stats(
         ConfigError: The map names dims that the columns do not have.
     """
     moments: list[Moments] = []
-    sketches: list[QuantileSketch] = []
+    tree = SketchTree()
     kept: list[Matrix] | None = [] if _fits(entry, recipe, chunk_size, memory_budget) else None
     starts = 0
     for chunks in _chunk_slabs(entry, recipe, chunk_size):
@@ -91,17 +91,17 @@ def compute_delta_stats(
         rows = chunks.reshape(-1, chunks.shape[-1])
         moments.append(block_moments(rows))
         if kept is None:
-            sketches.append(QuantileSketch.of(rows))
+            tree.add(QuantileSketch.of(rows))
         else:
             kept.append(rows)
     if not moments:
         raise DataError("no selected episode has frames", where=entry.meta.root)
     total = merge_moments(moments)
-    if kept is None:
-        sketch = sketches[0].merge(*sketches[1:])
+    sketch = tree.finish()
+    if sketch is not None:
         quantiles = sketch.quantiles(q)
     else:
-        columns = sort_columns(np.concatenate(kept))
+        columns = sort_columns(np.concatenate(kept or []))
         sketch, quantiles = QuantileSketch.of_sorted(columns), columns.quantiles(q)
     stats = {name: getattr(total, name) for name in ("min", "max", "mean", "std")}
     stats["count"] = np.array([starts * chunk_size])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["decode_sketch_file", "load_sketches"]
 
-_AGAIN = "Make it again: `opentau-prep stats --force`."
+_AGAIN = "Recompute it: `opentau-prep stats --force`."
 
 
 def load_sketches(

@@ -1,7 +1,7 @@
 """Exact quantiles of a block of rows, by sorting each dim once.
 
 Sorting a column is cheaper than selecting ten ranks from it (NumPy sorts with vector
-instructions), and the sorted column also gives the sketch its centroids.
+instructions), and the sorted column is the sketch's too.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from opentau_prep.frames.rows import DataPart
 from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.lanes import Lanes, join_lanes, lanes_of
 from opentau_prep.stats.moments import Moments, merge_moments
-from opentau_prep.stats.sketch import QuantileSketch
+from opentau_prep.stats.sketch import QuantileSketch, SketchTree
 
 if TYPE_CHECKING:
     from opentau_prep.storage import Storage
@@ -169,13 +169,15 @@ def scan_parts(
     """
     task = _Task(storage, layout, tuple(q), exact, keep_going, on_part)
     batches: list[_Batch] = []
-    sketch: QuantileSketch | None = None
+    tree = SketchTree()
     for batch in _ordered(task, _cut(parts, task.block_rows), threads):
         # Merged as they come: kept side by side, sketches would grow with the dataset.
-        sketch = _merged(sketch, batch.pieces)
+        for piece in batch.pieces:
+            if piece.sketch is not None:
+                tree.add(piece.sketch)
         batches.append(replace(batch, pieces=[replace(p, sketch=None) for p in batch.pieces]))
     pieces = [piece for batch in batches for piece in batch.pieces]
-    quantiles = None
+    quantiles, sketch = None, tree.finish()
     if task.exact and pieces:
         columns = join_lanes([piece.lanes for piece in pieces if piece.lanes]).sort()
         quantiles, sketch = columns.quantiles(task.q), columns.sketch()
@@ -307,13 +309,6 @@ def _sketched(pieces: Sequence[_Piece]) -> list[_Piece]:
         else replace(piece, lanes=None, sketch=sketch if piece is small[0] else None)
         for piece in pieces
     ]
-
-
-def _merged(sketch: QuantileSketch | None, pieces: Sequence[_Piece]) -> QuantileSketch | None:
-    found = [piece.sketch for piece in pieces if piece.sketch is not None]
-    if not found:
-        return sketch
-    return sketch.merge(*found) if sketch is not None else found[0].merge(*found[1:])
 
 
 def _digests(moments: Moments) -> tuple[str, ...]:
