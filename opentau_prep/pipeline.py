@@ -12,6 +12,7 @@ from opentau_prep.errors import DataError, MetadataError, PrepError
 from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.notices import Notice, collect_notices, emit, some_names
+from opentau_prep.storage.look import one_look
 from opentau_prep.text import several
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def run_pipeline(
     stopped: str = ""
     commands: tuple[str, ...] = ()
     must_hold: Mapping[str, int] = {}
-    with cache_left_alone(context.dry_run):
+    with cache_left_alone(context.dry_run), one_look():
         for step in STEPS:
             resolved = resolve_mixture(mixture, options, keep_going=context.keep_going)
             choices = Choices(resolved, context, given or {})

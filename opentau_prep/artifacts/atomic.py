@@ -28,6 +28,7 @@ from opentau_prep.artifacts.leftovers import sweep_once
 from opentau_prep.artifacts.tempfiles import create_temp, forget, lock, remove
 from opentau_prep.errors import ArtifactError
 from opentau_prep.interruption import signals_held
+from opentau_prep.storage import look
 
 __all__ = [
     "NotWritableError",
@@ -97,6 +98,7 @@ class PendingFile:
             self._renaming = False
             raise
         forget(self.path)
+        look.forget(self.target)
         self.close()
         try:
             sync_folder(self.target.parent)
@@ -251,7 +253,7 @@ def is_writable(folder: Path) -> bool:
     """Return whether this process could write into `folder`, or make it, judged without trying."""
     effective = os.access in os.supports_effective_ids
     try:
-        while not folder.exists():
+        while look.file_stat(folder) is None:
             folder = folder.parent
     except OSError:
         return False

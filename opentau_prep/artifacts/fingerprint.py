@@ -23,6 +23,7 @@ from typing import Any
 
 from opentau_prep.artifacts.atomic import write_atomic
 from opentau_prep.errors import ArtifactError, DataError
+from opentau_prep.storage.look import file_bytes, file_stat
 
 __all__ = [
     "MISSING",
@@ -178,11 +179,11 @@ def _remembered(
 
 def _stat_key(path: Path) -> _Key | None:
     try:
-        found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        found = file_stat(path)
     except OSError as error:
         raise _unreadable(path, error) from error
+    if found is None:
+        return None
     if not stat.S_ISREG(found.st_mode):
         raise DataError("is not a regular file", where=str(path))
     return _key(found)
@@ -251,7 +252,7 @@ def _load_cache(path: Path | None) -> dict[str, Any]:
     if aside is not None and path in aside:
         return aside[path]
     try:
-        content = json.loads(path.read_bytes()) if path is not None else None
+        content = json.loads(file_bytes(path)) if path is not None else None
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(content, dict) or content.get("version") != _CACHE_VERSION:

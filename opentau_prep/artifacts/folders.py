@@ -44,6 +44,7 @@ from opentau_prep.artifacts.store import (
 from opentau_prep.artifacts.tempfiles import create_temp, create_temp_folder, remove
 from opentau_prep.errors import ArtifactError
 from opentau_prep.interruption import signals_held
+from opentau_prep.storage import look
 
 __all__ = ["PROVENANCE_NAME", "FolderPlace", "inspect_folder", "publish_folder"]
 
@@ -170,6 +171,7 @@ def _write(
         sync_folder(folder)
         with signals_held():
             backup = _replace(path, folder, found, keep=keep, ours=ours)
+            look.forget(path)
     try:
         sync_folder(path.parent)
     except OSError as error:

@@ -20,6 +20,7 @@ from pathlib import Path
 from opentau_prep.artifacts.catalog import CATALOG
 from opentau_prep.artifacts.marker import finish_update
 from opentau_prep.artifacts.tempfiles import claim_leftover, list_temps, remove, target_name
+from opentau_prep.storage import look
 
 __all__ = ["sweep", "sweep_once"]
 
@@ -70,6 +71,7 @@ def _finished(temp: Path) -> bool:
         hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in _artifacts_of(target)]
         if record.sha256 in hashes and (current is None or current.sha256 not in hashes):
             os.replace(temp, target)
+            look.forget(target)
             return True
     return False
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from opentau_prep import notices
 from opentau_prep.errors import ArtifactError, ConfigError
+from opentau_prep.storage.look import looking_anew
 
 __all__ = ["Rank", "main_rank_notices", "wait_for"]
 
@@ -116,7 +117,8 @@ def wait_for(
     limit = _timeout_from(os.environ) if timeout_s is None else timeout_s
     deadline = time.monotonic() + limit
     while True:
-        value = ready()
+        with looking_anew():  # at what the main rank has written since
+            value = ready()
         if value is not None:
             return value
         left = deadline - time.monotonic()

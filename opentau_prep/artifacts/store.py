@@ -36,6 +36,7 @@ from opentau_prep.artifacts.provenance import (
     sha256_of,
 )
 from opentau_prep.errors import ArtifactError
+from opentau_prep.storage.look import file_bytes, refresh
 
 __all__ = [
     "Inspection",
@@ -233,6 +234,7 @@ def publish(
         make_folder(place.path.parent)
         with folder_lock(place.path.parent):
             heal(place)
+            refresh(place.path, place.provenance_path)
             return _publish_locked(place, content, recipe, options)
     except NotWritableError as error:
         if place.chosen:
@@ -322,7 +324,7 @@ def _provenance_at(path: Location, artifact: str) -> Provenance | None:
 
 def _read(path: Location) -> bytes | None:
     try:
-        return path.read_bytes()
+        return file_bytes(path) if isinstance(path, Path) else path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -19,6 +19,7 @@ from opentau_prep import interruption
 from opentau_prep.cli.help import PlainCommand
 from opentau_prep.cli.options import CommonOptions
 from opentau_prep.errors import ArtifactError, ConfigError, PrepError
+from opentau_prep.storage.look import one_look
 from opentau_prep.text import printable_lines, without_secrets
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _run(
             raise ConfigError("--quiet and --verbose contradict each other")
         with interruption.interruptible():
             session = Session(name, common)
-            with session:
+            with session, one_look():
                 result = body(session, **values)
             session.show(result)
         if session.not_persisted:

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from opentau_prep import notices
 from opentau_prep.engine.jobs import Done, Failure, Job
 from opentau_prep.errors import PrepError
+from opentau_prep.storage.look import forget
 
 __all__ = ["Engine", "Failure", "map_ordered"]
 
@@ -71,6 +72,8 @@ def map_ordered(
     with contextlib.closing(engine.run(fn, jobs, keep_going=keep_going)) as running:
         for index, done in running:
             results[index] = done
+            for path in done.written:
+                forget(path)
             replay.said_so_far()
             if done.failure is not None and not keep_going:
                 running.close()

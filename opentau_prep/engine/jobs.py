@@ -9,6 +9,7 @@ from typing import Any
 
 from opentau_prep import notices
 from opentau_prep.errors import EngineError, PrepError
+from opentau_prep.storage.look import one_look
 
 __all__ = ["Done", "Failure", "Job", "UnexpectedError", "died", "perform", "unexpected"]
 
@@ -60,24 +61,25 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a job: a value or a failure, and what was said on the way."""
+    """What came of a job: a value or a failure, what was said, and what was written."""
 
     value: Any = None
     failure: Failure | None = None
     notices: tuple[notices.Notice, ...] = ()
+    written: tuple[str, ...] = ()
 
 
 def perform(fn: Callable[[Any], Any], job: Job) -> Done:
     """Run one job where it is: its errors become a failure, its notices are collected."""
     failure, value = None, None
-    with notices.collect_notices() as said:
+    with notices.collect_notices() as said, one_look() as look:
         try:
             value = fn(job.item)
         except PrepError as error:
             failure = Failure(job.label, error, traceback.format_exc())
         except Exception as error:  # noqa: BLE001 - the one boundary where a fault becomes a value
             failure = unexpected(job, error, traceback.format_exc())
-    return Done(value, failure, tuple(said))
+    return Done(value, failure, tuple(said), tuple(look.written))
 
 
 def unexpected(job: Job, error: BaseException, text: str) -> Failure:

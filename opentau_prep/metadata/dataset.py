@@ -19,8 +19,9 @@ from opentau_prep.metadata import v2
 from opentau_prep.metadata.info import INFO, parse_features, parse_fps, parse_version
 from opentau_prep.metadata.jsonread import read_json_object
 from opentau_prep.metadata.statsread import STATS, pool_stats, read_stats, read_stats_of
-from opentau_prep.notices import warn
-from opentau_prep.storage import Storage, open_storage
+from opentau_prep.notices import collect_notices, emit, warn
+from opentau_prep.storage import Storage, is_remote, open_storage
+from opentau_prep.storage.look import current_look
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -301,13 +302,26 @@ def load_dataset_metadata(
         repo_id: The dataset's hub id; by default the folder's name.
 
     Returns:
-        The metadata; everything but info.json is read lazily.
+        The metadata; everything but info.json is read lazily. Within a run (`one_look`) the same
+        object, until something is written into the dataset.
 
     Raises:
         MetadataError: There is no `meta/info.json`, or it is not a JSON object.
         ConfigError: The root is of a kind that cannot be read.
     """
-    return DatasetMetadata(open_storage(root), repo_id=repo_id)
+    look = current_look()
+    if look is None:
+        return DatasetMetadata(open_storage(root), repo_id=repo_id)
+    key = os.fspath(root) if is_remote(root) else os.path.abspath(root)
+    known = look.opened.setdefault(key, {})
+    if repo_id not in known:
+        with collect_notices() as said:
+            known[repo_id] = DatasetMetadata(open_storage(root), repo_id=repo_id), tuple(said)
+    meta, said_then = known[repo_id]
+    for notice in said_then:
+        emit(notice)
+    found: DatasetMetadata = meta
+    return found
 
 
 def _version(storage: Storage, info: dict[str, Any]) -> str:

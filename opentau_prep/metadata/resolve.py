@@ -15,6 +15,7 @@ import orjson
 from opentau_prep.collecting import paused_collection
 from opentau_prep.engine import Failure
 from opentau_prep.errors import EngineError, MetadataError, PrepError, join_errors
+from opentau_prep.metadata.ahead import read_ahead
 from opentau_prep.metadata.dataset import Dataset, DatasetMetadata, load_dataset_metadata
 from opentau_prep.metadata.features import NameMap, name_map_of
 from opentau_prep.metadata.info import shown
@@ -211,6 +212,7 @@ def resolve_mixture(
     found: list[_Found] = []
     vqa: list[str] = []
     faults: list[Failure] = []
+    read_ahead(config.root for config in mixture.datasets if config.root is not None)
     with paused_collection():
         opener = _Opener()
         for index, (name, config) in enumerate(

@@ -7,6 +7,7 @@ import os
 from opentau_prep.errors import ConfigError
 from opentau_prep.storage.base import Storage
 from opentau_prep.storage.local import LocalStorage
+from opentau_prep.storage.look import current_look
 from opentau_prep.storage.urls import scheme_of
 
 __all__ = ["open_storage"]
@@ -37,4 +38,5 @@ def open_storage(root: str | os.PathLike[str]) -> Storage:
         return LocalStorage(text[len("file://") :])
     from opentau_prep.storage.remote import RemoteStorage
 
-    return RemoteStorage(text)
+    look, storage = current_look(), RemoteStorage(text)
+    return storage if look is None else look.storages.setdefault(storage.url, storage)

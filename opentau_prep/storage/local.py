@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from opentau_prep.errors import PrepError
 from opentau_prep.storage.base import check_relative, storage_error
+from opentau_prep.storage.look import current_look, file_bytes, file_stat
 from opentau_prep.storage.parquet import LFS_MAGIC, ParquetReads, parquet_fault
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["LocalStorage"]
 
 # What a Path would tidy up, at several times the cost of looking: `a//b`, `./a`, `a/./b`, `a/`.
-_UNTIDY = re.compile(r"//|(?:^|/)\.(?:/|$)|./$|^$")
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+_UNTIDY = re.compile(r"//|(?:^|/)\.(?:/|$)|./$|^$")
 
 
 class LocalStorage(ParquetReads):
@@ -65,7 +67,7 @@ class LocalStorage(ParquetReads):
         """See `Storage.read_bytes`."""
         path = self._place(rel)
         try:
-            content = _read(path)
+            content = file_bytes(path)
         except OSError as error:
             raise _os_error(rel, path, error) from error
         self.count_open(rel)
@@ -94,23 +96,40 @@ class LocalStorage(ParquetReads):
 
     def exists(self, rel: str) -> bool:
         """See `Storage.exists`."""
-        return os.path.isfile(self._place(rel))
+        path, look = self._place(rel), current_look()
+        if look is not None and rel.startswith("meta/"):
+            # Most of what is asked for there is not there: one listing answers for all of it.
+            with contextlib.suppress(OSError):
+                return look.has_file(os.path.abspath(f"{self._prefix}meta"), rel[len("meta/") :])
+        if look is None:
+            return os.path.isfile(path)
+        found = file_stat(path)
+        return found is not None and stat.S_ISREG(found.st_mode)
 
     def size(self, rel: str) -> int | None:
         """See `Storage.size`."""
         try:
-            return os.stat(self._place(rel)).st_size
-        except OSError:
+            found = file_stat(self._place(rel))
+        except (OSError, ValueError):
             return None
+        return None if found is None else found.st_size
 
     def list_files(self, rel_dir: str, suffix: str = "") -> list[str]:
         """See `Storage.list_files`.
 
         Folders that are links are followed, once each, as some tools link whole chunks.
         """
+        look = current_look()
+        top = self._place(rel_dir)
+        if look is not None:
+            found = look.listed(os.path.abspath(top), lambda: self._walk(rel_dir, top))
+        else:
+            found = self._walk(rel_dir, top)
+        return [rel for rel in found if rel.endswith(suffix)]
+
+    def _walk(self, rel_dir: str, top: str) -> list[str]:
         found: list[str] = []
         seen: set[tuple[int, int]] = set()
-        top = self._place(rel_dir)
 
         def fail(error: OSError) -> None:
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -128,9 +147,7 @@ class LocalStorage(ParquetReads):
                 continue
             seen.add(real)
             prefix = folder[len(self._prefix) :].replace(os.sep, "/")
-            found += [
-                f"{prefix}/{f}" for f in files if f.endswith(suffix) and not f.startswith(".")
-            ]
+            found += [f"{prefix}/{f}" for f in files if not f.startswith(".")]
         return sorted(found)
 
     def open_parquet(self, rel: str) -> pq.ParquetFile:
@@ -171,25 +188,6 @@ class LocalStorage(ParquetReads):
     def count_open(self, rel: str) -> None:
         """Count one opening of a file."""
         self.opened[rel.split("/", 1)[0]] += 1
-
-
-def _read(path: str) -> bytes:
-    # By descriptor: a file object costs more than a small file's metadata does to parse. A pipe is
-    # opened without waiting for its other end, so that it can be refused.
-    fd = os.open(path, _READ_FLAGS)
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            _check_regular(path)
-        whole = os.read(fd, found.st_size + 1)
-        if len(whole) == found.st_size:  # one byte more would have come if there were one
-            return whole
-        parts = [whole]
-        while part := os.read(fd, 1 << 20):
-            parts.append(part)
-    finally:
-        os.close(fd)
-    return b"".join(parts)
 
 
 def _check_regular(path: str) -> None:

@@ -14,6 +14,7 @@ from opentau_prep.storage.ahead import ReadAhead
 from opentau_prep.storage.base import check_relative, storage_error
 from opentau_prep.storage.driver import Store, connect, is_silence, store_timeout
 from opentau_prep.storage.identity import FileFacts, facts_of
+from opentau_prep.storage.look import MAX_FILE_BYTES, MAX_LISTED, current_look
 from opentau_prep.storage.parquet import LFS_MAGIC, ParquetReads, parquet_fault
 from opentau_prep.storage.urls import check_url
 
@@ -36,7 +37,8 @@ class RemoteStorage(ParquetReads):
 
     A top folder (`meta`, `data`) is listed once, when something in it is first asked for: a request
     a thousand files rather than one a file. So a storage sees which files there were then. It
-    travels between processes without connection and listings.
+    travels between processes without connection; within a run (`one_look`) it holds the small files
+    below `meta/` that it has read, and travels with them and its listings.
 
     Args:
         root: The URL; it must not hold credentials.
@@ -55,6 +57,7 @@ class RemoteStorage(ParquetReads):
         self._listings: dict[str, Mapping[str, FileFacts]] = {}
         self._ahead: dict[str, ReadAhead] = {}
         self._hashed: dict[str, str] = {}
+        self._held: dict[str, bytes] = {}
         self._unlisted: set[str] = set()
         self._seconds = store_timeout()
 
@@ -62,7 +65,11 @@ class RemoteStorage(ParquetReads):
         return f"RemoteStorage({self.url!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        fresh: dict[str, Any] = {"_listings": {}, "_ahead": {}, "_hashed": {}, "_unlisted": set()}
+        fresh: dict[str, Any] = {"_ahead": {}, "_hashed": {}, "_unlisted": set()}
+        listed = self._listings if sum(map(len, self._listings.values())) <= MAX_LISTED else {}
+        # Within a run, what is known travels to its workers; later runs look again.
+        known = current_look() is not None
+        fresh |= {"_listings": listed if known else {}, "_held": self._held if known else {}}
         return {"url": self.url, "opened": self.opened, "_seconds": self._seconds, **fresh}
 
     @property
@@ -77,14 +84,55 @@ class RemoteStorage(ParquetReads):
     def read_bytes(self, rel: str) -> bytes:
         """See `Storage.read_bytes`."""
         path = self._path(rel)
-        content = self._ask(rel, lambda fs: bytes(fs.cat_file(path)))
+        if rel in self._held:
+            return self._held[rel]
+        size = self._listed_size(rel) if self._store.concurrent else None
+        if size is None:
+            content = self._ask(rel, lambda fs: bytes(fs.cat_file(path)))
+        else:  # drivers ask for the size once more where no range is given
+            content = self._fetch(rel, [(0, size)])[0] if size else b""
         self.count_open(rel)
+        self._hold(rel, content)
         return content
 
     def read_range(self, rel: str, start: int, stop: int) -> bytes:
         """See `Storage.read_range`."""
         self.count_open(rel)
         return self._fetch(rel, [(start, stop)])[0]
+
+    def connect(self) -> bool:
+        """Return whether several requests can be sent at once; raise `PrepError` as reading does.
+
+        To be called by the thread that reads: drivers keep one connection per thread.
+        """
+        return self._store.concurrent
+
+    def read_ahead(self, rels: Sequence[str]) -> None:
+        """Read files whole, all at once, and hold them for the run; those that fail are left.
+
+        Args:
+            rels: Files below `meta/`, of at most 1 MiB each.
+        """
+        sizes = {rel: self._listed_size(rel) for rel in rels if rel not in self._held}
+        wanted = {rel: size for rel, size in sizes.items() if size and size <= MAX_FILE_BYTES}
+        if not wanted or not self._store.concurrent:
+            return
+        paths = [self._path(rel) for rel in wanted]
+        bounds = [0] * len(paths), list(wanted.values())
+        parts = self._ask("meta/", partial(_cat, paths=paths, bounds=bounds))
+        for (rel, size), part in zip(wanted.items(), parts, strict=True):
+            if not isinstance(part, BaseException) and len(part) == size:
+                self.count_open(rel)
+                self._hold(rel, bytes(part))
+
+    def _hold(self, rel: str, content: bytes) -> None:
+        look = current_look()
+        if look is not None and rel.startswith("meta/") and look.admits(len(content)):
+            self._held[rel] = content
+
+    def _listed_size(self, rel: str) -> int | None:
+        found = self._listings.get(rel.partition("/")[0], {}).get(rel)
+        return None if found is None else found.size
 
     def exists(self, rel: str) -> bool:
         """See `Storage.exists`; raises when the store does not say."""
@@ -135,13 +183,17 @@ class RemoteStorage(ParquetReads):
         """See `Storage.open_parquet`; reads the end of the file only."""
         import pyarrow as pa
 
-        from opentau_prep.storage.ranges import RangedParquet, RangeFile
+        from opentau_prep.storage.ranges import RangedParquet, RangeFile, tail_range
 
         size = self.size(rel)
         if size is None:
             raise self._missing(rel)
         self.count_open(rel)
-        tail = self._read_ahead(rel).take(rel)
+        tail = self._held.get(rel) or self._read_ahead(rel).take(rel)
+        if tail is None and size:
+            tail = self._fetch(rel, [tail_range(size)])[0]
+        if tail is not None and len(tail) == size and rel not in self._held:
+            self._hold(rel, tail)
         try:
             return RangedParquet(RangeFile(lambda ranges: self._fetch(rel, ranges), size, tail))
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
