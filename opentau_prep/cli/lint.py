@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Any
 from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.cli.command import Result
 from opentau_prep.errors import ConfigError
-from opentau_prep.remake import Remake, plan_remakes, remake
 from opentau_prep.storage import is_remote, safe_url
 from opentau_prep.validate import CheckOptions, Subject, ValidateReport
 from opentau_prep.validate import validate as run_rules
-from opentau_prep.validate.baseline import read_baseline, write_baseline
 from opentau_prep.validate.catalogue import all_rules, find_rule, pick_rules
-from opentau_prep.validate.fix import Fix, apply_fix, plan_fixes, unified_diff
 from opentau_prep.validate.formats import as_github, as_junit, as_text, explain_rule
-from opentau_prep.validate.persist import write_findings
 from opentau_prep.validate.settings import Settings, load_settings
 from opentau_prep.validate.targets import find_targets
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from opentau_prep.artifacts.store import Outcome
     from opentau_prep.context import RunContext
+    from opentau_prep.remake import Remake
+    from opentau_prep.validate.fix import Fix
     from opentau_prep.validate.rule import Trainer
 
 __all__ = ["LintOptions", "explain_result", "lint", "list_result", "render_report"]
@@ -64,13 +63,17 @@ def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
         trainers=options.trainers,
     )
     report = _without_ignored(run_rules(subject, context, checks), settings)
-    written = write_findings(report, context, subject.mixture) if options.write else []
+    written = _write(subject, report, context) if options.write else []
     baseline = options.baseline or settings.baseline
     if baseline is not None and options.write_baseline:
         if not context.dry_run:
+            from opentau_prep.validate.baseline import write_baseline
+
             write_baseline(baseline, report)
         report = report.without(frozenset(f.fingerprint for f in report.findings))
     elif baseline is not None:
+        from opentau_prep.validate.baseline import read_baseline
+
         report = report.without(read_baseline(baseline))
     payload: dict[str, Any] = report.as_json()
     if options.fix:
@@ -82,6 +85,12 @@ def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
     exit_code = max(exit_code, int(any(made.problems for made in remade)))
     drawn = _Drawn(report, options.format, fixes, remade, context.dry_run)
     return Result(payload, drawn, exit_code)
+
+
+def _write(subject: Subject, report: ValidateReport, context: RunContext) -> list[Outcome]:
+    from opentau_prep.validate.persist import write_findings
+
+    return write_findings(report, context, subject.mixture)
 
 
 def _check_roots(subject: Subject, context: RunContext, options: LintOptions) -> None:
@@ -104,6 +113,8 @@ def _without_ignored(report: ValidateReport, settings: Settings) -> ValidateRepo
 
 
 def _fix(subject: Subject, context: RunContext) -> list[Fix]:
+    from opentau_prep.validate.fix import apply_fix, plan_fixes
+
     targets, _ = find_targets(subject, context)
     fixes = [fix for target in targets for fix in plan_fixes(target, context)]
     main = context.rank is None or context.rank.is_main
@@ -119,6 +130,8 @@ class _Remade:
 
 
 def _remake(subject: Subject, context: RunContext, deep: bool) -> list[_Remade]:
+    from opentau_prep.remake import plan_remakes, remake
+
     plans = plan_remakes(subject, context, deep=deep)
     main = context.rank is None or context.rank.is_main
     if subject.mixture is None or not main or context.dry_run:
@@ -145,7 +158,7 @@ class _Drawn:
             console.out(draw(self.report), highlight=False)
             return
         for fix in self.fixes:
-            console.out(unified_diff(fix), highlight=False)
+            console.out(fix.diff(), highlight=False)
         for made in self.remade:
             for reason in made.plan.reasons:
                 console.out(f"# {made.plan.step} again: {reason}", highlight=False)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from opentau_prep.errors import MetadataError
 from opentau_prep.metadata.info import MAX_INDEX
@@ -87,7 +86,7 @@ def values_block(table: pa.Table, column: str, where: str) -> tuple[Any, IntArra
         array = array.drop_null()
     shape = [len(array)]
     while _is_list(array.type):
-        sizes = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+        sizes = _list_sizes(array)
         size = sizes[0] if len(sizes) else 0
         if array.null_count or (sizes != size).any():
             raise _fault(column, "rows differ in shape", where, expected="numbers")
@@ -104,6 +103,13 @@ def values_block(table: pa.Table, column: str, where: str) -> tuple[Any, IntArra
     block = values.reshape(shape if len(shape) > 1 else (shape[0], 1))
     block.setflags(write=False)
     return block, rows
+
+
+def _list_sizes(array: pa.Array) -> Any:
+    """Return how many values each row holds; not by pyarrow.compute, which is slow to import."""
+    if pa.types.is_fixed_size_list(array.type):
+        return np.full(len(array), array.type.list_size)
+    return np.diff(array.offsets.to_numpy())
 
 
 def _column(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:

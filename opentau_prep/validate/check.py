@@ -19,10 +19,8 @@ from opentau_prep.storage import is_remote
 from opentau_prep.validate.catalogue import all_rules, find_rule
 from opentau_prep.validate.causes import only_cause
 from opentau_prep.validate.checks.internal import NOT_CHECKED
-from opentau_prep.validate.deep import plan_slices, scan_slice, summaries
 from opentau_prep.validate.facts import EntryFacts, collect_facts
 from opentau_prep.validate.findings import Finding, fold, hit
-from opentau_prep.validate.frames import FrameSummary, joined
 from opentau_prep.validate.mixture_view import MixtureView
 from opentau_prep.validate.report import ValidateReport
 from opentau_prep.validate.rule import Settle
@@ -31,6 +29,7 @@ from opentau_prep.validate.view import DatasetView, Target
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
+    from opentau_prep.validate.frames import FrameSummary
     from opentau_prep.validate.rule import Rule, Trainer
 
 __all__ = ["CheckOptions", "validate"]
@@ -180,6 +179,9 @@ def _apply(
 def _read_frames(
     targets: Sequence[Target], context: RunContext
 ) -> tuple[dict[str, FrameSummary], list[Finding]]:
+    from opentau_prep.validate.deep import plan_slices, scan_slice, summaries
+    from opentau_prep.validate.frames import joined
+
     slices, faults = [], []
     for target in targets:
         try:

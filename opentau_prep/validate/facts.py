@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from opentau_prep.errors import PrepError
-from opentau_prep.heads import raw_dims, standardize_stats
 from opentau_prep.metadata.info import as_integer
 from opentau_prep.notices import collect_notices
 
@@ -113,6 +112,8 @@ def _standardized(
         "action_index": entry.config.action_index,
         "repo_id": entry.name,
     }
+    from opentau_prep.heads.standardize import raw_dims, standardize_stats
+
     dims = None
     try:
         dims = raw_dims(entry.stats, **options)

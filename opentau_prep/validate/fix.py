@@ -48,6 +48,10 @@ class Fix:
     after: bytes
     carry_out: Callable[[], object] | None = None
 
+    def diff(self) -> str:
+        """Return the change as a unified diff, or a line that says what is added."""
+        return unified_diff(self)
+
     def as_json(self) -> dict[str, Any]:
         """Return the fix JSON-ready."""
         return {

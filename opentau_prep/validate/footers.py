@@ -82,17 +82,20 @@ def _ranges(storage: Storage, rel: str, file: pq.ParquetFile) -> dict[str, tuple
     # Read, not taken from the footer's statistics: pyarrow ends the process when it decodes those
     # of a damaged footer.
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     schema = file.schema_arrow
     wanted = [f.name for f in schema if f.name in _COUNTERS and pa.types.is_integer(f.type)]
     if not wanted or len(set(schema.names)) < len(schema.names):
         return {}
     table = storage.read_table(rel, wanted, file=file)
-    found = {name: pc.min_max(table.column(name)).as_py() for name in wanted}
-    return {
-        name: (ends["min"], ends["max"]) for name, ends in found.items() if ends["min"] is not None
-    }
+    found = {}
+    for name in wanted:
+        column = table.column(name)
+        # Not by pyarrow.compute, which is slow to import; nulls are rare, and worth it.
+        values = (column.drop_null() if column.null_count else column).to_numpy()
+        if len(values):
+            found[name] = (int(values.min()), int(values.max()))
+    return found
 
 
 def value_type(kind: pa.DataType) -> pa.DataType:

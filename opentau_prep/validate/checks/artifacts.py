@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from opentau_prep.artifacts.catalog import CATALOG
 from opentau_prep.errors import PrepError
-from opentau_prep.speed.rows import SPEED_FILE, decode_rows
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import RUN_FIX, RUN_STATS, RUN_STATS_AGAIN, Rule
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["RULES"]
 
 
+SPEED_FILE = CATALOG["speed_percentiles"].template
 # Which command writes an artifact again; delta stats need a chunk size that no record here has.
 _COMMANDS = MappingProxyType(
     {
@@ -85,6 +86,8 @@ def speed_incomplete(view: DatasetView) -> Iterator[Hit]:
     speed = next((f for f in view.artifacts if f.rel == SPEED_FILE and f.content), None)
     if speed is None or speed.changes or view.tasks is None or view.episodes is None:
         return
+    from opentau_prep.speed.rows import decode_rows
+
     try:
         rows = decode_rows(speed.content or b"", SPEED_FILE)
     except PrepError as fault:

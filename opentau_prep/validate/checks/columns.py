@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opentau_prep.frames.columns import numpy_dtype
 from opentau_prep.metadata.info import INFO
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.footers import list_width, value_type
@@ -127,6 +126,8 @@ def dtype_differs(view: DatasetView) -> Iterator[Hit]:
 
 
 def _dtype_name(kind: Any) -> str | None:
+    from opentau_prep.frames.columns import numpy_dtype
+
     try:
         dtype = numpy_dtype(kind)
     except (NotImplementedError, TypeError, ValueError):  # a type that NumPy has no arrays of

@@ -6,10 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from opentau_prep.errors import PrepError
-from opentau_prep.heads import build_norm_heads, compute_norm_key
-from opentau_prep.heads.audit import audit_heads
-from opentau_prep.heads.build import head_weight
-from opentau_prep.heads.members import HeadMember
 from opentau_prep.metadata import load_dataset_metadata
 from opentau_prep.metadata.dataset import Dataset
 from opentau_prep.metadata.resolve import ResolvedEntry
@@ -19,6 +15,7 @@ from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
 
 if TYPE_CHECKING:
+    from opentau_prep.heads.members import HeadMember
     from opentau_prep.validate.facts import EntryFacts
     from opentau_prep.validate.mixture_view import MixtureView
 
@@ -56,6 +53,8 @@ def untagged(view: MixtureView) -> Iterator[Hit]:
 
 
 def _groups(view: MixtureView) -> dict[str, list[EntryFacts]]:
+    from opentau_prep.heads.keys import compute_norm_key
+
     groups: dict[str, list[EntryFacts]] = {}
     for facts in view.facts:
         key, _ = compute_norm_key(facts.info["robot_type"], facts.info["control_mode"], facts.name)
@@ -107,12 +106,19 @@ def misfits(view: MixtureView) -> Iterator[Hit]:
         usable = [m for m in group if m.stats is not None and all(m.tags)]
         if len(usable) > 1 and len({m.dims for m in usable}) == 1 and not _build_fault(usable):
             members += [_member(facts, key) for facts in usable]
+    if not members:
+        return
+    from opentau_prep.heads.audit import audit_heads
+
     for found in audit_heads(members).findings:
         dims = sorted({d for some in found.dims.values() for d in some})
         yield hit(found.message, column=" and ".join(found.dims), dims=dims)
 
 
 def _member(facts: EntryFacts, key: str) -> HeadMember:
+    from opentau_prep.heads.build import head_weight
+    from opentau_prep.heads.members import HeadMember
+
     with collect_notices():
         meta = load_dataset_metadata(facts.root)
     dataset = Dataset(facts.root, meta.repo_id, facts.name, meta)
@@ -123,6 +129,8 @@ def _member(facts: EntryFacts, key: str) -> HeadMember:
 
 
 def _build_fault(members: Sequence[EntryFacts]) -> PrepError | None:
+    from opentau_prep.heads.build import build_norm_heads
+
     try:
         with collect_notices():
             build_norm_heads(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from opentau_prep.errors import ConfigError
-from opentau_prep.frames.delta import mixture_delta_map
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
 
@@ -70,6 +69,8 @@ def required_tag_missing(view: MixtureView) -> Iterator[Hit]:
 
 
 def delta_maps_differ(view: MixtureView) -> Iterator[Hit]:
+    from opentau_prep.frames.delta import mixture_delta_map
+
     try:
         mixture_delta_map((facts.name, facts.config) for facts in view.facts)
     except ConfigError as fault:

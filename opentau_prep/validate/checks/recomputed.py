@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.errors import PrepError
-from opentau_prep.heads.sketches import RANK_TOLERANCE, quantile_ranks
 from opentau_prep.metadata.records import EpisodesStats, IntArray
 from opentau_prep.metadata.statsread import STATS, pool_stats
 from opentau_prep.metadata.v2 import EPISODES_STATS
 from opentau_prep.metadata.v3 import EPISODES_DIR
 from opentau_prep.notices import collect_notices
-from opentau_prep.stats.load import decode_sketch_file
 from opentau_prep.validate.checks.stats import own_stats_file, vector_stats
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.quantiles import fraction_of, rank_faults
@@ -185,6 +183,8 @@ def training_quantiles(view: DatasetView) -> Iterator[Hit]:
     file = own_stats_file(view)
     if not sketches or (view.frames is not None and file == STATS):
         return  # frames that were read tell more of that file: S019
+    from opentau_prep.heads.sketches import quantile_ranks
+
     for column, entry in vector_stats(view):
         known = {s: v.astype(np.float64) for s, v in entry.items() if fraction_of(s) is not None}
         sketch = sketches.get(column)
@@ -210,6 +210,8 @@ def _fresh_sketches(view: DatasetView) -> Mapping[str, QuantileSketch]:
         if found.spec.name == "quantile_sketch" and found.content is not None:
             if found.torn or found.edited or found.changes or found.provenance is None:
                 break  # told by the rules on artifacts
+            from opentau_prep.stats.load import decode_sketch_file
+
             with contextlib.suppress(PrepError):
                 return decode_sketch_file(found.content, found.rel)
     return {}
@@ -276,7 +278,7 @@ RULES = (
         "training-quantiles",
         "note",
         "q01 or q99 as training takes it does not have its rank in the data: it is off by over"
-        f" {RANK_TOLERANCE}. v2.1 readers average the quantiles of the episodes, and that is no"
+        " 0.005. v2.1 readers average the quantiles of the episodes, and that is no"
         " quantile of the dataset. Told where `stats` has left its sketch of the frames.",
         "A policy that normalizes with quantiles then cuts off far more of the data than the two"
         " per cent it means to, or far less; to one that normalizes with min and max or mean and"

@@ -11,32 +11,29 @@ import numpy.typing as npt
 
 from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.errors import PrepError
-from opentau_prep.heads import build_norm_heads
 from opentau_prep.notices import collect_notices
-from opentau_prep.tokenizer.report import forecast
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
-from opentau_prep.validate.tokenizer_view import (
-    NORM,
-    PROCESSOR,
-    REPORT,
-    TokenizerFolder,
-    read_folder,
-)
 
 if TYPE_CHECKING:
     from opentau_prep.validate.mixture_view import MixtureView
+    from opentau_prep.validate.tokenizer_view import TokenizerFolder
     from opentau_prep.validate.view import DatasetView
 
 __all__ = ["RULES"]
 
 TRUNCATED = 0.01
 Range = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+PROCESSOR, NORM, REPORT = "processor_config.json", "opentau_action_norm.json", "fit_report.json"
 _PER_HEAD = "per_robot_type_control_mode"
 
 
 def _folder(view: MixtureView) -> TokenizerFolder | None:
-    return None if view.tokenizer is None else read_folder(Path(view.tokenizer))
+    if view.tokenizer is None:
+        return None
+    from opentau_prep.validate.tokenizer_view import read_folder
+
+    return read_folder(Path(view.tokenizer))
 
 
 def unreadable(view: MixtureView) -> Iterator[Hit]:
@@ -132,6 +129,8 @@ def _action_ranges(
     usable = [f for f in view.facts if f.stats is not None and f.dims is not None]
     if len(usable) < len(view.facts) or not usable:
         return None
+    from opentau_prep.heads.build import build_norm_heads
+
     try:
         with collect_notices():
             heads = build_norm_heads(
@@ -182,6 +181,8 @@ def truncates(view: MixtureView) -> Iterator[Hit]:
 
 
 def _truncated(group: object, max_tokens: int) -> float | None:
+    from opentau_prep.tokenizer.report import forecast
+
     try:
         return float(forecast(group, max_tokens))  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError, AttributeError):
