@@ -36,17 +36,10 @@ def plan_tables(report: PlanReport) -> Render:
         console.print(table(columns, sets))
         places = shown["rounds"] * shown["batch_size"]
         ranks = [
-            (
-                f"{r['rank']}",
-                r["samples"],
-                _span(*r["range"]),
-                places - r["samples"],
-                _percent(r["idle_share_per_dataset_loop"]),
-            )
+            (f"{r['rank']}", r["samples"], _span(*r["range"]), places - r["samples"])
             for r in shown["ranks"]
         ]
-        names = ("#rank", "#samples", "#positions", "#filler rows", "#idle in a per-dataset loop")
-        console.print(table(names, ranks))
+        console.print(table(("#rank", "#samples", "#positions", "#filler rows"), ranks))
         if shown["split"] == "training":
             console.print(f"Held out: the rows that OpenTau holds out with seed {shown['seed']}.")
         else:
@@ -167,7 +160,3 @@ def _number(value: Any) -> str:
 
 def _span(start: int, stop: int) -> str:
     return f"{start:,} to {stop - 1:,}" if start < stop else "-"
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}"

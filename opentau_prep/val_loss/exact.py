@@ -115,7 +115,7 @@ class Tally:
 
 
 def tally_by_group(values: LossValues, groups: NDArray[np.int64], n_groups: int) -> list[Tally]:
-    """Return one tally a group.
+    """Return one tally per group.
 
     Args:
         values: N samples of one loss.
@@ -152,7 +152,7 @@ def sum_by_group(
         n_groups: How many sums to return; a group without values sums to 0.
 
     Returns:
-        `n_groups` integers. Memory is O(N) plus 552 bytes a group and about 25 MB of temporaries.
+        `n_groups` integers. Memory is O(N) plus 552 bytes per group and about 25 MB of temporaries.
     """
     totals = [0] * n_groups
     for start in range(0, len(values), _MAX_BLOCK):
@@ -187,7 +187,7 @@ def _limbs_by_group(
 
 
 def fixed_to_fraction(total: int) -> Fraction:
-    """Return a total of `sum_by_group` as the exact number it stands for."""
+    """Return a total of `sum_by_group` as an exact number."""
     return Fraction(total, 1 << _UNIT_EXPONENT)
 
 

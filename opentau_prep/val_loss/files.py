@@ -64,7 +64,7 @@ def read_losses(paths: Iterable[str | Path], *, check: Check | None = None) -> G
 
     Args:
         paths: JSONL or parquet files.
-        check: Called with where samples say they come from, once for each such place a block;
+        check: Called with each place that samples come from, once per such place and block;
             raises `DataError` where that cannot be.
 
     Raises:
@@ -130,7 +130,7 @@ def _add_block(
 def _cells(
     table: pa.Table, path: Path, first_row: int, check: Check | None
 ) -> tuple[NDArray[np.int64], list[Cell]]:
-    """Return (cell of each row, (N,) int64; the distinct cells), worked out on codes."""
+    """Return (cell of each row, (N,) int64; the distinct cells), computed on codes."""
     rows, no_head = _column(table, "dataset_index", pa.int64(), path)
     rows = np.where(no_head, NO_HEAD, rows)
     datasets, dataset_code = _coded(table, "dataset", path)
@@ -167,7 +167,7 @@ def _numbers(table: pa.Table, name: str, path: Path) -> tuple[NDArray[Any], NDAr
 def _column(
     table: pa.Table, name: str, dtype: pa.DataType, path: Path
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return (values, where null), nulls standing as 0."""
+    """Return (values, where null), 0 in place of null."""
     column = _cast(table, name, dtype, path)
     null = column.is_null().to_numpy()
     values = column.fill_null(0).to_numpy()
@@ -198,7 +198,7 @@ def _place(table: pa.Table, path: Path, row: int, first_row: int) -> str:
 
 
 def _loss_columns(names: list[str], path: Path) -> list[str]:
-    """Return the `<LOSS>_sum` and `<LOSS>_count` columns, each beside its partner."""
+    """Return the `<LOSS>_sum` and `<LOSS>_count` columns, each next to its partner."""
     losses = [n.removesuffix("_sum") for n in names if n.endswith("_sum")]
     counts = [n.removesuffix("_count") for n in names if n.endswith("_count")]
     lonely = [f"{n}_sum" for n in losses if n not in counts]

@@ -221,9 +221,9 @@ class GroupedLosses:
         """Return the breakdown as a JSON-ready mapping; see `opentau_prep.val_loss.result`.
 
         Args:
-            heads: The mixture's norm heads (`NormHeads`, or anything with `norm_keys`,
-                `dataset_to_norm_index` and `norm_key_to_dataset_names`). Names heads and datasets,
-                and recovers masked control modes; without them heads are called by their row.
+            heads: The mixture's norm heads (`NormHeads`, or anything with `norm_keys` and
+                `dataset_to_norm_index`). Names heads and datasets, and recovers masked control
+                modes; without them heads are called by their row.
             weights: Mixture weights, by dataset name, or parallel to the heads' datasets. Without
                 weights (a mixture whose weights are null) a dataset weighs its number of samples
                 here, as in training's own validation.

@@ -173,15 +173,6 @@ class ValidationPlan:
         starts = ends - np.asarray(self.lengths, dtype=np.int64)
         return dataset, wanted - starts[dataset] if wanted.size else wanted
 
-    def idle_shares(self) -> list[float]:
-        """Return, for each rank, the share of the combined pass's rounds that it sits out."""
-        return [1 - _ratio(busy, self.rounds) for busy in self._busy_combined()]
-
-    def idle_shares_per_dataset_loop(self) -> list[float]:
-        """Return, for each rank, the share of the per-dataset loop's rounds that it sits out."""
-        rounds = self.rounds_per_dataset_loop
-        return [1 - _ratio(busy, rounds) for busy in self._busy_per_dataset_loop()]
-
     @property
     def expected_speed_up(self) -> float:
         """Rounds of the per-dataset loop over rounds of this pass; 1 when there is nothing to do.
@@ -189,11 +180,12 @@ class ValidationPlan:
         An upper bound: it supposes that a round of the per-dataset loop costs the same however
         full its batches are, which is true where latency, data loading or the gather dominate.
         """
-        return _ratio(self.rounds_per_dataset_loop, self.rounds)
+        return self.rounds_per_dataset_loop / self.rounds if self.rounds else 1.0
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as a JSON-ready mapping, ranges as `[start, stop)` positions."""
         offsets = list(accumulate(self.lengths, initial=0))
+        spans = [self.span(rank) for rank in range(self.world_size)]
         return {
             "world_size": self.world_size,
             "batch_size": self.batch_size,
@@ -204,35 +196,10 @@ class ValidationPlan:
             "rounds_per_dataset_loop": self.rounds_per_dataset_loop,
             "expected_speed_up": self.expected_speed_up,
             "ranks": [
-                {
-                    "rank": rank,
-                    "range": list(self.span(rank)),
-                    "samples": self.span(rank)[1] - self.span(rank)[0],
-                    "batches": busy,
-                    "idle_share": idle,
-                    "idle_share_per_dataset_loop": loop_idle,
-                }
-                for rank, (busy, idle, loop_idle) in enumerate(
-                    zip(
-                        self._busy_combined(),
-                        self.idle_shares(),
-                        self.idle_shares_per_dataset_loop(),
-                        strict=True,
-                    )
-                )
+                {"rank": rank, "range": [start, stop], "samples": stop - start}
+                for rank, (start, stop) in enumerate(spans)
             ],
         }
-
-    def _busy_combined(self) -> list[int]:
-        spans = (self.span(rank) for rank in range(self.world_size))
-        return [_ceil_div(stop - start, self.batch_size) for start, stop in spans]
-
-    def _busy_per_dataset_loop(self) -> list[int]:
-        batches = [_ceil_div(length, self.batch_size) for length in self.lengths]
-        return [
-            sum(_ceil_div(max(n - rank, 0), self.world_size) for n in batches)
-            for rank in range(self.world_size)
-        ]
 
 
 def plan_validation(
@@ -273,7 +240,3 @@ def _whole(value: SupportsIndex, name: str, *, minimum: int) -> int:
 
 def _ceil_div(value: int, by: int) -> int:
     return -(-value // by)
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else 1.0

@@ -1,4 +1,4 @@
-"""The verb behind `val-report`: loss files and a mixture to a report, its files, and a verdict."""
+"""The verb behind `val-report`: from loss files and a mixture to a report and its files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SUFFIXES = (".jsonl", ".ndjson", ".parquet")
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What a report is made of beside the loss files.
+    """What a report is made of, besides the loss files.
 
     Attributes:
         loss_weights: Texts such as `MSE=1`, for a weighted `total`.
@@ -73,7 +73,7 @@ class ReportOptions:
             raise ConfigError(f"{limit} where a percentage >= 0 is needed", where="--fail-if-worse")
         if not self.earlier:
             raise ConfigError(
-                "there is nothing that losses could be worse than",
+                "there is no earlier run to compare with",
                 where="--fail-if-worse",
                 hint="Name the earlier run with --earlier.",
             )
@@ -120,9 +120,9 @@ def prepare_report(
 ) -> LossReport:
     """Return the report on the loss files of a run, and write what was asked for.
 
-    With a mixture, samples must come from its datasets and say its head rows; masked control modes
-    come back, heads have their names, and mixture weights count in the aggregate. Without one there
-    are the groups, and heads by number.
+    With a mixture, samples must come from its datasets and have its head rows; masked control modes
+    are recovered, heads have their names, and mixture weights count in the aggregate. Without one
+    there are the groups, and heads by number.
 
     Args:
         patterns: See `find_loss_files`.
@@ -178,12 +178,12 @@ def inspect_report(
 
 
 def find_loss_files(patterns: Sequence[str | Path]) -> list[Path]:
-    """Return the files that paths, folders and glob patterns stand for, in order.
+    """Return the files that paths, folders and glob patterns name, in order.
 
-    A folder stands for the `.jsonl`, `.ndjson` and `.parquet` files in it.
+    A folder names the `.jsonl`, `.ndjson` and `.parquet` files in it.
 
     Raises:
-        DataError: One of them stands for nothing.
+        DataError: One of them names no file.
     """
     found: list[Path] = []
     for pattern in patterns:
@@ -280,8 +280,8 @@ def _write(work: _Work, rank: Rank, context: RunContext) -> tuple[ValidationRepo
 def _known_of(sources: MixtureSources) -> dict[str, Any]:
     """Return what a report takes from the mixture, JSON-ready."""
     return {
-        "heads": {key: list(m) for key, m in sources.norm_key_to_dataset_names.items()},
-        "rows": list(sources.norm_keys),
+        "norm_keys": list(sources.norm_keys),
+        "rows": dict(sources.dataset_to_norm_index),
         "weights": dict(sources.weights),
         "control_modes": dict(sources.control_modes),
     }
@@ -290,5 +290,5 @@ def _known_of(sources: MixtureSources) -> dict[str, Any]:
 def _contents(files: Sequence[Path]) -> dict[str, Any]:
     """Return the fingerprint of the files' contents, in whatever order and wherever they lie."""
     hashes = [hash_files(path.parent, [path.name])[path.name] for path in files]
-    told = "\n".join(sorted(hashes))
-    return {"count": len(hashes), "sha256": hashlib.sha256(told.encode()).hexdigest()}
+    lines = "\n".join(sorted(hashes))
+    return {"count": len(hashes), "sha256": hashlib.sha256(lines.encode()).hexdigest()}

@@ -1,7 +1,7 @@
 """Where validation samples come from: norm heads, weights, and the control modes that were masked.
 
-The rules work on whole sets of cells, never on the order in which samples came. What a mixture
-says is read from metadata alone: episode tables and info.json.
+The rules work on whole sets of cells, never on the order in which samples came. Of a mixture,
+metadata alone is read: episode tables and info.json.
 """
 
 from __future__ import annotations
@@ -45,11 +45,6 @@ class HeadsLike(Protocol):
     @property
     def dataset_to_norm_index(self) -> Mapping[str, int]:
         """Mixture-level dataset name -> head row."""
-        ...
-
-    @property
-    def norm_key_to_dataset_names(self) -> Mapping[str, Sequence[str]]:
-        """Norm key -> its members' mixture-level names."""
         ...
 
 
@@ -161,8 +156,8 @@ def recover_modes(cells: Iterable[Cell], known: Provenance) -> dict[Cell, str]:
     """Return each cell's control mode: its own, or the one that training dropped out of it.
 
     A masked one is taken from the first of these that has one: the dataset's declared control mode;
-    the norm key of the sample's head; the one mode that other samples of the dataset show; the one
-    mode that other samples of the head show. Otherwise it is `unknown`.
+    the norm key of the sample's head; the one mode of the dataset's other samples; the one mode of
+    the head's other samples. Otherwise it is `unknown`.
     """
     cells = list(cells)
     by_dataset = _single_modes((cell.dataset, cell.control_mode) for cell in cells)
@@ -217,12 +212,11 @@ def _exact_weights(
 
 @dataclass(frozen=True)
 class MixtureSources:
-    """The provenance of a mixture's samples; stands in for `NormHeads` in `GroupedLosses.result`.
+    """The provenance of a mixture's samples; `GroupedLosses.result` takes it as `heads`.
 
     Attributes:
         norm_keys: Norm keys by head row.
         dataset_to_norm_index: Mixture-level name -> head row, in mixture order.
-        norm_key_to_dataset_names: Norm key -> its members.
         weights: Mixture-level name -> mixture weight.
         weights_from: `mixture`; where the mixture's weights are null, `held_out_frames`.
         control_modes: Mixture-level name -> control mode, after the entry's override.
@@ -230,7 +224,6 @@ class MixtureSources:
 
     norm_keys: tuple[str, ...]
     dataset_to_norm_index: Mapping[str, int]
-    norm_key_to_dataset_names: Mapping[str, Sequence[str]]
     weights: Mapping[str, float]
     weights_from: str
     control_modes: Mapping[str, str | None]
@@ -279,7 +272,6 @@ def mixture_sources(resolved: ResolvedMixture) -> MixtureSources:
     return MixtureSources(
         norm_keys=tuple(groups.members),
         dataset_to_norm_index={name: row_of[name] for name in names},
-        norm_key_to_dataset_names=groups.members,
         weights=weights,
         weights_from="held_out_frames" if given is None else "mixture",
         control_modes={name: mode for name, (_, mode) in zip(names, pairs, strict=True)},
