@@ -87,11 +87,20 @@ class DatasetMetadata:
     @cached_property
     def episodes(self) -> EpisodeTable:
         """The episodes table; raises `MetadataError` when it is missing or malformed."""
-        if self.is_v3:
-            from opentau_prep.metadata import v3
+        try:
+            if self.is_v3:
+                from opentau_prep.metadata import v3
 
-            return v3.read_episodes(self.storage)
-        return v2.read_episodes(self.storage)
+                return v3.read_episodes(self.storage)
+            return v2.read_episodes(self.storage)
+        except MetadataError as error:
+            if self.info.get("total_episodes") == 0:
+                raise MetadataError(
+                    "holds no episode: the recording ended before the first one was saved",
+                    where=self.root,
+                    hint="Remove the dataset, and record again: there is nothing to restore.",
+                ) from error
+            raise
 
     @cached_property
     def tasks(self) -> dict[int, str]:

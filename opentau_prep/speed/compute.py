@@ -58,6 +58,8 @@ def prepare_speed(
         jobs = _distinct(resolved.entries)
         _check_one_selection(jobs)
     else:
+        for entry in resolved.entries:
+            _ = entry.episodes  # a selection of episodes that do not exist is refused here, too
         jobs = [entry.of_whole_dataset() for entry in resolved.first_entries]
     work = partial(_prepare_one, context=_Options(context, rank, persist_subset))
     with main_rank_notices(rank):
@@ -119,6 +121,12 @@ class _Work:
         self.place = speed_place(entry, options.artifact_root)
         if not len(self.episodes):
             raise DataError("the dataset has no episodes", where=entry.meta.root)
+        if not entry.dataset.present.episodes:
+            raise DataError(
+                f"none of the data files of its {len(self.meta.episodes):,} episodes is here",
+                where=entry.meta.root,
+                hint="Download them: an episode's task is read from its first frame.",
+            )
 
     @cached_property
     def recipe(self) -> Recipe:
