@@ -40,6 +40,7 @@ ORDER = [
     "validate",
     "verdict",
     "report",
+    "diff",
     "demo",
     "pipeline",
     "remake",

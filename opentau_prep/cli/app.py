@@ -10,6 +10,7 @@ import typer
 from opentau_prep import __version__
 from opentau_prep.cli import (
     demo,
+    diff,
     fit_tokenizer,
     forecast,
     heads,
@@ -70,8 +71,10 @@ forecast.register(app)
 validate.register(app)
 val_plan.register(app)
 val_report.register(app)
+diff.register(app)
 run.register(app)
 report.register(app)
+diff.register(app)
 demo.register(app)
 
 
