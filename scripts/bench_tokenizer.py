@@ -183,7 +183,7 @@ def bench_mixture(out: Path, n_datasets: int, n_heads: int, n_chunks: int, gib: 
     document = report.document
     print(f"{n_datasets} datasets, {document['n_norm_heads']} heads, {n_chunks:,} chunks asked for")
     print(f"fit-tokenizer:                         {timer}")
-    print(f"of that: {document['timings_seconds']}")
+    print(f"of that: {report.seconds}")
     print(f"peak memory: {_peak_gib():.2f} GiB")
     for candidate in document["fit"]["candidates"]:
         print(candidate)

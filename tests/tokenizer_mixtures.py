@@ -13,7 +13,6 @@ from opentau_prep.config.load import load_mixture
 from opentau_prep.context import RunContext
 from opentau_prep.demo.spec import EpisodeData
 from opentau_prep.metadata.resolve import ResolvedMixture, resolve_mixture
-from opentau_prep.normalization import unnormalize
 from opentau_prep.tokenizer.options import FitOptions
 from opentau_prep.tokenizer.prepare import Sampling, sample_mixture
 from opentau_prep.tokenizer.quantize import dequantize
@@ -59,7 +58,7 @@ def native_chunks(
     steps, dims = options.get("chunk_size", 6), options.get("action_dim", 4)
     values = sampling.corpus.values[0][rows]
     normal = dequantize(values, scale, time_horizon=steps, action_dim=dims)
-    return unnormalize(normal, *sampling.heads.range_of(dataset))
+    return sampling.heads.convention.unnormalize(normal, *sampling.heads.stats_of(dataset))
 
 
 def raw_episodes(root: Path, column: str = "action") -> dict[int, np.ndarray]:

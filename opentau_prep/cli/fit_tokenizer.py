@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opentau_prep.cli.command import Result, command
-from opentau_prep.cli.options import MixtureJson
+from opentau_prep.cli.options import FitFlags, MixtureJson, TokenLimit, given_by
 from opentau_prep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ _GIB = 1 << 30
 _RETIRED = {
     "--max-state-dim": "the state has no part in the fit",
     "--dataloader-batch-size": "chunks are gathered without a dataloader",
-    "--use-mixture-dataloader": "chunks always are those of training's own distribution",
-    "--log-level": "--quiet and --verbose say how much is told",
+    "--use-mixture-dataloader": "chunks are always drawn as training draws them",
+    "--log-level": "use --quiet or --verbose",
 }
 
 
@@ -34,45 +34,34 @@ def register(app: typer.Typer) -> None:
 
 def fit_tokenizer(
     session: Session,
-    chunk_size: Annotated[
-        int, typer.Option(metavar="T", help="Steps of the policy's action chunk.")
-    ],
+    *,
+    flags: FitFlags,
     mixture_json: MixtureJson = None,
     out_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Default: the folder 'tokenizer' beside the mixture."),
+        typer.Option(
+            metavar="DIR", help="The tokenizer's folder. Default: 'tokenizer' in the prep folder."
+        ),
     ] = None,
-    action_dim: Annotated[int, typer.Option(help="Width of the policy's actions.")] = 32,
-    total_chunks: Annotated[
-        str, typer.Option(metavar="N|auto", help="Chunks to fit on; auto: until more do not help.")
-    ] = "auto",
-    vocab_size: Annotated[int, typer.Option(help="Tokens in all, the 256 bytes included.")] = 2048,
-    scale: Annotated[float, typer.Option(help="Quantization steps a unit of coefficient.")] = 10.0,
-    max_token_length: Annotated[
-        str, typer.Option(metavar="N|auto", help="Longest token in bytes; auto: by held-out data.")
-    ] = "auto",
-    seed: Annotated[int, typer.Option(help="Of the split and of the draws.")] = 0,
-    config_version: Annotated[int, typer.Option(help="Of the policy's config.")] = 1,
-    per_head_norm: Annotated[
-        bool,
-        typer.Option(
-            "--per-head-norm/--no-per-head-norm",
-            help="Normalize each dataset with its head; or all with one range, as old fits did.",
-        ),
-    ] = True,
-    headroom: Annotated[
-        float,
-        typer.Option(
-            metavar="X", help="Normalized values up to X (times 1, or std) are never clipped."
-        ),
-    ] = 10.0,
-    discrete_action_max_length: Annotated[
+    chunk_size: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Forecast the share of chunks longer than this."),
+        typer.Option(
+            metavar="T",
+            help="Steps of the policy's action chunk. Default: the training config's, else 50.",
+        ),
     ] = None,
-    holdout: Annotated[
-        float, typer.Option(help="Share of each dataset's episodes to measure on.")
-    ] = 0.1,
+    action_dim: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Width of the policy's actions. Default: that of the norm heads, else 32 or the"
+            " widest native width.",
+        ),
+    ] = None,
+    truncate_dims: Annotated[
+        bool, typer.Option("--truncate-dims", help="Cut action dims beyond --action-dim.")
+    ] = False,
+    discrete_action_max_length: TokenLimit = None,
     memory_budget: Annotated[
         float | None,
         typer.Option(
@@ -107,14 +96,14 @@ def fit_tokenizer(
     meta/action_tokens/.
 
     \b
-    opentau-prep fit-tokenizer --mixture-json mixture.json --chunk-size 50 --out-dir tokenizer
-    opentau-prep fit-tokenizer --mixture-json mixture.json --chunk-size 50 --pilot
-    opentau-prep fit-tokenizer --mixture-json mixture.json --chunk-size 50 \\
-        --sweep scale=5,10,20 vocab-size=1024,2048
+    opentau-prep fit-tokenizer --mixture-json mixture.json --chunk-size 50
+    opentau-prep fit-tokenizer --mixture-json mixture.json --normalization quantile --pilot
+    opentau-prep fit-tokenizer --mixture-json mixture.json --sweep scale=5,10 vocab-size=1024,2048
     """
+    from opentau_prep.choices import Choices
     from opentau_prep.cli.fit_tokenizer_tables import sweep_table, tokenizer_tables
     from opentau_prep.cli.targets import load_targets
-    from opentau_prep.tokenizer.options import FitOptions, number_or_auto
+    from opentau_prep.tokenizer.options import number_or_auto
     from opentau_prep.tokenizer.prepare import prepare_tokenizer
     from opentau_prep.tokenizer.sweep import parse_sweep, sweep_tokenizers
 
@@ -122,22 +111,18 @@ def fit_tokenizer(
         raise ConfigError(
             f"unexpected argument {sweep_more[0]!r}", hint="Name the mixture with --mixture-json."
         )
-    options = FitOptions(
-        chunk_size=chunk_size,
-        action_dim=action_dim,
-        total_chunks=number_or_auto(total_chunks, "--total-chunks"),
-        vocab_size=vocab_size,
-        scale=scale,
-        max_token_length=number_or_auto(max_token_length, "--max-token-length"),
-        seed=seed,
-        config_version=config_version,
-        per_head_norm=per_head_norm,
-        headroom=headroom,
-        holdout=holdout,
-        memory_bytes=None if memory_budget is None else int(memory_budget * _GIB),
-        pilot=pilot,
-        skip_fit=skip_fit,
-    )
+    given = {
+        **given_by(flags),
+        "chunk_size": chunk_size,
+        "action_dim": action_dim,
+        "truncate_dims": truncate_dims or None,
+        "memory_bytes": None if memory_budget is None else int(memory_budget * _GIB),
+        "pilot": pilot,
+        "skip_fit": skip_fit,
+    }
+    for name in ("total_chunks", "max_token_length"):
+        if name in given:
+            given[name] = number_or_auto(given[name], f"--{name.replace('_', '-')}")
     grid = parse_sweep([*sweep, *(sweep_more or ())]) if sweep else None
     context = _with_old_workers(session, num_workers)
     _say_retired(
@@ -149,12 +134,17 @@ def fit_tokenizer(
         }
     )
     resolved = load_targets(None, mixture_json, context, frames=True)
+    choices = Choices(resolved, context, given, tokenizer=out_dir)
+    options = choices.fit()
     if grid is not None:
         swept = sweep_tokenizers(resolved, context, options, grid)
         return Result(swept.as_json(), sweep_table(swept), exit_code=int(swept.needs_attention))
-    target = out_dir or context.prep_path(resolved.mixture, "tokenizer")
     report = prepare_tokenizer(
-        resolved, context, options, target, max_length=discrete_action_max_length
+        resolved,
+        context,
+        options,
+        choices.tokenizer_path,
+        max_length=discrete_action_max_length,
     )
     return Result(report.as_json(), tokenizer_tables(report), exit_code=int(report.needs_attention))
 
@@ -166,13 +156,14 @@ def _with_old_workers(session: Session, num_workers: int | None) -> RunContext:
     if num_workers is None:
         return context
     used = context.workers or max(1, num_workers)
-    warn("old_option", f"--num-workers is --workers now: {used} used", option="--num-workers")
+    warn("old_option", f"--num-workers is --workers now: {used} used", options=["--num-workers"])
     return replace(context, workers=used)
 
 
 def _say_retired(given: dict[str, bool]) -> None:
     from opentau_prep.notices import warn
 
-    for option, is_given in given.items():
-        if is_given:
-            warn("old_option", f"{option} has no effect: {_RETIRED[option]}", option=option)
+    retired = [option for option, is_given in given.items() if is_given]
+    if retired:
+        reasons = "; ".join(f"{option}: {_RETIRED[option]}" for option in retired)
+        warn("old_option", f"options without effect: {reasons}", options=retired)

@@ -67,7 +67,8 @@ def _draw_summary(console: Console, report: TokenizerReport) -> None:
     chunks = f"{document['total_chunks_actual']:,} chunks of {document['chunk_size']} x"
     lines.append(
         f"{chunks} {document['action_dim']} from {n_robot:,} datasets,"
-        f" {document['n_norm_heads']} norm heads ({document['normalization']})"
+        f" {document['n_norm_heads']} norm heads ({_NORMALIZED[document['normalization']]},"
+        f" {document['normalization_mode']})"
     )
     if fit is not None:
         cap = fit["max_token_length"]
@@ -82,10 +83,19 @@ def _draw_summary(console: Console, report: TokenizerReport) -> None:
             f"round trip: MSE {_small(error['roundtrip_mse'])} normalized,"
             f" {_small(error['native_mse'])} in native units"
         )
+    if report.seconds:
+        lines.append(", ".join(f"{name} {took:.1f} s" for name, took in report.seconds.items()))
+    clipped = document["quantized"].get("clipped")
+    if clipped is not None and clipped["values"]:
+        lines.append(
+            f"beyond the headroom of {document['headroom']:g}: {clipped['values']:,} numbers in"
+            f" {clipped['chunks']:,} chunks, clipped; error up to {clipped['max_abs_error']:.2g}"
+        )
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
 
 
+_NORMALIZED = {"per_robot_type_control_mode": "each dataset with its own", "global": "one range"}
 _STOPPED = {
     "converged": "shorten held-out sequences by less than 0.5 %",
     "corpus": "none were asked for, or there are none",
@@ -94,14 +104,13 @@ _STOPPED = {
 
 
 def _draw_candidates(console: Console, document: Mapping[str, Any]) -> None:
-    columns = ("#chunks", "#longest token", "#mean tokens", "#p99", "#seconds")
+    columns = ("#chunks", "#longest token", "#mean tokens", "#p99")
     rows = [
         (
             c["n_chunks"],
             "any" if c["max_token_length"] is None else c["max_token_length"],
             f"{c['mean']:.1f}",
             f"{c['p99']:.0f}",
-            f"{c['seconds']:.1f}",
         )
         for c in document["fit"]["candidates"]
     ]

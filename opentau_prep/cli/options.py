@@ -330,6 +330,14 @@ class FitFlags:
             rich_help_panel=_FIT,
         ),
     ] = None
+    normalization: Annotated[
+        Literal["min_max", "quantile", "mean_std"] | None,
+        typer.Option(
+            help="How the policy normalizes actions. Default: min_max.",
+            show_default=False,
+            rich_help_panel=_FIT,
+        ),
+    ] = None
     per_head_norm: Annotated[
         bool | None,
         typer.Option(
@@ -337,6 +345,15 @@ class FitFlags:
             help="Normalize each dataset with its head (default); or all with one range, as old"
             " fits did.",
             show_default=False,
+            rich_help_panel=_FIT,
+        ),
+    ] = None
+    headroom: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Normalized values up to X are never clipped: X times the range, or X standard"
+            " deviations. Default: 10.",
             rich_help_panel=_FIT,
         ),
     ] = None

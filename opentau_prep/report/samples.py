@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from opentau_prep.errors import PrepError
 from opentau_prep.frames.chunks import chunk_rows, gather_chunks, subtract_state
 from opentau_prep.frames.read import read_frames
-from opentau_prep.normalization import normalize
 from opentau_prep.tokenizer.inspect import recorded_fit
 from opentau_prep.tokenizer.plan import split_episodes
 from opentau_prep.tokenizer.quantize import (
@@ -202,7 +201,7 @@ def _chunk(entry: ResolvedEntry, recipe: ChunkRecipe, episode: int) -> NDArray[n
     padded = np.zeros((1, recipe.chunk_size, recipe.action_dim), dtype=np.float32)
     kept = min(native.shape[2], recipe.action_dim)
     padded[..., :kept] = native[..., :kept]
-    normal = normalize(padded, recipe.lo, recipe.hi, config_version=recipe.config_version)
+    normal = recipe.convention.normalize(padded, *recipe.stats)
     return np.asarray(normal[0])
 
 

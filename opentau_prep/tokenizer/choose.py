@@ -8,7 +8,6 @@ until held-out sequences stop getting shorter, the corpus is used up, or memory 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -43,14 +42,12 @@ class Candidate:
         max_token_length: Its cap, in bytes; None without one.
         mean: Mean tokens a held-out chunk.
         p99: 99th percentile of them.
-        seconds: What the fit took.
     """
 
     n_chunks: int
     max_token_length: int | None
     mean: float
     p99: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -170,13 +167,11 @@ class _Trial:
         return self._fits[key], self.candidates[key]
 
     def _fit(self, size: int, cap: int | None) -> tuple[Tokenizer, Candidate]:
-        started = time.perf_counter()
         chunks = self._points[self._order[:size]]
         fit = train_bpe(chunks, vocab_size=self._plan.vocab_size, max_token_length=cap)
-        seconds = time.perf_counter() - started
         lengths = token_lengths(fit, self._held_out)
         p99 = float(np.percentile(lengths, 99))
-        return fit, Candidate(size, cap, float(lengths.mean()), p99, seconds)
+        return fit, Candidate(size, cap, float(lengths.mean()), p99)
 
     def _keep(self, key: tuple[int, int | None], fit: Tokenizer, candidate: Candidate) -> None:
         self.candidates[key], self._fits[key] = candidate, fit

@@ -22,7 +22,6 @@ from opentau_prep.frames.chunks import (
     subtract_state,
 )
 from opentau_prep.frames.read import FrameBlock, read_part
-from opentau_prep.normalization import normalize, unnormalize
 from opentau_prep.tokenizer.evaluate import ErrorSums, error_sums
 from opentau_prep.tokenizer.plan import Draws
 from opentau_prep.tokenizer.quantize import dequantize, quantize
@@ -30,6 +29,7 @@ from opentau_prep.tokenizer.quantize import dequantize, quantize
 if TYPE_CHECKING:
     from opentau_prep.frames.rows import DataPart
     from opentau_prep.metadata.records import IntArray
+    from opentau_prep.normalization import Convention
     from opentau_prep.storage import Storage
 
 __all__ = ["ChunkRecipe", "SampleJob", "Sampled", "sample_files"]
@@ -54,9 +54,8 @@ class ChunkRecipe:
         fps: Frame rate, Hz.
         action_freq: Control rate, Hz; None means `fps`.
         strategy: How steps between two frames are made.
-        lo: (D,) lower end of the normalization range.
-        hi: (D,) its upper end.
-        config_version: Of the policy's config.
+        convention: How the policy normalizes.
+        stats: The two stats it takes, (D,) each.
         scales: Quantization scales; the chunks are quantized with each of them.
     """
 
@@ -71,9 +70,8 @@ class ChunkRecipe:
     fps: float
     action_freq: float | None
     strategy: ResampleStrategy
-    lo: npt.NDArray[Any]
-    hi: npt.NDArray[Any]
-    config_version: int
+    convention: Convention
+    stats: tuple[npt.NDArray[Any], npt.NDArray[Any]]
     scales: tuple[float, ...]
 
     @property
@@ -224,7 +222,7 @@ def _selected(
 def _make(job: SampleJob, frames: _Frames, draws: Draws, at: IntArray) -> _Chunks:
     recipe = job.recipe
     native = _padded(recipe, _native_chunks(recipe, frames, draws, at))
-    normal = normalize(native, recipe.lo, recipe.hi, config_version=recipe.config_version)
+    normal = recipe.convention.normalize(native, *recipe.stats)
     held = draws.slot >= job.n_fit
     slot = draws.slot
     left_out = (0, 0)
@@ -294,7 +292,7 @@ def _errors(
         return None
     steps, dims = recipe.chunk_size, recipe.action_dim
     decoded = dequantize(values, scale, time_horizon=steps, action_dim=dims)
-    restored = unnormalize(decoded, recipe.lo, recipe.hi, config_version=recipe.config_version)
+    restored = recipe.convention.unnormalize(decoded, *recipe.stats)
     kept = min(recipe.width, dims)
     return ErrorSums(
         error_sums(normal, decoded), error_sums(native[..., :kept], restored[..., :kept])

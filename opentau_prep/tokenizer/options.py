@@ -1,14 +1,16 @@
-"""What decides a tokenizer, beside the mixture: the options of one fit."""
+"""What decides a tokenizer, next to the mixture: the options of one fit."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from opentau_prep.errors import ConfigError
+from opentau_prep.normalization import Convention, Mode
 from opentau_prep.tokenizer.quantize import DEFAULT_HEADROOM
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
 ]
 
 Auto = Literal["auto"]
+Normalization = Literal["min_max", "quantile", "mean_std"]
 
 DEFAULT_CHUNK_SIZE = 50
 PILOT_CHUNKS = 2_000
@@ -31,6 +34,11 @@ SWEEP_CHUNKS = 4_000
 HELD_OUT_CHUNKS = 4_000
 HELD_OUT_PER_DATASET = 32
 _N_BYTES = 256
+_MODES: Mapping[Normalization, Mode] = {
+    "min_max": "MIN_MAX",
+    "quantile": "QUANTILE",
+    "mean_std": "MEAN_STD",
+}
 _CGROUP_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -51,7 +59,10 @@ class FitOptions:
         max_token_length: Longest token in bytes, or `auto`: chosen on held-out chunks.
         seed: Of the split and of the draws.
         config_version: Of the policy's config; decides the normalization.
+        normalization: Which two stats of a head the policy normalizes actions with: `min_max`,
+            `quantile` (q01, q99) or `mean_std`.
         per_head_norm: Normalize each dataset with its own head; else all with one range.
+        truncate_dims: Cut native dims beyond `action_dim`; else they are refused.
         headroom: How far `min_token` reaches: every chunk of normalized values within [-headroom,
             headroom] keeps all of its numbers; numbers beyond are clipped.
         holdout: Share of each dataset's episodes that is held out.
@@ -68,7 +79,9 @@ class FitOptions:
     max_token_length: int | Auto = "auto"
     seed: int = 0
     config_version: int = 1
+    normalization: Normalization = "min_max"
     per_head_norm: bool = True
+    truncate_dims: bool = False
     headroom: float = DEFAULT_HEADROOM
     holdout: float = 0.1
     memory_bytes: int | None = None
@@ -80,6 +93,7 @@ class FitOptions:
             value = getattr(self, name)
             if value != "auto" and (isinstance(value, str) or value < 1):
                 raise ConfigError(f"must be at least 1, not {value}", where=name)
+        self._check_normalization()
         for name in ("seed", "config_version"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"must not be negative: {getattr(self, name)}", where=name)
@@ -99,6 +113,25 @@ class FitOptions:
             )
         if self.memory_bytes is not None and self.memory_bytes < 1:
             raise ConfigError("must be positive", where="memory_budget")
+
+    def _check_normalization(self) -> None:
+        if self.normalization not in _MODES:
+            raise ConfigError(
+                f"unknown: {self.normalization!r}",
+                where="normalization",
+                hint=f"Use one of {', '.join(_MODES)}.",
+            )
+        if self.normalization != "min_max" and not self.per_head_norm:
+            raise ConfigError(
+                f"one range for all heads exists for min_max only, not for {self.normalization}",
+                where="no_per_head_norm",
+                hint="Leave out --no-per-head-norm.",
+            )
+
+    @property
+    def convention(self) -> Convention:
+        """How the policy normalizes its actions."""
+        return Convention.of(_MODES[self.normalization], self.config_version)
 
     @property
     def memory_limit(self) -> int:

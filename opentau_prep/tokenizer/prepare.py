@@ -14,7 +14,6 @@ from opentau_prep.artifacts.atomic import is_writable, not_writable
 from opentau_prep.artifacts.folders import FolderPlace, inspect_folder, publish_folder
 from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import check_artifact_root
-from opentau_prep.artifacts.provenance import same_json
 from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import (
     Inspection,
@@ -72,7 +71,6 @@ def prepare_tokenizer(
     out_dir: Path,
     *,
     max_length: int | None = None,
-    keep_other: bool = False,
 ) -> TokenizerReport:
     """Fit a tokenizer on the chunks that training would see, or say that it is up to date.
 
@@ -87,8 +85,6 @@ def prepare_tokenizer(
         out_dir: The tokenizer's folder.
         max_length: The policy's `discrete_action_max_length`, to forecast what it cuts off. It has
             no part in the fit.
-        keep_other: Leave a folder alone that was fitted with other parameters on the same inputs:
-            for callers whose parameters are only defaults.
 
     Returns:
         The report; the same on every rank.
@@ -111,15 +107,12 @@ def prepare_tokenizer(
         recipe = Recipe(COMMAND, inputs, options.parameters(), mixture_id=mixture_id)
         if not context.dry_run and not is_writable(place.path.parent):
             raise not_writable(place.path)
-        found = inspect_folder(place, recipe)
-        if keep_other and _other_parameters(found, recipe) and not context.force:
-            report = _kept(place, found)
-        elif not (rank.is_main or context.dry_run or _keeps_nothing(options, place)):
+        if not (rank.is_main or context.dry_run or _keeps_nothing(options, place)):
             report = wait_for(partial(_finished, place, recipe), what=str(place.path))
         else:
             report = _main(_Run(resolved, context, options, heads, place, recipe))
         report = replace(report, document=with_forecast(report.document, max_length))
-        if options.pilot or options.skip_fit or report.status in ("shown", "kept"):
+        if options.pilot or options.skip_fit or report.status == "shown":
             return report
         artifacts = write_dataset_files(resolved, report.document, options, context)
         return replace(report, artifacts=artifacts)
@@ -185,12 +178,12 @@ def _main(run: _Run) -> TokenizerReport:
         stale = "is stale" if found.state is State.STALE else "was fitted with other parameters"
         warn(
             "stale_artifact",
-            f"{run.place.path} {stale} ({', '.join(found.changes)}): it is made again",
+            f"{run.place.path} {stale} ({', '.join(found.changes)}): it is fitted again",
             changes=list(found.changes),
         )
-    document, files, failures = _made(run)
+    document, files, failures, seconds = _made(run)
     if keeps:
-        return TokenizerReport("shown", run.place.path, document, failures)
+        return TokenizerReport("shown", run.place.path, document, failures, seconds=seconds)
     outcome = publish_folder(
         run.place, files, run.recipe, force=run.context.force, dry_run=run.context.dry_run
     )
@@ -201,6 +194,7 @@ def _main(run: _Run) -> TokenizerReport:
         failures,
         backup=outcome.backup,
         changes=outcome.changes,
+        seconds=seconds,
     )
 
 
@@ -209,17 +203,19 @@ def _keeps_nothing(options: FitOptions, place: FolderPlace) -> bool:
     return options.skip_fit and (place.path / "tokenizer.json").exists()
 
 
-def _made(run: _Run) -> tuple[dict[str, Any], dict[str, bytes], tuple[Failure, ...]]:
+def _made(
+    run: _Run,
+) -> tuple[dict[str, Any], dict[str, bytes], tuple[Failure, ...], dict[str, float]]:
     options, context = run.options, run.context
     sampling = sample_mixture(run.resolved, context, options, heads=run.heads)
     corpus, plans = sampling.corpus, sampling.plans
-    timings = {"metadata": sampling.seconds[0], "sampling": sampling.seconds[1]}
+    seconds = {"metadata": sampling.seconds[0], "sampling": sampling.seconds[1]}
     fitted: Fitted | None = None
     if not options.skip_fit:
         progress = _Progress(context)
         fitted = fit_corpus(corpus, options, len(plans), progress=progress)
-        timings |= {"fit": fitted.seconds[0], "measure": fitted.seconds[1]}
-    document = build_report(run.resolved, options, run.heads, plans, corpus, fitted, timings)
+        seconds |= {"fit": fitted.seconds[0], "measure": fitted.seconds[1]}
+    document = build_report(run.resolved, options, run.heads, plans, corpus, fitted)
     files = {REPORT_NAME: dump_own(document)}
     if fitted is not None:
         settings = ProcessorSettings(
@@ -232,9 +228,10 @@ def _made(run: _Run) -> tuple[dict[str, Any], dict[str, bytes], tuple[Failure, .
         norm = {
             "config_version": options.config_version,
             "zero_range_center": options.config_version >= 1,
+            "normalization": options.convention.mode,
         }
         files |= {NORM_NAME: dump_own(norm), **processor_files(fitted.fit.tokenizer, settings)}
-    return document, files, corpus.failures
+    return document, files, corpus.failures, seconds
 
 
 class _Progress:
@@ -251,22 +248,6 @@ class _Progress:
 def _finished(place: FolderPlace, recipe: Recipe) -> TokenizerReport | None:
     found = inspect_folder(place, recipe)
     return _loaded(place, found) if found.fresh else None
-
-
-def _other_parameters(found: Inspection, recipe: Recipe) -> bool:
-    if found.provenance is None or found.state not in (State.STALE, State.REPARAMETRIZED):
-        return False
-    return not same_json(found.provenance.parameters, recipe.parameters)
-
-
-def _kept(place: FolderPlace, found: Inspection) -> TokenizerReport:
-    warn(
-        "kept_tokenizer",
-        f"{place.path} was fitted with other parameters than the defaults"
-        f" ({', '.join(found.changes)}): it is left as it is; --force fits it again",
-        changes=list(found.changes),
-    )
-    return replace(_loaded(place, found), status="kept")
 
 
 def _loaded(place: FolderPlace, found: Inspection) -> TokenizerReport:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from opentau_prep.errors import ConfigError, PrepError
+from opentau_prep.errors import ConfigError, MetadataError, PrepError
 from opentau_prep.frames.delta import entry_delta_map
 from opentau_prep.heads.build import build_norm_heads
 from opentau_prep.heads.members import read_members
@@ -24,11 +24,12 @@ from opentau_prep.tokenizer.gather import ChunkRecipe
 if TYPE_CHECKING:
     from opentau_prep.heads.members import HeadMember
     from opentau_prep.metadata.resolve import ResolvedMixture
+    from opentau_prep.normalization import Convention
     from opentau_prep.tokenizer.options import FitOptions
 
 __all__ = ["ActionHeads", "action_heads", "chunk_recipes"]
 
-Range = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -39,36 +40,41 @@ class ActionHeads:
         members: The datasets, in mixture order.
         keys: Key of each head, by row.
         rows: The head of each dataset.
-        ranges: (min, max), each (D,), of each head.
-        whole: The range of all of them together.
+        convention: How the policy normalizes.
+        stats: The two stats it takes, each (D,), of each head.
+        whole: The same for all of them together; None unless those are min and max.
         per_head: Whether each dataset is normalized with its own head's.
     """
 
     members: Sequence[HeadMember]
     keys: Sequence[str]
     rows: Sequence[int]
-    ranges: Sequence[Range]
-    whole: Range
+    convention: Convention
+    stats: Sequence[Pair]
+    whole: Pair | None
     per_head: bool
 
-    def range_of(self, dataset: int) -> Range:
-        """Return the range that a dataset is normalized with."""
-        return self.ranges[self.rows[dataset]] if self.per_head else self.whole
+    def stats_of(self, dataset: int) -> Pair:
+        """Return the two stats that a dataset is normalized with."""
+        if self.whole is not None and not self.per_head:
+            return self.whole
+        return self.stats[self.rows[dataset]]
 
     @property
     def sha256(self) -> str:
         """A hash over what all datasets are normalized with."""
         digest = hashlib.sha256()
         for dataset in range(len(self.rows)):
-            for side in self.range_of(dataset):
+            for side in self.stats_of(dataset):
                 digest.update(np.asarray(side, dtype=np.float32).tobytes())
         return digest.hexdigest()
 
     def stats_json(self) -> dict[str, Mapping[str, Any]]:
-        """Return head key -> its range, JSON-ready."""
+        """Return head key -> stat name -> values, JSON-ready."""
+        names = self.convention.stat_names
         return {
-            key: {"min": lo, "max": hi}
-            for key, (lo, hi) in zip(self.keys, self.ranges, strict=True)
+            key: dict(zip(names, pair, strict=True))
+            for key, pair in zip(self.keys, self.stats, strict=True)
         }
 
 
@@ -77,11 +83,13 @@ def action_heads(
 ) -> ActionHeads:
     """Return what the actions of each dataset are normalized with.
 
-    Dims beyond `options.action_dim` are cut off, with a notice that names datasets and widths.
+    With `options.truncate_dims`, dims beyond `options.action_dim` are cut off, with a notice that
+    names datasets and widths.
 
     Raises:
         ConfigError: Heads cannot be built; see `mixture_norm_heads`. Or the datasets' delta
-            maps do not go together; see `mixture_delta_map`.
+            maps do not go together; see `mixture_delta_map`. Or actions are wider than
+            `options.action_dim`.
         MetadataError: Stats of datasets cannot be used; all of them are named.
     """
     if not resolved.entries:
@@ -92,7 +100,7 @@ def action_heads(
     heads_options = HeadOptions(
         max_state_dim=_state_width(resolved),
         max_action_dim=options.action_dim,
-        truncate_dims=True,
+        truncate_dims=options.truncate_dims,
         chunk_size=options.chunk_size,
     )
     warn_vqa(resolved.vqa)
@@ -104,14 +112,30 @@ def action_heads(
         metadatas=members,
         raw_dims=[member.raw_dims for member in members],
     )
-    stats = [head["actions"] for head in built.per_norm_key_stats]
-    ranges = [(entry["min"], entry["max"]) for entry in stats]
-    whole = (
-        np.min([np.asarray(lo, dtype=np.float64) for lo, _ in ranges], axis=0),
-        np.max([np.asarray(hi, dtype=np.float64) for _, hi in ranges], axis=0),
-    )
+    convention = options.convention
+    stats = [
+        _picked(convention, key, head["actions"])
+        for key, head in zip(built.norm_keys, built.per_norm_key_stats, strict=True)
+    ]
+    whole = None
+    if convention.mode == "MIN_MAX":
+        whole = (
+            np.min([np.asarray(lo, dtype=np.float64) for lo, _ in stats], axis=0),
+            np.max([np.asarray(hi, dtype=np.float64) for _, hi in stats], axis=0),
+        )
     rows = [built.dataset_to_norm_index[member.name] for member in members]
-    return ActionHeads(members, built.norm_keys, rows, ranges, whole, options.per_head_norm)
+    per_head = options.per_head_norm
+    return ActionHeads(members, built.norm_keys, rows, convention, stats, whole, per_head)
+
+
+def _picked(convention: Convention, key: str, stats: Mapping[str, Any]) -> Pair:
+    try:
+        first, second = convention.pick(stats)
+    except MetadataError as error:
+        raise MetadataError(
+            error.message, where=f"actions of head {key}", hint=error.hint
+        ) from error
+    return np.asarray(first), np.asarray(second)
 
 
 def chunk_recipes(
@@ -143,7 +167,6 @@ def _recipe(
     member = heads.members[dataset]
     entry, config = member.entry, member.entry.config
     delta_map = entry_delta_map(config)
-    lo, hi = heads.range_of(dataset)
     return ChunkRecipe(
         actions=entry.name_map.columns["actions"],
         state=entry.name_map.columns["state"] if delta_map else None,
@@ -156,9 +179,8 @@ def _recipe(
         fps=entry.meta.fps,
         action_freq=resolved.mixture.action_freq,
         strategy=resolved.mixture.vector_resample_strategy,
-        lo=lo,
-        hi=hi,
-        config_version=options.config_version,
+        convention=heads.convention,
+        stats=heads.stats_of(dataset),
         scales=scales,
     )
 

@@ -41,14 +41,15 @@ class TokenizerReport:
     """The outcome of `fit-tokenizer`.
 
     Attributes:
-        status: `written`, `up to date`, `would write`, `kept` (fitted with other parameters, left
-            alone on request) or `shown` (nothing is written).
+        status: `written`, `up to date`, `would write` or `shown` (nothing is written).
         out_dir: The tokenizer's folder.
         document: The content of `fit_report.json`.
         failures: Datasets that were left out.
         artifacts: Dataset name -> what became of its file.
         backup: Where a replaced folder is kept.
-        changes: What had changed since the folder that was there was made.
+        changes: What had changed since the folder that was there was written.
+        seconds: Wall-clock seconds by what took them, where something was fitted: not in the
+            document, which is the same for the same fit.
     """
 
     status: str
@@ -58,6 +59,7 @@ class TokenizerReport:
     artifacts: Mapping[str, str] | None = None
     backup: Path | None = None
     changes: Sequence[str] = ()
+    seconds: Mapping[str, float] | None = None
 
     @property
     def needs_attention(self) -> bool:
@@ -65,26 +67,16 @@ class TokenizerReport:
         return bool(self.failures)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report JSON-ready, without times: the same fit gives the same report."""
+        """Return the report JSON-ready: the same fit gives the same report."""
         return {
             "status": self.status,
             "out_dir": str(self.out_dir),
-            **_without_times(self.document),
+            **self.document,
             "artifacts": dict(self.artifacts or {}),
             "backup": None if self.backup is None else str(self.backup),
             "changes": list(self.changes),
             "failures": [failure.as_json() for failure in self.failures],
         }
-
-
-def _without_times(document: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in document.items() if name != "timings_seconds"}
-    if "fit" in kept:
-        tried = [dict(candidate) for candidate in kept["fit"]["candidates"]]
-        for candidate in tried:
-            candidate.pop("seconds", None)
-        kept["fit"] = {**kept["fit"], "candidates": tried}
-    return kept
 
 
 def build_report(
@@ -94,7 +86,6 @@ def build_report(
     plans: Sequence[DatasetPlan],
     corpus: Corpus,
     fitted: Fitted | None,
-    timings: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return the document of a fit, JSON-ready.
 
@@ -105,7 +96,6 @@ def build_report(
         plans: What was taken from each dataset.
         corpus: The chunks.
         fitted: The tokenizer; None with `skip_fit`.
-        timings: Seconds, by what took them.
     """
     head_names = [heads.keys[heads.rows[_member(heads, plan)]] for plan in plans]
     document = {
@@ -114,7 +104,6 @@ def build_report(
         **_counts(resolved, options, plans, corpus, fitted),
         **_normalization(resolved, heads),
         "sample_errors": {f.label: str(f.error) for f in corpus.failures},
-        "timings_seconds": {name: round(value, 3) for name, value in timings.items()},
         "quantized": _quantized(corpus, fitted),
         "roundtrip": _round_trips(plans, corpus, head_names),
     }
@@ -169,7 +158,7 @@ def _member(heads: ActionHeads, plan: DatasetPlan) -> int:
 def _facts(resolved: ResolvedMixture, options: FitOptions) -> dict[str, Any]:
     mixture = resolved.mixture
     return {
-        "mixture_json": None if mixture.path is None else str(mixture.path),
+        "mixture_json": None if mixture.path is None else mixture.path.name,
         "mixture_hash_sha256": mixture.sha256,
         "mixture_id": mixture.mixture_id,
         "n_datasets": len(mixture.datasets),
@@ -186,7 +175,7 @@ def _facts(resolved: ResolvedMixture, options: FitOptions) -> dict[str, Any]:
         "seed": options.seed,
         "headroom": options.headroom,
         "holdout": options.holdout,
-        "memory_budget_bytes": options.memory_limit,
+        "memory_budget_bytes": options.memory_bytes,
         "pilot": options.pilot,
         "skip_fit": options.skip_fit,
     }
@@ -229,11 +218,12 @@ def _normalization(resolved: ResolvedMixture, heads: ActionHeads) -> dict[str, A
     keys: list[str | None] = [None] * len(resolved.mixture.datasets)
     for member, row in zip(heads.members, heads.rows, strict=True):
         keys[member.entry.index] = heads.keys[row]
-    lo, hi = heads.whole
+    whole = (None, None) if heads.per_head or heads.whole is None else heads.whole
     return {
         "normalization": "per_robot_type_control_mode" if heads.per_head else "global",
-        "global_action_min": None if heads.per_head else lo,
-        "global_action_max": None if heads.per_head else hi,
+        "normalization_mode": heads.convention.mode,
+        "global_action_min": whole[0],
+        "global_action_max": whole[1],
         "per_dataset_norm_keys": keys,
         "n_norm_heads": len(heads.keys),
         "per_head_action_stats": heads.stats_json(),

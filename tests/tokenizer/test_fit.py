@@ -11,7 +11,11 @@ from tokenizer_mixtures import mixture, sample
 
 from opentau_prep.context import RunContext
 from opentau_prep.errors import ConfigError
+from opentau_prep.heads.mixture import mixture_norm_heads
+from opentau_prep.normalization import normalize, normalize_mean_std
 from opentau_prep.notices import collect_notices
+from opentau_prep.stats.compute import prepare_stats
+from opentau_prep.stats.options import StatsOptions
 from opentau_prep.tokenizer import corpus as corpus_module
 from opentau_prep.tokenizer.bpe import encode_points, token_lengths
 from opentau_prep.tokenizer.fit import fit_corpus
@@ -48,9 +52,7 @@ def test_same_seed_same_bytes_for_any_number_of_workers(tmp_path, monkeypatch):
         _prepare(resolved, out, workers=workers, seed=seed)
         files = {p.name: p.read_bytes() for p in out.iterdir()}
         report = json.loads(files.pop("fit_report.json"))
-        del files["prep.json"], report["timings_seconds"]
-        for candidate in report["fit"]["candidates"]:
-            del candidate["seconds"]
+        del files["prep.json"]
         found.append((files, report))
     assert found[0] == found[1]
     assert found[0][0]["tokenizer.json"] != found[2][0]["tokenizer.json"]
@@ -116,18 +118,73 @@ def test_report_holds_what_earlier_fit_reports_held(tmp_path):
         "action_dim", "vocab_size", "scale", "max_token_length", "seed", "total_chunks_target",
         "total_chunks_actual", "sampler", "normalization", "per_dataset_chunks", "sample_errors",
         "global_action_min", "global_action_max", "per_dataset_norm_keys", "per_head_action_stats",
-        "n_norm_heads", "timings_seconds", "roundtrip", "pilot", "config_version",
+        "n_norm_heads", "roundtrip", "pilot", "config_version",
     } <= set(document)  # fmt: skip
     assert document["normalization"] == "per_robot_type_control_mode"
     assert document["n_norm_heads"] == len(document["per_head_action_stats"]) == 2
     assert document["per_dataset_norm_keys"][1] == document["per_dataset_norm_keys"][2]
     assert document["mixture_hash_sha256"] == resolved.mixture.sha256
     norm = json.loads((tmp_path / "out/opentau_action_norm.json").read_text())
-    assert norm == {"config_version": 1, "zero_range_center": True}
+    assert norm == {"config_version": 1, "zero_range_center": True, "normalization": "MIN_MAX"}
     both = _prepare(resolved, tmp_path / "both", per_head_norm=False, config_version=0).document
     assert both["normalization"] == "global"
     norm = json.loads((tmp_path / "both/opentau_action_norm.json").read_text())
-    assert norm == {"config_version": 0, "zero_range_center": False}
+    assert norm == {"config_version": 0, "zero_range_center": False, "normalization": "MIN_MAX"}
+
+
+@pytest.mark.parametrize(
+    ("normalization", "names"), [("quantile", ("q01", "q99")), ("mean_std", ("mean", "std"))]
+)
+def test_fit_normalizes_with_the_two_stats_of_its_mode(normalization, names, tmp_path):
+    """Chunks computed again from the frames and the heads' own stats."""
+    root = tiny_dataset(tmp_path, "v3.0", name="a", lengths=[20] * 6, seed=1, robot_type="r")
+    # The builder's stats have no quantiles.
+    prepare_stats(mixture(tmp_path, root), RunContext(workers=1), StatsOptions())
+    resolved = mixture(tmp_path, root)
+    sampling = sample(resolved, normalization=normalization, scale=50.0, config_version=1)
+    heads = mixture_norm_heads(resolved, max_state_dim=9, max_action_dim=4)
+    first, second = (heads.per_norm_key_stats[0]["actions"][name] for name in names)
+    report = _prepare(resolved, tmp_path / "out", normalization=normalization)
+    stored = report.document["per_head_action_stats"]["t/a"]
+    assert list(stored) == list(names)
+    assert np.array_equal(stored[names[1]], second)
+    assert report.document["normalization_mode"] == normalization.upper()
+    draws = sampling.plans[0].draws
+    frames = np.concatenate([e.actions for e in tiny_episodes(lengths=[20] * 6, seed=1)]).astype(
+        "f4"
+    )
+    rows = np.minimum(draws.start[:, None] + np.arange(6), draws.end[:, None] - 1)
+    chunks = np.zeros((len(rows), 6, 4), dtype=np.float32)
+    chunks[..., : frames.shape[1]] = frames[rows]
+    if normalization == "quantile":
+        expected = normalize(chunks, first, second)
+    else:
+        expected = normalize_mean_std(chunks, first, second)
+    assert np.array_equal(quantize(expected, 50.0), sampling.corpus.values[0])
+
+
+def test_one_range_for_all_exists_for_min_max_only():
+    with pytest.raises(ConfigError, match="min_max only"):
+        FitOptions(8, normalization="mean_std", per_head_norm=False)
+    with pytest.raises(ConfigError, match="normalization"):
+        FitOptions(8, normalization="MIN_MAX")
+
+
+def test_same_fit_same_folder_and_force_leaves_one_backup(tmp_path):
+    """Times, paths and machines are not in the folder; equal files are not backed up."""
+    for place in ("x", "y"):
+        (tmp_path / place).mkdir()
+        resolved = mixture(tmp_path / place, *_roots(tmp_path / place))
+        _prepare(resolved, tmp_path / place / "out")
+    folders = [
+        {p.name: p.read_bytes() for p in (tmp_path / place / "out").iterdir()} for place in "xy"
+    ]
+    assert folders[0] == folders[1]
+    (tmp_path / "y/out/fit_report.json").write_text("{}")
+    for _ in range(2):
+        _prepare(resolved, tmp_path / "y/out", force=True)
+    assert len([p for p in (tmp_path / "y").iterdir() if p.name.startswith("out")]) == 2
+    assert {p.name: p.read_bytes() for p in (tmp_path / "y/out").iterdir()} == folders[0]
 
 
 def test_second_run_is_fresh_and_reads_no_frames(tmp_path):

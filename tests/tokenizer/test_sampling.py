@@ -155,11 +155,13 @@ def test_native_dims_beyond_action_dim_are_dropped_with_one_warning(tmp_path):
     wide = tiny_dataset(tmp_path, "v2.1", name="wide", action_dim=6, robot_type="w")
     wider = tiny_dataset(tmp_path, "v2.1", name="wider", action_dim=9, robot_type="x")
     with collect_notices() as notices:
-        sampling = sample(mixture(tmp_path, wide, wider), **SHARP)
+        sampling = sample(mixture(tmp_path, wide, wider), truncate_dims=True, **SHARP)
     (notice,) = [n for n in notices if n.kind == "truncated_dims"]
     assert "t/wide (actions 6 -> 4)" in notice.message
     assert "t/wider (actions 9 -> 4)" in notice.message
     assert sampling.corpus.values[0].shape[1] == 6 * 4
+    with pytest.raises(ConfigError, match=r"t/wider: actions has 9 dims.*--truncate-dims"):
+        sample(mixture(tmp_path, wide, wider), **SHARP)
 
 
 @pytest.mark.parametrize(("version", "padded"), [(0, -1.0), (1, 0.0)])
@@ -196,9 +198,9 @@ def test_duplicated_ids_without_tags_keep_their_own_range(tmp_path):
     resolved = mixture(tmp_path, root, root, entries=[{"episodes": [0]}, {"episodes": [1]}])
     sampling = sample(resolved)
     assert list(sampling.heads.keys) == ["t/tiny#0", "t/tiny#1"]
-    assert [sampling.heads.range_of(i)[1][0] for i in (0, 1)] == [8.0, 29.0]
+    assert [sampling.heads.stats_of(i)[1][0] for i in (0, 1)] == [8.0, 29.0]
     both = sample(resolved, per_head_norm=False)
-    assert [both.heads.range_of(i)[1][0] for i in (0, 1)] == [29.0, 29.0]
+    assert [both.heads.stats_of(i)[1][0] for i in (0, 1)] == [29.0, 29.0]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -186,6 +186,8 @@ TOKENIZERS = [
         _json("opentau_action_norm.json", config_version=0, zero_range_center=False),
     ),
     ("contradiction", "N004", _json("opentau_action_norm.json", zero_range_center=False)),
+    ("another mode", "N004", _json("opentau_action_norm.json", normalization="QUANTILE")),
+    ("other mode's stats", "N004 N006", _report(normalization_mode="MEAN_STD")),
     ("version of text", "N004", _json("opentau_action_norm.json", config_version="1")),
     ("too narrow", "N003 N005", _json("processor_config.json", action_dim=4)),
     (

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.errors import PrepError
+from opentau_prep.normalization import Convention
 from opentau_prep.notices import collect_notices
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
@@ -25,6 +26,8 @@ __all__ = ["RULES"]
 TRUNCATED = 0.01
 Range = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 PROCESSOR, NORM, REPORT = "processor_config.json", "opentau_action_norm.json", "fit_report.json"
+# Of folders that do not name theirs.
+_OLD_MODE = "MIN_MAX"
 _PER_HEAD = "per_robot_type_control_mode"
 
 
@@ -94,6 +97,11 @@ def version_differs(view: MixtureView) -> Iterator[Hit]:
         yield hit(f"the fit had config_version {fitted}, the folder says {version}", file=NORM)
     if folder.norm.get("zero_range_center") is not (version >= 1):
         yield hit(f"zero_range_center contradicts config_version {version}", file=NORM)
+    mode = folder.norm.get("normalization", _OLD_MODE)
+    report = folder.report or {"normalization_mode": mode}
+    fitted = report.get("normalization_mode", _OLD_MODE)
+    if fitted != mode:
+        yield hit(f"the fit normalized by {fitted!r}, the folder says {mode!r}"[:100], file=NORM)
 
 
 def too_narrow(view: MixtureView) -> Iterator[Hit]:
@@ -112,20 +120,33 @@ def heads_differ(view: MixtureView) -> Iterator[Hit]:
     fitted = (report or {}).get("per_head_action_stats")
     if not isinstance(fitted, Mapping) or (report or {}).get("normalization") != _PER_HEAD:
         return
-    own = _action_ranges(view)
-    if own is None:
+    names = _stat_names((report or {}).get("normalization_mode", _OLD_MODE))
+    own = None if names is None else _action_stats(view, names)
+    if own is None or names is None:
         return
     unknown = [key for key in own if key not in fitted]
     if unknown:
         yield hit(f"knows nothing of the heads {listed(unknown)}", file=REPORT)
-    for key, (low, high) in own.items():
-        if key in fitted and (dims := _unlike(fitted[key], low, high)):
-            yield hit(f"was fitted with other ranges of head {key!r}", file=REPORT, dims=dims)
+    for key, stats in own.items():
+        if key in fitted and (dims := _unlike(fitted[key], stats)):
+            yield hit(
+                f"was fitted with other {' and '.join(names)} of head {key!r}",
+                file=REPORT,
+                dims=dims,
+            )
 
 
-def _action_ranges(
-    view: MixtureView,
-) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] | None:
+def _stat_names(mode: Any) -> tuple[str, str] | None:
+    try:
+        return Convention.of(mode).stat_names
+    except (PrepError, TypeError):
+        return None  # not a report of ours
+
+
+def _action_stats(
+    view: MixtureView, names: tuple[str, str]
+) -> dict[str, dict[str, npt.NDArray[Any]]] | None:
+    """Return head key -> stat name -> values; None where they cannot be had."""
     usable = [f for f in view.facts if f.stats is not None and f.dims is not None]
     if len(usable) < len(view.facts) or not usable:
         return None
@@ -141,23 +162,25 @@ def _action_ranges(
             )
     except PrepError:
         return None  # told by the rules on heads
-    return {
-        key: (stats["actions"]["min"], stats["actions"]["max"])
-        for key, stats in zip(heads.norm_keys, heads.per_norm_key_stats, strict=True)
-    }
+    found = {}
+    for key, head in zip(heads.norm_keys, heads.per_norm_key_stats, strict=True):
+        if any(name not in head["actions"] for name in names):
+            return None  # a member without quantiles: told by the rules on stats
+        found[key] = {name: head["actions"][name] for name in names}
+    return found
 
 
-def _unlike(fitted: Any, low: npt.NDArray[Any], high: npt.NDArray[Any]) -> list[int]:
-    """Return the dims whose range is another one, to float32 precision."""
+def _unlike(fitted: Any, stats: Mapping[str, npt.NDArray[Any]]) -> list[int]:
+    """Return the dims whose stats are other ones, to float32 precision."""
     try:
-        ends = [np.asarray(fitted[name], dtype=np.float64).ravel() for name in ("min", "max")]
+        there = {name: np.asarray(fitted[name], dtype=np.float64).ravel() for name in stats}
     except (KeyError, TypeError, ValueError):
-        return list(range(len(low)))
-    width = min(len(low), *(len(end) for end in ends))
+        return list(range(min(len(own) for own in stats.values())))
+    width = min(len(each) for each in (*there.values(), *stats.values()))
     with np.errstate(over="ignore"):
         same = [
-            np.isclose(end[:width], own[:width].astype(np.float64), rtol=1e-5, atol=1e-7)
-            for end, own in zip(ends, (low, high), strict=True)
+            np.isclose(there[name][:width], own[:width].astype(np.float64), rtol=1e-5, atol=1e-7)
+            for name, own in stats.items()
         ]
     return [int(d) for d in np.flatnonzero(~(same[0] & same[1]))]
 
@@ -252,8 +275,8 @@ RULES = (
         "N004",
         "tokenizer-config-version",
         "error",
-        "`opentau_action_norm.json` names another config version than the fit, or contradicts"
-        " itself.",
+        "`opentau_action_norm.json` names another config version or normalization mode than the"
+        " fit, or contradicts itself.",
         "Padded and constant dims are normalized to -1 in one version and 0 in the other: the"
         " policy sees tokens that the fit never saw.",
         _FIT,
@@ -274,7 +297,7 @@ RULES = (
         "N006",
         "tokenizer-heads",
         "error",
-        "The ranges of the norm heads are not those that the tokenizer was fitted with, or heads"
+        "The stats of the norm heads are not those that the tokenizer was fitted with, or heads"
         " have come in.",
         "Training normalizes with other numbers than the fit did: tokens stand for other motions.",
         _FIT,
