@@ -29,12 +29,16 @@ _UNSAFE_IN_JSON = re.compile(
 )
 
 
-# In JSON and in messages a URL ends at a quote. A password may hold slashes.
+# In JSON and in messages a URL ends at a quote that no backslash escapes. A password may hold
+# slashes.
 _USER_INFO = re.compile(
-    r"""\b([a-z][a-z0-9+.-]+)(:/+)([^/@\s"'<>:]*:[^@\s"'<>]*|[^/@\s"'<>]+)@""", re.IGNORECASE
+    r"""\b([a-z][a-z0-9+.-]+)(:/+)"""
+    r"""((?:[^/@\s"'<>:\\]|\\.)*:(?:[^@\s"'<>\\]|\\.)*|(?:[^/@\s"'<>\\]|\\.)+)@""",
+    re.IGNORECASE,
 )
 _QUERY = re.compile(
-    r"""\b([a-z][a-z0-9+.-]+://[^\s?#"'<>]*?)(?:[?#]|%3f|%23)[^\s"'<>]*""", re.IGNORECASE
+    r"""\b([a-z][a-z0-9+.-]+://(?:[^\s?#"'<>\\]|\\.)*?)(?:[?#]|%3f|%23)(?:[^\s"'<>\\]|\\.)*""",
+    re.IGNORECASE,
 )
 # What is before the @ is a container or a repository; or a user, before a password and a colon.
 _NAME_BEFORE_AT = frozenset({"abfs", "abfss", "adl", "az", "github", "wasb", "wasbs"})
@@ -44,16 +48,15 @@ _TOKEN_LIKE = re.compile(r"^(?:gh[a-z]_|github_pat_)|[0-9].*[A-Z]|[A-Z].*[0-9]|^
 
 def printable(text: str) -> str:
     r"""Return text on one line, with what is not shown but obeyed spelled out: `\x1b`, `\u202e`."""
-    text = without_secrets(text)
-    return text if text.isprintable() else "".join(map(_spelled, text))
+    shown = text if text.isprintable() else "".join(map(_spelled, text))
+    return without_secrets(shown)  # afterwards: a control in a URL would hide it from the search
 
 
 def printable_lines(text: str) -> str:
     """Return text as `printable` does, but with its line breaks and tabs."""
-    text = without_secrets(text)
     if text.isprintable():
-        return text
-    return "".join(char if char in "\n\t" else _spelled(char) for char in text)
+        return without_secrets(text)
+    return without_secrets("".join(c if c in "\n\t" else _spelled(c) for c in text))
 
 
 def json_safe(document: str) -> str:

@@ -79,7 +79,8 @@ def test_check_url_secrets_are_refused_and_not_shown(root: str) -> None:
 def test_safe_url_hides_secrets_in_what_is_taken_for_a_path(root: str) -> None:
     assert "S3CRET" not in safe_url(root)
     assert "S3CRET" not in printable(f"no meta/info.json in {root}")
-    document = json.dumps({"a": root, "b": "c?", "d": "x#y"})
+    assert "S3CRET" not in printable(root.replace(":S", "\x1d:S"))
+    document = json.dumps({"a": f'{root} "x" {root}"é', "b": "c?", "d": "x#y"})
     hidden = without_secrets(document)
     assert "S3CRET" not in hidden
     assert {**json.loads(hidden), "a": 0} == {**json.loads(document), "a": 0}
