@@ -46,8 +46,7 @@ def dump_own(value: Any) -> bytes:
 
     Args:
         value: Mappings, sequences, numbers, texts, None; NumPy arrays and scalars anywhere.
-        Mappings
-            and lists of them are indented, a list of numbers stays on one line.
+            Mappings and lists of them are indented, a list of numbers stays on one line.
 
     Raises:
         TypeError: Something in it has no JSON form.
@@ -168,8 +167,7 @@ def _from_numpy(value: Any) -> Any:
     import numpy as np
 
     array = np.asarray(value)
-    # float16, float32 and float64 fit a Python float; a wider or complex number would lose bits
-    # here.
+    # float16, float32 and float64 fit a Python float; a wider or complex number would lose bits.
     if array.dtype.kind == "c" or (array.dtype.kind == "f" and array.dtype.itemsize > 8):
         raise TypeError(f"an array of {array.dtype} has no exact JSON form")
     return array.tolist()
@@ -200,7 +198,7 @@ def _refusing(where: str) -> _OnFloat:
         raise ArtifactError(
             f"{place.removeprefix('$').removeprefix('.')} would be {value}, not a finite number",
             where=where,
-            hint="Mend the data or leave the feature out; --force writes it all the same.",
+            hint="Fix the data or leave the feature out; --force writes it all the same.",
         )
 
     return refuse

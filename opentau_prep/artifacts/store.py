@@ -97,9 +97,8 @@ class Outcome:
 
     Attributes:
         status: `"written"`; `"up to date"`; `"adopted"` (the file held these bytes already and only
-        its
-            provenance was written); `"would write"` (dry run); `"not persisted"` (the place cannot
-            be written); `"kept"` (stale, and left alone on request).
+            its provenance was written); `"would write"` (dry run); `"not persisted"` (the place
+            cannot be written); `"kept"` (stale, and left alone on request).
         path: The artifact.
         backup: Where the file that was there is kept, if it was.
         before: The state in which the place was found.

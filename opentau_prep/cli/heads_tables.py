@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from opentau_prep.cli.tables import failures_text, table
+from opentau_prep.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +79,7 @@ def _explanation(console: Console, each: DimExplanation) -> None:
     console.print(table(columns, rows, title=title))
     if each.dropped_quantiles:
         dropped = ", ".join(each.dropped_quantiles)
-        console.print(f"dropped, since some members lack them: {dropped}", markup=False)
+        console.print(printable(f"dropped, since some members lack them: {dropped}"), markup=False)
 
 
 def _audit(console: Console, audit: AuditReport) -> None:
@@ -94,17 +95,20 @@ def _audit(console: Console, audit: AuditReport) -> None:
         ]
         console.print(table(("dataset", "dims", "looks like", "#how sure"), rows, title="audit"))
         for finding in audit.findings:
-            console.print(f"- {finding.message}", markup=False, soft_wrap=True)
+            console.print(printable(f"- {finding.message}"), markup=False, soft_wrap=True)
     else:
         console.print("audit: no member is unlike the others of its head")
     few = [f"{h.norm_key} ({h.n_members})" for h in audit.heads if h.tests == "units"]
     alone = [h.norm_key for h in audit.heads if h.tests == "none"]
     if few:
         console.print(
-            f"too few members to compare more than units and names: {', '.join(few)}", markup=False
+            printable(f"too few members to compare more than units and names: {', '.join(few)}"),
+            markup=False,
         )
     if alone:
-        console.print(f"one member, nothing to compare: {', '.join(alone)}", markup=False)
+        console.print(
+            printable(f"one member, nothing to compare: {', '.join(alone)}"), markup=False
+        )
 
 
 def _value(value: float | None, masked: bool) -> str:

@@ -9,13 +9,14 @@ import pytest
 from opentau_prep import notices
 from opentau_prep.artifacts.ensure import ensure
 from opentau_prep.artifacts.place import Place, dataset_place, file_place
-from opentau_prep.artifacts.provenance import Recipe
+from opentau_prep.artifacts.provenance import Recipe, record_of
 from opentau_prep.artifacts.rank import Rank
 from opentau_prep.artifacts.store import (
     OverwriteRefusedError,
     State,
     heal,
     inspect,
+    judge,
     publish,
 )
 from opentau_prep.artifacts.tempfiles import create_temp, list_temps
@@ -48,6 +49,33 @@ def test_inspect_every_state_is_told(place: Place) -> None:
     assert inspect(place, OLD).state is State.EDITED
     place.provenance_path.unlink()
     assert inspect(place, OLD).state is State.FOREIGN
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("count", [19, 105])
+def test_judge_names_the_state_from_inputs_parameters_and_layout(count, size, schema):
+    made = Recipe("test", {"episodes": {"count": 19}}, {"size": 1})
+    now = Recipe("test", {"episodes": {"count": count}}, {"size": size})
+    record = record_of("validation", 1, b"content", made)
+    found = judge(Path("x"), b"content", record, now, schema_version=schema)
+    # Other inputs or another layout make a file stale, whatever the parameters are.
+    if count != 19 or schema != 1:
+        assert found.state is State.STALE
+    elif size != 1:
+        assert found.state is State.REPARAMETRIZED
+    else:
+        assert found.state is State.FRESH
+    expected = {
+        "episodes 19 -> 105": count != 19,
+        "file layout 1 -> 2": schema != 1,
+        "size 1 -> 2": size != 1,
+    }
+    assert set(found.changes) == {text for text, wanted in expected.items() if wanted}
+    edited = judge(Path("x"), b"other", record, now, schema_version=schema)
+    assert (edited.state, edited.changes) == (State.EDITED, ())
+    foreign = judge(Path("x"), b"content", None, now, schema_version=schema)
+    assert (foreign.state, foreign.changes) == (State.FOREIGN, ())
 
 
 @pytest.mark.parametrize(
