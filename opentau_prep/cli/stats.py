@@ -14,10 +14,12 @@ from opentau_prep.errors import ConfigError
 
 if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
+    from opentau_prep.stats.options import StatsOptions
 
 __all__ = ["register"]
 
 _NORM_STATS = ("openpi", "kai0")
+_RELATIVE = ("lerobot-relative", "groot")
 
 
 def register(app: typer.Typer) -> None:
@@ -31,11 +33,12 @@ def stats(
     roots: Roots = None,
     mixture_json: MixtureJson = None,
     format: Annotated[
-        Literal["lerobot", "openpi", "kai0"] | None,
+        Literal["lerobot", "openpi", "kai0", "lerobot-relative", "groot"] | None,
         typer.Option(
             "--format",
             help="Whose stats: LeRobot's (default), openpi's norm_stats.json, or kai0's, where"
-            " vectors are padded to 32 and values outside [-pi, pi] become 0.",
+            " vectors are padded to 32 and values outside [-pi, pi] become 0. Of actions relative"
+            " to the chunk's start: lerobot-relative, or groot's relative_stats.json.",
             show_default=False,
         ),
     ] = None,
@@ -90,7 +93,16 @@ def stats(
         typer.Option(
             min=1,
             metavar="T",
-            help="lerobot: steps a chunk, for entries with delta actions (default 50).",
+            help="lerobot, for entries with delta actions, lerobot-relative (default 50) and groot"
+            " (default 16): steps per chunk.",
+        ),
+    ] = None,
+    exclude_joint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="lerobot-relative (default: gripper), groot: actions whose name holds NAME stay"
+            " absolute; may be repeated.",
         ),
     ] = None,
     config_name: Annotated[
@@ -162,7 +174,15 @@ def stats(
 
         _refuse(lerobot_only, of="lerobot", format=format or "openpi")
         return run_openpi(session, roots, mixture_json, {**openpi_only, "--format": format})
-    _refuse(openpi_only, of="openpi or kai0", format="lerobot")
+    _refuse(openpi_only, of="openpi or kai0", format=format or "lerobot")
+    if format in _RELATIVE:
+        from opentau_prep.cli.stats_relative import run_relative
+
+        chosen = _stats_options({k: v for k, v in lerobot_only.items() if k != "--chunk-size"})
+        given = {"format": format, "chunk_size": chunk_size, "stats": chosen}
+        joints = None if exclude_joint is None else tuple(exclude_joint)
+        return run_relative(session, roots, mixture_json, {**given, "exclude_joints": joints})
+    _refuse({"--exclude-joint": exclude_joint}, of="lerobot-relative or groot", format="lerobot")
     return _lerobot(session, roots, mixture_json, lerobot_only)
 
 
@@ -182,6 +202,15 @@ def _lerobot(
     from opentau_prep.cli.stats_tables import stats_table
     from opentau_prep.cli.targets import load_targets
     from opentau_prep.stats.compute import prepare_stats
+
+    chosen = _stats_options(given)
+    resolved = load_targets(roots, mixture_json, session.context, frames=True, one_by_one=True)
+    report = prepare_stats(resolved, session.context, chosen)
+    failed = report.needs_attention
+    return Result(report.as_json(), stats_table(report), exit_code=1 if failed else 0)
+
+
+def _stats_options(given: Mapping[str, Any]) -> StatsOptions:
     from opentau_prep.stats.options import StatsOptions
 
     options = {name[2:].replace("-", "_"): v for name, v in given.items() if v is not None}
@@ -190,8 +219,4 @@ def _lerobot(
     options["quantiles"] = tuple(options.pop("quantile", ()))
     if "memory_budget" in options:
         options["memory_budget"] <<= 20
-    chosen = StatsOptions(**options)
-    resolved = load_targets(roots, mixture_json, session.context, frames=True, one_by_one=True)
-    report = prepare_stats(resolved, session.context, chosen)
-    failed = report.needs_attention
-    return Result(report.as_json(), stats_table(report), exit_code=1 if failed else 0)
+    return StatsOptions(**options)
