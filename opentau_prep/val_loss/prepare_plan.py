@@ -150,16 +150,21 @@ def _plan(
     ratio: float | None,
 ) -> MixtureValidation:
     sets = validation_sets(resolved, split=split, ratio=ratio)
-    unknown = [part.name for part in sets if part.name in resolved.vqa and not part.n_frames]
-    if unknown:
+    whole = split == "episodes"
+    left_out = [p.name for p in sets if p.name in resolved.vqa and (whole or not p.n_frames)]
+    if left_out:
+        why = (
+            "vqa entries have no episodes and"
+            if whole
+            else "training validates these vqa entries too; set `num_samples` in them. They"
+        )
         warn(
             "vqa_left_out",
-            f"vqa entries of unknown size are left out: {some_names(unknown)}. Set `num_samples` "
-            "in these entries: training validates them too.",
-            datasets=unknown,
+            f"{why} are left out: {some_names(left_out)}",
+            datasets=left_out,
         )
     return plan_mixture_validation(
-        [part for part in sets if part.name not in unknown],
+        [part for part in sets if part.name not in left_out],
         world_size=world_size,
         batch_size=batch_size,
         seed=seed,
