@@ -139,7 +139,7 @@ def prepare_report(
     chosen = options or ReportOptions()
     rank = context.rank or Rank.detect()
     with main_rank_notices(rank), cache_left_alone(context.dry_run):
-        work = _Work(patterns, None if resolved is None else mixture_sources(resolved), chosen)
+        work = _Work(patterns, resolved, chosen)
         report, written = _write(work, rank, context)
         worse = None
         if chosen.fail_if_worse is not None:
@@ -174,7 +174,9 @@ def inspect_report(
     parameters = dict(found.provenance.parameters)
     if parameters.get("mixture") is not None:
         parameters["mixture"] = _known_of(mixture_sources(resolved))
-    return inspect(place, Recipe(COMMAND, found.provenance.inputs, parameters)), report
+    own = resolved.mixture.mixture_id
+    recipe = Recipe(COMMAND, found.provenance.inputs, parameters, mixture_id=own)
+    return inspect(place, recipe), report
 
 
 def find_loss_files(patterns: Sequence[str | Path]) -> list[Path]:
@@ -208,11 +210,12 @@ class _Work:
     def __init__(
         self,
         patterns: Sequence[str | Path],
-        sources: MixtureSources | None,
+        resolved: ResolvedMixture | None,
         options: ReportOptions,
     ) -> None:
         self.files = find_loss_files(patterns)
-        self.sources = sources
+        self.sources = None if resolved is None else mixture_sources(resolved)
+        self.mixture_id = "" if resolved is None else resolved.mixture.mixture_id
         self.options = options
         self.loss_weights = parse_loss_weights(options.loss_weights)
         self.is_report = [Path(p).suffix for p in options.earlier] == [".json"]
@@ -238,8 +241,9 @@ class _Work:
             inputs["earlier"] = _contents(self.earlier)
         return Recipe(
             COMMAND,
-            inputs=inputs,
-            parameters={"mixture": mixture, "loss_weights": self.loss_weights},
+            inputs,
+            {"mixture": mixture, "loss_weights": self.loss_weights},
+            mixture_id=self.mixture_id,
         )
 
     def _report(self, files: Sequence[Path], earlier: dict[str, Any] | None) -> ValidationReport:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opentau_prep.artifacts.catalog import MIXTURE_OUTPUTS
 from opentau_prep.errors import PrepError
 from opentau_prep.val_loss.prepare_plan import inspect_plan
 from opentau_prep.val_loss.prepare_report import inspect_report
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
     from opentau_prep.val_loss.mixture import MixtureValidation
     from opentau_prep.val_loss.report import Change, ValidationReport
 
-__all__ = ["PLAN_NAME", "REPORT_NAME", "loss_facts"]
+__all__ = ["loss_facts"]
 
-PLAN_NAME = "val_plan.json"
-REPORT_NAME = "val_report.json"
 _WORSE = ("broken", "worse")
 _PLAN = (
     "world_size", "batch_size", "split", "seed", "total_samples", "rounds",
@@ -41,8 +40,12 @@ def loss_facts(
         report: The report's file, likewise.
         beside: Where files of the usual names are looked for otherwise.
     """
-    plan_found, plan_state = _plan(resolved, plan or beside / PLAN_NAME, named=plan is not None)
-    found, state = _report(resolved, report or beside / REPORT_NAME, named=report is not None)
+    plan_found, plan_state = _plan(
+        resolved, plan or beside / MIXTURE_OUTPUTS["val_plan"], named=plan is not None
+    )
+    found, state = _report(
+        resolved, report or beside / MIXTURE_OUTPUTS["val_report"], named=report is not None
+    )
     facts = LossFacts(
         None if plan_found is None else _in_short(plan_found),
         None if found is None else [asdict(row) for row in found.rows()],

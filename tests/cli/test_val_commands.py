@@ -209,6 +209,20 @@ def test_val_plan_out_that_is_somebody_elses_is_left_alone(mixture, tmp_path):
     assert [p.read_text() for p in tmp_path.glob("plan.json.bak-*")] == ["mine"]
 
 
+def test_val_plan_of_another_mixture_is_never_replaced(mixture, tmp_path):
+    out = tmp_path / "plan.json"
+    arguments = ("val-plan", *PLAN, "--out", out, "--mixture-json")
+    assert run_cli(*arguments, mixture).code == 0
+    before = out.read_bytes()
+    other = tmp_path / "other.json"
+    other.write_text(mixture.read_text())
+    ran = run_cli(*arguments, other, "--force")
+    assert ran.code == 4, ran.err
+    assert "mixture" in ran.err
+    assert "other" in ran.err
+    assert out.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "edit",
     [
