@@ -17,7 +17,7 @@ from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.config.training import TRAINING_SEED
 from opentau_prep.errors import ConfigError, DataError, PrepError
 from opentau_prep.metadata.split import held_out_episodes, train_val_split, validation_size
-from opentau_prep.val_loss.plan import ValidationPlan, plan_validation
+from opentau_prep.val_loss.plan import BatchSampler, ValidationPlan, plan_validation
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
@@ -99,6 +99,14 @@ class MixtureValidation:
                 work.append((part.name, part.rows(self.seed)[low:high]))
             offset += part.n_samples
         return work
+
+    def batches(self, rank: SupportsIndex | None = None) -> BatchSampler:
+        """Return a batch sampler of positions; see `ValidationPlan.batches`."""
+        return self.plan.batches(rank)
+
+    def weights(self, rank: SupportsIndex) -> NDArray[np.float32]:
+        """Return what each row of the rank's batches weighs; see `ValidationPlan.weights`."""
+        return self.plan.weights(rank)
 
     def as_json(self) -> dict[str, Any]:
         """Return plan and sets as a JSON-ready mapping, which `from_json` reads back."""

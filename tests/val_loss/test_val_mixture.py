@@ -18,6 +18,8 @@ def test_rows_of_all_ranks_are_each_datasets_subset(world_size):
     found = {part.name: [] for part in SETS}
     for rank in range(world_size):
         mine = pass_.rows(rank)
+        positions = np.array(pass_.batches(rank))[pass_.weights(rank) == 1]
+        np.testing.assert_array_equal(positions, pass_.plan.indices(rank))
         assert sum(len(rows) for _, rows in mine) == len(pass_.plan.indices(rank))
         for name, rows in mine:
             found[name].append(rows)
