@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from opentau_prep.errors import ConfigError
-from opentau_prep.tokenizer.merges import MAX_VOCAB, byte_symbols, learn_merges
+from opentau_prep.tokenizer.merges import MAX_VOCAB, Merges, byte_symbols, learn_merges
 
 __all__ = [
     "affordable_words",
@@ -23,6 +23,7 @@ __all__ = [
     "encode_points",
     "strings_of_points",
     "token_lengths",
+    "train_and_measure",
     "train_bpe",
     "trainer_bytes",
     "utf8_bytes",
@@ -92,16 +93,45 @@ def train_bpe(points: Points, *, vocab_size: int, max_token_length: int | None =
         raise ConfigError(f"must be at least 1, not {max_token_length}", where="max_token_length")
     if not points.size:
         raise ConfigError("there are no chunks to fit a tokenizer on")
+    none = np.zeros((0, points.shape[1]), dtype=np.uint32)
+    ((tokenizer, _),) = train_and_measure(
+        points, none, vocab_size=vocab_size, caps=(max_token_length,)
+    )
+    return tokenizer
+
+
+def train_and_measure(
+    points: Points, measured: Points, *, vocab_size: int, caps: Sequence[int | None]
+) -> list[tuple[Tokenizer, npt.NDArray[np.int64]]]:
+    """Return the tokenizer of `train_bpe` for each cap, and its lengths of other chunks.
+
+    Args:
+        points: (N, L) code points to train on, at least one chunk.
+        measured: (M, L) code points of other chunks.
+        vocab_size: Tokens in all.
+        caps: Longest token for each, in UTF-8 bytes; None means no limit.
+
+    Returns:
+        For each cap the tokenizer and the (M,) lengths, as `token_lengths` gives them.
+    """
     if vocab_size > MAX_VOCAB:
-        return _trained_by_library(points, vocab_size, max_token_length)
-    learned = learn_merges(
-        *_utf8(points),
+        trained = [_trained_by_library(points, vocab_size, cap) for cap in caps]
+        return [(tokenizer, token_lengths(tokenizer, measured)) for tokenizer in trained]
+    text, lengths = _utf8(np.concatenate([points, measured]))
+    found = learn_merges(
+        text,
+        lengths,
         vocab_size=vocab_size,
         min_frequency=_MIN_FREQUENCY,
-        max_token_length=max_token_length,
+        caps=caps,
+        n_measured=len(measured),
     )
+    return [(_of_merges(each), each.lengths) for each in found]
+
+
+def _of_merges(learned: Merges) -> Tokenizer:
     characters = dict(zip(byte_symbols(), _alphabet(), strict=True))
-    tokens = ["".join(characters[byte] for byte in token) for token in learned.tokens]
+    tokens = [token.decode("latin-1").translate(characters) for token in learned.tokens]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     merges = [(tokens[left], tokens[right]) for left, right in learned.pairs]
     return _byte_level(models.BPE(vocab=vocabulary, merges=merges))

@@ -18,8 +18,7 @@ from tokenizers import Tokenizer
 from opentau_prep.notices import warn
 from opentau_prep.tokenizer.bpe import (
     affordable_words,
-    token_lengths,
-    train_bpe,
+    train_and_measure,
     trainer_bytes,
     utf8_bytes,
 )
@@ -29,6 +28,7 @@ __all__ = ["AUTO_CAPS", "BpeFit", "BpePlan", "Candidate", "fit_bpe", "proportion
 Points = npt.NDArray[np.uint32]
 AUTO_CAPS: tuple[int | None, ...] = (64, 256, 1024, None)
 _PILOT_CHUNKS = 1000
+_MEASURED_CHUNKS, _LEAST_MEASURED = 1000, 200
 _ENOUGH = 0.005
 _TIE = 0.001
 
@@ -40,7 +40,7 @@ class Candidate:
     Attributes:
         n_chunks: Chunks it was fitted on.
         max_token_length: Its cap, in bytes; None without one.
-        mean: Mean tokens a held-out chunk.
+        mean: Mean tokens per held-out chunk, of at most 1,000 of them.
         p99: 99th percentile of them.
     """
 
@@ -126,12 +126,12 @@ def fit_bpe(
     most that is used, as if the plan said `grow`.
     """
     limit, stopped_by = _affordable(points, plan)
-    trial = _Trial(points, order, held_out, plan, progress or _silent)
+    measured = held_out[:: -(-len(held_out) // _n_measured(limit))]
+    trial = _Trial(points, order, measured, plan, progress or _silent)
     sizes = _sizes(limit) if plan.grow or stopped_by == "memory" else [limit]
     caps = list(plan.caps)
     if len(caps) > 1:
-        size = min(_PILOT_CHUNKS, limit)
-        caps = [_best_cap([trial.run(size, cap)[1] for cap in caps])]
+        caps = [_best_cap(trial.run_all(min(_PILOT_CHUNKS, limit), caps))]
     tokenizer, chosen = trial.run(sizes[0], caps[0])
     for size in sizes[1:]:
         grown, candidate = trial.run(size, caps[0])
@@ -161,17 +161,22 @@ class _Trial:
         self._plan, self._progress = plan, progress
 
     def run(self, size: int, cap: int | None) -> tuple[Tokenizer, Candidate]:
-        key = (size, cap)
-        if key not in self.candidates:
-            self._keep(key, *self._fit(size, cap))
-        return self._fits[key], self.candidates[key]
+        self.run_all(size, [cap])
+        return self._fits[size, cap], self.candidates[size, cap]
 
-    def _fit(self, size: int, cap: int | None) -> tuple[Tokenizer, Candidate]:
-        chunks = self._points[self._order[:size]]
-        fit = train_bpe(chunks, vocab_size=self._plan.vocab_size, max_token_length=cap)
-        lengths = token_lengths(fit, self._held_out)
-        p99 = float(np.percentile(lengths, 99))
-        return fit, Candidate(size, cap, float(lengths.mean()), p99)
+    def run_all(self, size: int, caps: Sequence[int | None]) -> list[Candidate]:
+        new = [cap for cap in caps if (size, cap) not in self.candidates]
+        if new:
+            found = train_and_measure(
+                self._points[self._order[:size]],
+                self._held_out,
+                vocab_size=self._plan.vocab_size,
+                caps=new,
+            )
+            for cap, (fit, lengths) in zip(new, found, strict=True):
+                p99 = float(np.percentile(lengths, 99))
+                self._keep((size, cap), fit, Candidate(size, cap, float(lengths.mean()), p99))
+        return [self.candidates[size, cap] for cap in caps]
 
     def _keep(self, key: tuple[int, int | None], fit: Tokenizer, candidate: Candidate) -> None:
         self.candidates[key], self._fits[key] = candidate, fit
@@ -197,6 +202,11 @@ def _affordable(points: Points, plan: BpePlan) -> tuple[int, str]:
         limit=limit,
     )
     return limit, "memory"
+
+
+def _n_measured(limit: int) -> int:
+    """Return how many held-out chunks decide: enough, and few next to those that are fitted on."""
+    return min(_MEASURED_CHUNKS, max(_LEAST_MEASURED, limit // 4))
 
 
 def _sizes(limit: int) -> list[int]:

@@ -16,6 +16,7 @@ cross, or be cut at the same places), so equal bytes are merged by the same merg
 
 from __future__ import annotations
 
+import copy
 import heapq
 import itertools
 from collections.abc import Sequence
@@ -46,10 +47,12 @@ class Merges:
     Attributes:
         tokens: The bytes of each id; the first 256 are the single bytes.
         pairs: (left id, right id) of each merge, in order.
+        lengths: (M,) int64, tokens of each measured word.
     """
 
     tokens: tuple[bytes, ...]
     pairs: tuple[tuple[int, int], ...]
+    lengths: npt.NDArray[np.int64]
 
 
 def byte_symbols() -> tuple[int, ...]:
@@ -69,24 +72,39 @@ def learn_merges(
     *,
     vocab_size: int,
     min_frequency: int = 2,
-    max_token_length: int | None = None,
-) -> Merges:
-    """Return the merges of a byte-level BPE.
+    caps: Sequence[int | None] = (None,),
+    n_measured: int = 0,
+) -> list[Merges]:
+    """Return the merges of a byte-level BPE for each cap on a token's length.
+
+    Fits with different caps are one fit up to the first pair that a cap keeps from counting.
 
     Args:
         text: (B,) bytes of all words, one after the other.
         word_lengths: (W,) bytes in each word, adding up to B.
         vocab_size: Ids in all, 256 to `MAX_VOCAB`; fewer come out when no pair is frequent enough.
         min_frequency: Least count of a pair that is merged.
-        max_token_length: Cap on a token's length in bytes; see the module.
+        caps: Longest tokens, in bytes, None for any length; see the module.
+        n_measured: How many words, the last ones, are only encoded: nothing is learned from them.
     """
-    learner = _Learner(text, word_lengths, vocab_size, max_token_length)
-    while len(learner.tokens) < vocab_size:
-        pair, count = learner.most_frequent()
-        if count < max(1, min_frequency):
-            break
-        learner.merge(pair)
-    return Merges(tuple(learner.tokens), tuple(learner.pairs))
+    finite = sorted({cap for cap in caps if cap is not None})
+    last = None if None in caps else finite.pop()
+    least = max(1, min_frequency)
+    found: dict[int | None, Merges] = {}
+
+    def finish(learner: _Learner, waiting: list[int]) -> Merges:
+        while len(learner.tokens) < vocab_size:
+            pair, count = learner.most_frequent()
+            if count < least:
+                break
+            while waiting and learner.longest_with(pair) >= waiting[0]:
+                cap = waiting.pop(0)
+                found[cap] = finish(learner.branch(cap, pair, count), [])
+            learner.merge(pair)
+        return learner.result()
+
+    trunk = finish(_Learner(text, word_lengths, vocab_size, last, n_measured), finite)
+    return [found.get(cap, trunk) if cap != last else trunk for cap in caps]
 
 
 class _Learner:
@@ -98,7 +116,12 @@ class _Learner:
     """
 
     def __init__(
-        self, text: npt.NDArray[np.uint8], word_lengths: Int, vocab_size: int, cap: int | None
+        self,
+        text: npt.NDArray[np.uint8],
+        word_lengths: Int,
+        vocab_size: int,
+        cap: int | None,
+        n_measured: int,
     ) -> None:
         order = byte_symbols()
         self.tokens = [bytes([byte]) for byte in order]
@@ -106,8 +129,11 @@ class _Learner:
         self._lengths = np.ones(vocab_size + 1, dtype=np.int64)
         self._cap = cap
         self._separator = vocab_size
+        self._n_learned = len(word_lengths) - n_measured
+        self._longest = 1
         self._set_symbols(_with_separators(text, word_lengths, order, vocab_size))
-        self._counts = _pair_counts(self._key, vocab_size + 1)
+        learned = self._key[: self._blocks[self._n_blocks_learned - 1].stop]
+        self._counts = _pair_counts(learned, vocab_size + 1)
         # (-count, pair); counts are those of the time of writing. Rare pairs wait outside the heap.
         self._queue: list[tuple[int, int]] = []
         self._least = int(self._counts.max())
@@ -124,15 +150,39 @@ class _Learner:
             heapq.heappush(self._queue, (-count, pair))
         return 0, 0
 
+    def longest_with(self, pair: int) -> int:
+        """Return a length that no pair exceeds that forms when a pair is merged."""
+        merged = len(self.tokens[pair >> 16]) + len(self.tokens[pair & 0xFFFF])
+        return max(self._longest, merged) + merged
+
+    def branch(self, cap: int, pair: int, count: int) -> _Learner:
+        """Return a copy that goes on with another cap, from before `pair` was taken."""
+        other = copy.copy(self)
+        other._cap = cap
+        for name in ("_key", "_next", "_prev", "_counts", "_lengths"):
+            setattr(other, name, getattr(self, name).copy())
+        for name in ("tokens", "pairs", "_queue", "_waiting"):
+            setattr(other, name, getattr(self, name)[:])
+        heapq.heappush(other._queue, (-count, pair))
+        return other
+
+    def result(self) -> Merges:
+        """Return what was learned."""
+        symbols = self._key[self._key != _DEAD] >> _HALF
+        ends = np.flatnonzero(symbols == self._separator)
+        lengths = np.diff(ends)[self._n_learned :] - 1
+        return Merges(tuple(self.tokens), tuple(self.pairs), lengths.astype(np.int64))
+
     def merge(self, pair: int) -> None:
         """Merge a pair wherever it occurs."""
         first, second = pair >> 16, pair & 0xFFFF
         merged = len(self.tokens)
         self.tokens.append(self.tokens[first] + self.tokens[second])
         self._lengths[merged] = len(self.tokens[-1])
+        self._longest = max(self._longest, len(self.tokens[-1]))
         self.pairs.append((first, second))
         done = [self._merge_in(block, pair, merged) for block in self._blocks]
-        self._recount(first, second, merged, done)
+        self._recount(first, second, merged, done[: self._n_blocks_learned])
         self._live -= sum(len(left) for left, _ in done)
         if self._live < _COMPACT_BELOW * len(self._key):
             self._set_symbols(self._key[self._key != _DEAD] >> _HALF)
@@ -166,12 +216,13 @@ class _Learner:
         self._key[-1] |= np.uint32(self._separator)
         self._next = np.arange(1, n + 1, dtype=np.int32)
         self._prev = np.arange(-1, n - 1, dtype=np.int32)
-        self._blocks = [slice(0, n)]
-        if n > _BLOCK:
-            ends = np.flatnonzero(symbols == self._separator)
-            cuts = ends[np.searchsorted(ends, np.arange(_BLOCK, n - 1, _BLOCK))]
-            edges = [0, *np.unique(cuts).tolist(), n]
-            self._blocks = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        # Blocks begin at separators: those that are learned from, and then those of other words.
+        ends = np.flatnonzero(symbols == self._separator)
+        edge = int(ends[self._n_learned])
+        cuts = ends[np.searchsorted(ends, np.arange(_BLOCK, n - 1, _BLOCK))]
+        edges = np.unique([0, edge, *cuts.tolist(), n]).tolist()
+        self._blocks = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        self._n_blocks_learned = edges.index(edge)
 
     def _occurrences(self, block: slice, pair: int) -> Int:
         """Return the places of a pair that a merge from left to right takes, in order."""

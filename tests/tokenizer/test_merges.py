@@ -43,8 +43,8 @@ def learned(words: list[str], vocab_size: int, cap: int | None) -> dict:
         np.frombuffer(b"".join(text), dtype=np.uint8),
         np.array([len(word) for word in text]),
         vocab_size=vocab_size,
-        max_token_length=cap,
-    )
+        caps=[cap],
+    )[0]
     characters = dict(zip(byte_symbols(), ALPHABET, strict=True))
     tokens = ["".join(characters[byte] for byte in token) for token in found.tokens]
     last = {pair: rank for rank, pair in enumerate(found.pairs)}
@@ -95,6 +95,34 @@ def test_learn_merges_equal_those_of_the_reference_on_many(words, vocab_size, ca
     _assert_equals_reference(words, vocab_size, cap, block)
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    words=corpora(),
+    measured=corpora(),
+    caps=st.lists(st.sampled_from([None, 1, 2, 3, 5, 9, 40]), min_size=1, max_size=4),
+    block=st.sampled_from([1 << 20, 16]),
+)
+def test_train_and_measure_equals_single_fits_and_the_library_s_encoding(
+    words, measured, caps, block
+):
+    text = [word.encode() for word in words + measured]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merges, "_BLOCK", block)
+        found = learn_merges(
+            np.frombuffer(b"".join(text), dtype=np.uint8),
+            np.array([len(word) for word in text]),
+            vocab_size=290,
+            caps=caps,
+            n_measured=len(measured),
+        )
+    for cap, each in zip(caps, found, strict=True):
+        expected = reference(words, 290, cap)
+        tokenizer = bpe._of_merges(each)
+        assert tokenizer.to_str() == expected.to_str()
+        encoded = expected.encode_batch(measured)
+        assert each.lengths.tolist() == [len(code.ids) for code in encoded]
+
+
 def test_byte_symbols_follow_the_alphabet_of_byte_level_models():
     tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     symbols = byte_symbols()
@@ -127,7 +155,8 @@ def test_train_bpe_of_a_large_vocabulary_is_left_to_the_library(monkeypatch):
 def test_train_bpe_chunks_of_published_data_equal_reference(tmp_path, min_token, cap):
     for name in ("g1_pick_bottle", "so101_record_test"):
         resolved = mixture(tmp_path, copy_real(name, tmp_path))
-        values = sample(resolved, chunk_size=50, total_chunks=400, holdout=0.1).corpus.values[0]
+        sampling = sample(resolved, chunk_size=50, action_dim=32, total_chunks=400, holdout=0.1)
+        values = sampling.corpus.values[0]
         points = code_points(values, int(values.min()) if min_token is None else min_token)
         expected = reference(strings_of_points(points), 2048, cap).to_str()
         assert train_bpe(points, vocab_size=2048, max_token_length=cap).to_str() == expected

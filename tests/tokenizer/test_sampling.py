@@ -20,6 +20,8 @@ from opentau_prep.notices import collect_notices
 from opentau_prep.stats.compute import prepare_stats
 from opentau_prep.stats.options import StatsOptions
 from opentau_prep.tokenizer.evaluate import ErrorSums
+from opentau_prep.tokenizer.options import FitOptions
+from opentau_prep.tokenizer.plan import split_episodes
 
 SHARP = {"scale": 2000.0, "holdout": 0.25}
 
@@ -149,6 +151,19 @@ def test_delta_map_of_a_dropped_column_is_an_error(tmp_path):
     }
     with pytest.raises(ConfigError, match="action column 0, which action_index drops"):
         sample(mixture(tmp_path, root, entries=[entry]))
+
+
+@pytest.mark.parametrize("n_episodes", [2, 7, 40])
+def test_held_out_episodes_are_those_of_a_group_shuffle_split(n_episodes, tmp_path):
+    from sklearn.model_selection import GroupShuffleSplit
+
+    resolved = mixture(tmp_path, tiny_dataset(tmp_path, lengths=[3] * n_episodes))
+    _, held = split_episodes(resolved.entries[0], FitOptions(8, seed=3, holdout=0.3))
+    seed = int(np.random.SeedSequence((3, 0)).generate_state(1)[0])
+    share = int(np.ceil(0.3 * n_episodes))
+    split = GroupShuffleSplit(n_splits=1, test_size=share, random_state=seed)
+    _, expected = next(split.split(np.arange(n_episodes), groups=np.arange(n_episodes)))
+    assert np.flatnonzero(held).tolist() == sorted(expected.tolist())
 
 
 def test_native_dims_beyond_action_dim_are_dropped_with_one_warning(tmp_path):
