@@ -22,6 +22,7 @@ from opentau_prep.tokenizer.quantize import (
     values_of_code_points,
 )
 from opentau_prep.tokenizer.recipes import action_heads, chunk_recipes
+from opentau_prep.verdict.tokens import check_folder
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
@@ -153,6 +154,7 @@ def chunks(resolved: ResolvedMixture, context: RunContext, folder: Path) -> list
     try:
         heads = action_heads(resolved, options, artifact_root=context.artifact_root)
         recipes = chunk_recipes(resolved, heads, options, (options.scale,))
+        check_folder(folder, ours=True)  # `tokenizers` has no error of its own for a damaged file
         encode = _Encoder(folder, options.scale)
     except (PrepError, OSError, ValueError, KeyError):
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from opentau_prep.notices import some_names
@@ -41,6 +41,7 @@ _LOOKS = {
     "validate": "Findings that were changed by hand",
 }
 _IN_ONE_RUN = ("stats", "heads", "speed-percentiles", "fit-tokenizer")
+_WHOLE = ("heads", "fit-tokenizer")
 _MANY_CUT = 0.01
 _MAX_ERRORS = 10
 
@@ -105,10 +106,18 @@ def _artifacts(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
     flags = (False, True)
     undecided = [each for each in gathered.artifacts if each.state == UNDECIDED]
     if undecided:
-        keep, replace = commands.published_stats("keep"), commands.published_stats("replace")
+        keep, instead = commands.published_stats("keep"), commands.published_stats("replace")
         what = "Decide what becomes of published stats that differ from the frames"
-        yield ToDo("do", what, _reasons(undecided), keep, replace)
+        yield ToDo("do", what, _reasons(undecided), keep, instead)
     others = [each for each in gathered.artifacts if each.state != UNDECIDED]
+    # One command writes all files of such a step: when one of them needs force, it does.
+    forced = {
+        each.step for each in others if each.level == "do" and each.force and each.step in _WHOLE
+    }
+    others = [
+        replace(each, force=True) if each.step in forced and each.level == "do" else each
+        for each in others
+    ]
     for step, level, force in itertools.product(_VERBS, levels, flags):
         key = (step, level, force)
         chosen = [a for a in others if (a.step, a.level, a.force) == key]
