@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from opentau_prep.errors import ConfigError
@@ -64,6 +64,11 @@ def all_rules() -> tuple[Rule, ...]:
     return tuple(sorted(rules, key=lambda rule: (order.index(rule.code[0]), rule.code)))
 
 
+@cache
+def _by_name() -> Mapping[str, Rule]:
+    return {name: rule for rule in all_rules() for name in (rule.name, rule.code)}
+
+
 def pick_rules(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Rule, ...]:
     """Return the rules whose code begins with a selected prefix and with no ignored one.
 
@@ -87,9 +92,9 @@ def find_rule(code: str) -> Rule:
     Raises:
         ConfigError: There is none.
     """
-    for rule in all_rules():
-        if code.upper() == rule.code or code.lower() == rule.name:
-            return rule
+    rule = _by_name().get(code) or _by_name().get(code.upper()) or _by_name().get(code.lower())
+    if rule is not None:
+        return rule
     raise ConfigError(f"there is no rule {code!r}", hint="`validate --list` shows them all.")
 
 

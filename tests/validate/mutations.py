@@ -172,7 +172,7 @@ MUTATIONS = (
     mutation("fps is 0", "F014", files=info(fps=0)),
     mutation("no fps", "F014", "v3.0", files=info(fps=...)),
     mutation("total_frames is a text", "F015", files=info(total_frames="many")),
-    mutation("robot_type is a list", "F015 H001", files=info(robot_type=["a"])),
+    mutation("robot_type is a list", "F015", files=info(robot_type=["a"])),
     mutation("no total_frames", "F016", files=info(total_frames=...)),
     # E: episodes
     mutation("no episodes table", "E001", files=written(EPISODES, None)),
@@ -478,9 +478,9 @@ MUTATIONS = (
     ),
     mutation("the other task", "K011", files=lines(EPISODES, field(0, tasks=["open the drawer"]))),
     # H: heads
-    mutation("no control_mode", "H001", control_mode=None),
+    mutation("no control_mode", "", control_mode=None),
     mutation("neither tag", "H002", control_mode=None, robot_type=None),
-    mutation("robot unknown", "H001", robot_type="Unknown"),
+    mutation("robot unknown", "", robot_type="Unknown"),
 )
 
 

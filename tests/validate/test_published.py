@@ -22,12 +22,10 @@ from opentau_prep.validate.view import DatasetView
 def test_validate_g1_says_what_is_true(tmp_path: Path) -> None:
     report = check(copy_real("g1_pick_bottle", tmp_path))
 
-    # Its info.json nests the names of both vectors, and has a robot_type but no control_mode.
-    assert [(f.code, f.place.column) for f in report.findings] == [
-        ("C010", "observation.state"),
-        ("C010", "action"),
-        ("H001", None),
-    ]
+    # Its info.json nests the names of both vectors; its videos were not copied. That it has no
+    # control_mode separates it from nobody.
+    assert [(f.code, f.count) for f in report.findings] == [("C010", 2), ("V001", 1)]
+    assert [p.column for p in report.findings[0].places] == ["observation.state", "action"]
 
 
 def test_validate_so101_names_quantiles_that_are_none(tmp_path: Path) -> None:
@@ -35,10 +33,8 @@ def test_validate_so101_names_quantiles_that_are_none(tmp_path: Path) -> None:
 
     report = check(root)
 
-    codes = [(f.code, f.place.column) for f in report.findings]
-    assert codes == [("S019", "observation.state"), ("S019", "action"), ("H001", None)]
-    told = report.findings[1].message
-    assert "q99 lies at rank 0.655 in dim 2" in told
+    assert [(f.code, f.count) for f in report.findings] == [("V001", 1), ("S019", 2)]
+    assert "q99 lies at rank 0.655 in dim 2" in report.findings[1].message
     assert _rank_of_q99(root, "action", 2) == 0.655
 
 

@@ -28,28 +28,47 @@ def _lacking(facts: EntryFacts) -> list[str]:
     return [name for name, tag in zip(_TAGS, facts.tags, strict=True) if not tag]
 
 
-def _tagged_layouts(view: MixtureView) -> set[tuple[tuple[str, ...], ...]]:
-    """Return how the dims of datasets with both tags are named: each such layout has a head."""
-    return {f.layout for f in view.facts if f.layout and all(f.tags)}
-
-
 def tag_missing(view: MixtureView) -> Iterator[Hit]:
-    layouts = _tagged_layouts(view)
-    groups: dict[str, list[str]] = {}
-    for facts in view.facts:
-        lacking = _lacking(facts)
-        could_share = facts.layout in layouts
-        if lacking and (len(lacking) == 1 or could_share):
-            groups.setdefault(" and no ".join(lacking), []).append(facts.name)
-    for what, names in groups.items():
-        yield hit(f"no {what}: {listed(names)}; each falls back to a head of its own")
+    """Compare every two datasets whose heads differ by a missing tag and by nothing else."""
+    for names, tags in _kept_apart(view).items():
+        yield hit(
+            f"{listed(names)} look like one robot, but without {' and '.join(tags)} each has a head"
+            " of its own"
+        )
 
 
 def untagged(view: MixtureView) -> Iterator[Hit]:
-    layouts = _tagged_layouts(view)
-    names = [f.name for f in view.facts if len(_lacking(f)) == 2 and f.layout not in layouts]
+    apart = {name for names in _kept_apart(view) for name in names}
+    names = [f.name for f in view.facts if len(_lacking(f)) == 2 and f.name not in apart]
     if names:
         yield hit(f"neither robot_type nor control_mode: {listed(names)}; a head of its own each")
+
+
+def _kept_apart(view: MixtureView) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Return groups of datasets that would share a head -> the tags that they lack."""
+    groups: list[list[EntryFacts]] = []
+    for facts in sorted(view.facts, key=lambda f: len(_lacking(f))):
+        home = next((g for g in groups if all(_alike(facts, other) for other in g)), None)
+        if home is None:
+            groups.append([facts])
+        else:
+            home.append(facts)
+    found: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for group in groups:
+        lacking = [tag for tag in _TAGS if any(tag in _lacking(facts) for facts in group)]
+        if len(group) > 1 and lacking:
+            members = sorted(group, key=lambda facts: facts.index)
+            found[tuple(f.name for f in members)] = tuple(lacking)
+    return found
+
+
+def _alike(a: EntryFacts, b: EntryFacts) -> bool:
+    """Tell whether nothing but missing tags keeps two datasets from sharing a head."""
+    if a.dims is None or a.dims != b.dims or a.layout != b.layout:
+        return False
+    same = [one == other for one, other in zip(a.tags, b.tags, strict=True) if one and other]
+    # Without a robot_type in common, the names of the dims must say that it is one robot.
+    return all(same) and bool(a.layout or (a.tags[0] and a.tags[0] == b.tags[0]))
 
 
 def _groups(view: MixtureView) -> dict[str, list[EntryFacts]]:
@@ -149,11 +168,12 @@ RULES = (
         "H001",
         "tag-missing",
         "warning",
-        "A dataset has only one of robot_type and control_mode, or has neither although the"
-        " mixture has a head of datasets with the same names of dims.",
-        "It falls back to a norm head of its own instead of sharing one: what is learned from it"
-        " does not carry over, and a robot at run time finds no head.",
-        "Set both in the mixture's entry or in info.json.",
+        "Datasets with the same widths and names of dims (and the same robot_type, where they have"
+        " one) would share a norm head, but robot_type or control_mode is missing. A dataset that"
+        " has nobody to share a head with is left alone: LeRobot has no control_mode.",
+        "Each falls back to a head of its own: one robot is normalized in several ways, and what is"
+        " learned from one dataset does not carry over.",
+        "Set both tags in the mixture's entries or in info.json.",
         tag_missing,
         "mixture",
     ),
@@ -161,8 +181,8 @@ RULES = (
         "H002",
         "untagged",
         "note",
-        "A dataset has neither robot_type nor control_mode, and no dataset with both"
-        " names its dims alike.",
+        "A dataset has neither robot_type nor control_mode, and no other dataset looks like the"
+        " same robot.",
         "It gets a norm head of its own, which is all it could have; a robot at run time must ask"
         " for it by the dataset's name.",
         "Set both tags to give the head a name that lasts.",
