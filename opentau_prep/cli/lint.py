@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from opentau_prep.validate import CheckOptions, Subject, ValidateReport
 from opentau_prep.validate import validate as run_rules
 from opentau_prep.validate.catalogue import all_rules, find_rule, pick_rules
 from opentau_prep.validate.formats import as_github, as_junit, as_text, explain_rule
+from opentau_prep.validate.sarif import as_sarif
 from opentau_prep.validate.settings import Settings, load_settings
 from opentau_prep.validate.targets import find_targets
 
@@ -46,6 +48,7 @@ class LintOptions:
     chunk_size: int | None = None
     max_tokens: int | None = None
     trainers: tuple[Trainer, ...] = ("opentau",)
+    write_exclusions: Path | None = None
 
 
 def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
@@ -79,11 +82,21 @@ def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
     if options.fix:
         payload["fixes"] = [fix.as_json() for fix in fixes]
         payload["made_again"] = [{**m.plan.as_json(), "problems": m.problems} for m in remade]
+    if options.write_exclusions is not None:
+        from opentau_prep.validate.exclusions import episodes_to_exclude, write_exclusions
+
+        outcome = write_exclusions(options.write_exclusions, report, subject, context)
+        payload["exclusions"] = {
+            "path": str(outcome.path),
+            "status": outcome.status,
+            "excluded": episodes_to_exclude(report),
+        }
     if options.write:
         payload["written"] = [{"path": str(o.path), "status": o.status} for o in written]
     exit_code = report.exit_code(strict=options.strict or settings.strict)
     exit_code = max(exit_code, int(any(made.problems for made in remade)))
-    drawn = _Drawn(report, options.format, fixes, remade, context.dry_run)
+    note = _excluded_note(payload.get("exclusions"))
+    drawn = _Drawn(report, options.format, fixes, remade, context.dry_run, note)
     return Result(payload, drawn, exit_code)
 
 
@@ -144,6 +157,13 @@ def _remake(subject: Subject, context: RunContext, deep: bool) -> list[_Remade]:
     return remade
 
 
+def _excluded_note(exclusions: Mapping[str, Any] | None) -> str:
+    if exclusions is None:
+        return ""
+    count = sum(map(len, exclusions["excluded"].values()))
+    return f"{count:,} episodes are excluded in {exclusions['path']} ({exclusions['status']})."
+
+
 @dataclass(frozen=True)
 class _Drawn:
     report: ValidateReport
@@ -151,10 +171,11 @@ class _Drawn:
     fixes: list[Fix]
     remade: list[_Remade]
     dry_run: bool
+    note: str = ""
 
     def __call__(self, console: Console) -> None:
         if self.format != "text":
-            draw = as_github if self.format == "github" else as_junit
+            draw = {"github": as_github, "junit": as_junit, "sarif": as_sarif}[self.format]
             console.out(draw(self.report), highlight=False)
             return
         for fix in self.fixes:
@@ -167,6 +188,8 @@ class _Drawn:
         if (self.fixes or self.remade) and self.dry_run:
             console.out("Nothing was changed (--dry-run).\n", highlight=False)
         render_report(self.report)(console)
+        if self.note:
+            console.out(self.note, highlight=False)
 
 
 def render_report(report: ValidateReport) -> _Text:

@@ -26,6 +26,7 @@ class Format(str, Enum):
     json = "json"
     github = "github"
     junit = "junit"
+    sarif = "sarif"
 
 
 class Trainer(str, Enum):
@@ -79,6 +80,10 @@ def validate(
     discrete_action_max_length: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="With --tokenizer: the policy's limit.")
     ] = None,
+    write_exclusions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a mixture that excludes episodes found faulty."),
+    ] = None,
     trainer: Annotated[
         list[Trainer] | None,
         typer.Option("--for", help="Trainer that must open the datasets; opentau by default."),
@@ -121,6 +126,7 @@ def validate(
         tokenizer=tokenizer,
         chunk_size=chunk_size,
         max_tokens=discrete_action_max_length,
+        write_exclusions=write_exclusions,
         trainers=tuple(each.value for each in trainer or (Trainer.opentau,)),
     )
     return lint(named_subject(roots, mixture_json), session.context, options)

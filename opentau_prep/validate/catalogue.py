@@ -8,6 +8,7 @@ from functools import cache
 from opentau_prep.errors import ConfigError
 from opentau_prep.validate.checks import (
     artifacts,
+    behaviour,
     columns,
     counts,
     episodes,
@@ -38,6 +39,7 @@ _MODULES = (
     episodes,
     columns,
     frames,
+    behaviour,
     timestamps,
     videos,
     trainers,

@@ -79,7 +79,17 @@ def _plan(view: DatasetView, sample: frozenset[int]) -> ScanPlan:
     wanted = [*vectors.values(), *others]
     asked = {name: _quantiles(view, name) for name in wanted}
     quantiles = {name: block for name, block in asked.items() if block is not None}
-    return ScanPlan(vectors, others, view.fps, quantiles, sample)
+    limits = {name: ends for name, c in vectors.items() if (ends := _limits(view, c)) is not None}
+    return ScanPlan(vectors, others, view.fps, quantiles, sample, limits)
+
+
+def _limits(view: DatasetView, column: str) -> NDArray[np.float64] | None:
+    """Return (2, D) smallest and largest value by the stats; None where those are no vectors."""
+    entry = (view.stats or {}).get(column, {})
+    ends = [np.atleast_1d(entry[s]).astype(np.float64) for s in ("min", "max") if s in entry]
+    if len(ends) < 2 or ends[0].ndim != 1 or ends[0].shape != ends[1].shape:
+        return None
+    return np.stack(ends)
 
 
 def _quantiles(view: DatasetView, column: str) -> NDArray[np.float64] | None:

@@ -17,7 +17,16 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 _LISTED = 10
 _FOLDED = 3
-_VERBS = {"have": "has", "are": "is", "do": "does", "belong": "belongs", "name": "names"}
+_VERBS = {
+    "have": "has",
+    "are": "is",
+    "do": "does",
+    "belong": "belongs",
+    "name": "names",
+    "stand": "stands",
+    "change": "changes",
+    "end": "ends",
+}
 _ONE = re.compile(
     r"(?<![\d,.])(1 ((?:data |video )?file|episode|task string|task|dim|frame|null value|value|row)"
     r")s"

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from opentau_prep.errors import PrepError
 from opentau_prep.metadata.records import IntArray
 from opentau_prep.stats.moments import Moments
+from opentau_prep.validate.behaviour import BehaviourScan, VectorBehaviour
 
 __all__ = ["ColumnScan", "FrameSummary", "ScalarScan", "TimeScan", "VectorScan", "joined"]
 
@@ -109,6 +110,7 @@ class FrameSummary:
         steps: Column -> (S, D) |differences| of a sample of episodes.
         lags: Column pair's (S, L, D) correlation of velocities, a curve a sampled episode; lag 0
             in the middle, positive where the state follows the action.
+        behaviour: How the robot behaves in each episode; None without stats of both vectors.
         unplaced: Files whose episodes cannot be told apart, and why.
         unreadable: (file, column, why).
     """
@@ -121,6 +123,7 @@ class FrameSummary:
     equal: Mapping[str, IntArray] = field(default_factory=dict)
     steps: Mapping[str, Floats] = field(default_factory=dict)
     lags: Sequence[Floats] = ()
+    behaviour: BehaviourScan | None = None
     unplaced: Sequence[tuple[str, PrepError]] = ()
     unreadable: Sequence[tuple[str, str, PrepError]] = ()
 
@@ -161,6 +164,7 @@ def joined(parts: Sequence[FrameSummary]) -> FrameSummary:
         below=_summed([p.below for p in parts]),
         equal=_summed([p.equal for p in parts]),
         steps=_stacked([p.steps for p in parts]),
+        behaviour=_concatenated([p.behaviour for p in parts if p.behaviour is not None]),
         lags=_one_length([lag for p in parts for lag in p.lags]),
         unplaced=[fault for p in parts for fault in p.unplaced],
         unreadable=[fault for p in parts for fault in p.unreadable],
@@ -190,7 +194,9 @@ def _concatenated(parts: Sequence[R]) -> R | None:
     for each in fields(parts[0]):  # type: ignore[arg-type]
         found = [getattr(part, each.name) for part in parts]
         values.append(
-            _concatenated(found) if isinstance(found[0], Moments) else np.concatenate(found)
+            _concatenated(found)
+            if isinstance(found[0], Moments | VectorBehaviour)
+            else np.concatenate(found)
         )
     return type(parts[0])(*values)
 

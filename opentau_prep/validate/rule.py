@@ -31,6 +31,7 @@ GROUPS = MappingProxyType(
         "E": "episodes",
         "C": "columns and features",
         "D": "frames",
+        "B": "behaviour",
         "T": "timestamps",
         "V": "videos",
         "O": "trainers",

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from opentau_prep.errors import PrepError
 from opentau_prep.frames.read import FrameBlock, read_part
 from opentau_prep.stats.moments import span_moments
+from opentau_prep.validate.behaviour import BehaviourScan, measure_behaviour
 from opentau_prep.validate.frames import (
     ColumnScan,
     FrameSummary,
@@ -50,6 +51,7 @@ class ScanPlan:
         fps: Frames a second; None leaves the timestamps out.
         quantiles: Column -> (Q, D) quantiles of the stats whose rank is wanted.
         sample: Episodes whose steps are kept and whose lag is looked for.
+        limits: `state` and `actions` -> (2, D) smallest and largest value by the stats.
     """
 
     vectors: Mapping[str, str]
@@ -57,6 +59,7 @@ class ScanPlan:
     fps: float | None = None
     quantiles: Mapping[str, Array] = field(default_factory=dict)
     sample: frozenset[int] = frozenset()
+    limits: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
@@ -178,6 +181,7 @@ def _scan(block: FrameBlock, plan: ScanPlan) -> FrameSummary:
         equal={n: pair[1] for n, pair in ranks.items() if pair is not None},
         steps=_sampled_steps(steps, spans, sampled),
         lags=_lags(columns, spans, sampled, plan),
+        behaviour=_behaviour(columns, episodes, spans, plan),
     )
 
 
@@ -261,6 +265,21 @@ def _vectors(
         equal = a.shape == b.shape and np.array_equal(a[0], b[0]) and np.array_equal(a, b)
         same.append(bool(equal) and bool((a != a[0]).any()))
     return VectorScan(episodes, np.array(digests, dtype="V16"), np.array(same, dtype=bool))
+
+
+def _behaviour(
+    columns: Mapping[str, Array], episodes: IntArray, spans: IntArray, plan: ScanPlan
+) -> BehaviourScan | None:
+    vectors = {n: columns[c] for n, c in plan.vectors.items() if c in columns}
+    # Rows between episodes belong to none: they are closed up, so that sums by span are whole.
+    if (spans[1:, 0] != spans[:-1, 1]).any() or spans[0, 0]:
+        rows = np.concatenate([np.arange(a, b) for a, b in spans])
+        vectors = {name: matrix[rows] for name, matrix in vectors.items()}
+        ends = np.cumsum(spans[:, 1] - spans[:, 0])
+        spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
+    else:
+        vectors = {name: matrix[: spans[-1, 1]] for name, matrix in vectors.items()}
+    return measure_behaviour(vectors, plan.limits, episodes, spans)
 
 
 def _ranks(matrix: Array, quantiles: Array) -> tuple[IntArray, IntArray] | None:

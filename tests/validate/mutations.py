@@ -94,6 +94,68 @@ def _hardly_moves(episodes):
     return episode(0, state=put(slice(20, 23), 5, 1.0))(still)
 
 
+def _more(edit):
+    """Return what makes twelve episodes of one task, and then changes them."""
+
+    def change(episodes):
+        from breaking import ARM6, EpisodeData, demonstrate
+
+        made = []
+        for number in range(12):
+            motion = demonstrate(ARM6, n_frames=90, task_seed=70, episode_seed=number)
+            made.append(EpisodeData(motion.state, motion.actions, 0))
+        made[0] = _with_task(made[0], 1)
+        return edit(made)
+
+    return change
+
+
+def _with_task(old, task):
+    from dataclasses import replace
+
+    return replace(old, task_index=task)
+
+
+def _idle_start(episodes):
+    def hold(values):
+        return np.concatenate([np.repeat(values[:1], 80, axis=0), values])
+
+    return episode(3, state=hold, actions=hold)(episodes)
+
+
+def _trembles(episodes):
+    def shake(values):
+        values[:, 1] += 0.15 * (-1.0) ** np.arange(len(values))
+        return values
+
+    return episode(3, state=shake, actions=shake)(episodes)
+
+
+def _clipped(episodes):
+    every = np.concatenate([e.state[:, 1] for e in episodes])
+    high = float(np.quantile(every, 0.7))
+    return episode(-1, state=put(slice(None), 1, lambda v: np.minimum(v, high)))(episodes)
+
+
+def _offset(episodes):
+    every = np.concatenate([e.state[:, 1] for e in episodes])
+    apart = 0.2 * float(np.ptp(every))
+    return episode(-1, actions=put(slice(None), 1, lambda v: v + apart))(episodes)
+
+
+def _ends_elsewhere(episodes):
+    low = np.min([e.state.min(axis=0) for e in episodes], axis=0)
+    high = np.max([e.state.max(axis=0) for e in episodes], axis=0)
+    ends = np.median([e.state[-1] for e in episodes], axis=0)
+    far = np.where(ends - low > high - ends, low, high)
+
+    def drift(values):
+        part = np.linspace(0, 1, len(values))[:, None] ** 2
+        return values * (1 - part) + far * part
+
+    return episode(3, state=drift, actions=drift)(episodes)
+
+
 def shift(values: np.ndarray) -> np.ndarray:
     """Return the values three frames later."""
     return np.concatenate([np.repeat(values[:1], 5, axis=0), values[:-5]])
@@ -286,6 +348,12 @@ MUTATIONS = (
     mutation("an angle wraps", "D005", frames=episode(-1, state=wrapped, actions=wrapped)),
     mutation("actions five frames late", "D006", frames=episode(-1, actions=shift)),
     mutation("actions are the state", "D007", frames=same_as_state),
+    # B: behaviour
+    mutation("an idle start", "B001", frames=_more(_idle_start)),
+    mutation("an episode trembles", "B002", frames=_more(_trembles)),
+    mutation("a joint is clipped", "B003", frames=_more(_clipped)),
+    mutation("the leader is calibrated otherwise", "B004", frames=_more(_offset)),
+    mutation("an episode ends elsewhere", "B005", frames=_more(_ends_elsewhere)),
     # T: timestamps
     mutation(
         "a time is NaN",

@@ -1,0 +1,273 @@
+"""B: how the robot behaves in single episodes (`--deep`), with the measured value as evidence.
+
+The bounds were set on the two published datasets and the demo that scripts/bench_faults.py uses,
+so that none of them has a finding; docs/faults.md holds what is found of planted faults.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from opentau_prep.validate.behaviour import IDLE_STEP, REST_STEP
+from opentau_prep.validate.checks.frames import FROZEN_SHARE
+from opentau_prep.validate.findings import Hit, hit, listed
+from opentau_prep.validate.rule import Rule
+
+if TYPE_CHECKING:
+    from opentau_prep.metadata.records import IntArray
+    from opentau_prep.validate.behaviour import BehaviourScan, VectorBehaviour
+    from opentau_prep.validate.view import DatasetView
+
+__all__ = ["RULES"]
+
+# Largest on clean data: 0.36 of an episode (4.5 s, so101_record_test).
+IDLE_SHARE = 0.4
+IDLE_S = 1.0
+# Largest on clean data: 5.8.
+TREMBLE_RATIO = 7.0
+TREMBLE_SHAKE = 0.01
+# Largest on clean data, hands and grippers left out: 0.06 (so101_record_test, elbow).
+CLIPPED_SHARE = 0.1
+# Largest on clean data: 0.04 (so101_record_test, a wrist that sags).
+OFFSET = 0.06
+# Largest on clean data with enough episodes: 2.3 (g1_pick_bottle).
+END_POSE = 3.0
+_MIN_EPISODES = 8
+_OFFSET_EPISODES = 3
+_TASK_EPISODES = 4
+_LEAST_SPREAD = 0.02
+_MOST_Z = 10.0
+Floats = npt.NDArray[np.float64]
+_HAND = re.compile(r"grip|hand|finger|thumb|claw|jaw|suction", re.IGNORECASE)
+
+
+def _scan(view: DatasetView) -> BehaviourScan | None:
+    return view.frames.behaviour if view.frames is not None else None
+
+
+def idle_ends(view: DatasetView) -> Iterator[Hit]:
+    scan = _scan(view)
+    if scan is None or not view.fps:
+        return
+    for frames, where in ((scan.head, "start"), (scan.tail, "end")):
+        bad = (frames > IDLE_SHARE * scan.frames) & (frames > IDLE_S * view.fps)
+        if bad.any():
+            share = frames[bad] / scan.frames[bad]
+            seconds = frames[bad] / view.fps
+            worst = int(np.argmax(share))
+            yield hit(
+                f"{int(bad.sum()):,} episodes stand still at the {where} for more than"
+                f" {IDLE_SHARE:.0%} of their frames, up to {share[worst]:.0%}"
+                f" ({seconds[worst]:.1f} s, episode {scan.episodes[bad][worst]})",
+                file="data",
+                episodes=scan.episodes[bad],
+            )
+
+
+def _vectors(view: DatasetView) -> Iterator[tuple[str, VectorBehaviour]]:
+    scan = _scan(view)
+    for name, column in view.vectors.items():
+        if scan is not None:
+            yield column, scan.state if name == "state" else scan.actions
+
+
+def _usual(view: DatasetView, episodes: IntArray, values: Floats) -> Floats:
+    """Return (E, D) the median of each episode's task, or of all where a task has few episodes."""
+    usual: Floats = np.repeat(np.median(values, axis=0)[None], len(values), axis=0)
+    spans = view.frames.task_spans() if view.frames is not None else None
+    if spans is not None and np.array_equal(spans[0], episodes):
+        for task in np.unique(spans[1]):
+            rows = spans[1] == task
+            if rows.sum() >= _TASK_EPISODES:
+                usual[rows] = np.median(values[rows], axis=0)
+    return usual
+
+
+def tremble(view: DatasetView) -> Iterator[Hit]:
+    scan = _scan(view)
+    for column, vector in _vectors(view):
+        if scan is None or len(scan.episodes) < _MIN_EPISODES:
+            continue
+        usual = _usual(view, scan.episodes, vector.shake)
+        # A dim that hardly moves in most episodes would make any motion of it a tremble.
+        ratio = vector.shake / np.maximum(
+            np.maximum(usual, np.median(usual, axis=1, keepdims=True) / 2), 1e-12
+        )
+        bad = (ratio > TREMBLE_RATIO) & (vector.shake > TREMBLE_SHAKE)
+        if bad.any():
+            dims = np.flatnonzero(bad.any(axis=0))
+            yield hit(
+                f"{int(bad.any(axis=1).sum()):,} episodes change direction up to"
+                f" {ratio[bad].max():.0f} times as hard from frame to frame as the median"
+                " episode of their task",
+                file="data",
+                column=column,
+                dims=dims,
+                episodes=scan.episodes[bad.any(axis=1)],
+            )
+
+
+def _hands(view: DatasetView, column: str, width: int) -> npt.NDArray[np.bool_]:
+    """Return the dims that may rest at a limit: hands by name, the last dim where none is named."""
+    names = (view.features or {})[column].names
+    if len(names) != width:
+        return np.asarray(np.arange(width) == width - 1)
+    return np.array([_HAND.search(str(name)) is not None for name in names], dtype=bool)
+
+
+def clipped(view: DatasetView) -> Iterator[Hit]:
+    scan = _scan(view)
+    for column, vector in _vectors(view):
+        moving = int(scan.moving.sum()) if scan is not None else 0
+        if scan is None or moving == 0:
+            continue
+        for counts, which in ((vector.low, "smallest"), (vector.high, "largest")):
+            share = counts.sum(axis=0) / moving
+            share[_hands(view, column, len(share))] = 0
+            dims = np.flatnonzero(share > CLIPPED_SHARE)
+            if len(dims):
+                told = [f"dim {d} in {share[d]:.0%}" for d in dims]
+                yield hit(
+                    f"holds exactly its {which} value while the robot moves: {listed(told)} of the"
+                    f" frames (over {CLIPPED_SHARE:.0%})",
+                    file="data",
+                    column=column,
+                    dims=dims,
+                    episodes=scan.episodes[(counts[:, dims] > 0).any(axis=1)],
+                )
+
+
+def calibration_offset(view: DatasetView) -> Iterator[Hit]:
+    scan = _scan(view)
+    if scan is None:
+        return
+    known = np.isfinite(scan.offset).all(axis=1)
+    if known.sum() < _OFFSET_EPISODES:
+        return
+    offsets = scan.offset[known]
+    middle = np.median(offsets, axis=0)
+    spread = np.median(np.abs(offsets - middle), axis=0)
+    bad = (np.abs(middle) > OFFSET) & (spread < np.abs(middle) / 2)
+    bad &= ~_hands(view, view.vectors["state"], len(middle))
+    bad &= _same_unit(view, len(middle))
+    # Where most dims differ the vectors are of two kinds, not of one badly calibrated robot.
+    dims = np.flatnonzero(bad)
+    if len(dims) and len(dims) <= len(middle) / 2:
+        told = [f"dim {d} by {middle[d]:+.1%} of its range" for d in dims]
+        yield hit(
+            f"the actions stay apart from the state when the robot is slow: {listed(told)} (over"
+            f" {OFFSET:.0%}; the median of {int(known.sum()):,} episodes)",
+            file="data",
+            column=view.vectors["actions"],
+            dims=dims,
+        )
+
+
+def _same_unit(view: DatasetView, width: int) -> npt.NDArray[np.bool_]:
+    """Return the dims whose state and actions have ranges of about one size, and both move."""
+    ranges = []
+    for column in view.vectors.values():
+        entry = (view.stats or {}).get(column, {})
+        ends = [np.atleast_1d(entry[s]).astype(np.float64) for s in ("min", "max") if s in entry]
+        if len(ends) < 2 or any(end.shape != (width,) for end in ends):
+            return np.zeros(width, dtype=bool)
+        ranges.append(ends[1] - ends[0])
+    scan = view.frames.columns[view.vectors["state"]] if view.frames else None
+    still = np.zeros(width) if scan is None else (scan.moments.min == scan.moments.max).mean(axis=0)
+    small, large = np.minimum(*ranges), np.maximum(*ranges)
+    return np.asarray((small > 0) & (large < 2 * small) & (still < FROZEN_SHARE), dtype=bool)
+
+
+def end_pose(view: DatasetView) -> Iterator[Hit]:
+    scan = _scan(view)
+    if scan is None or len(scan.episodes) < _MIN_EPISODES:
+        return
+    last = np.concatenate([scan.state.last, scan.actions.last], axis=1)
+    middle = np.median(last, axis=0)
+    spread = 1.4826 * np.median(np.abs(last - middle), axis=0)
+    z = np.minimum(np.abs(last - middle) / np.maximum(spread, _LEAST_SPREAD), _MOST_Z)
+    distance = np.sqrt((z**2).mean(axis=1))
+    bad = distance > END_POSE
+    if bad.any():
+        told = [
+            f"episode {e} ({d:.1f})" for e, d in zip(scan.episodes[bad], distance[bad], strict=True)
+        ]
+        yield hit(
+            f"{int(bad.sum()):,} episodes end in a pose unlike the others': {listed(told, 5)}"
+            f" (deviations, root mean square over the dims; over {END_POSE:g})",
+            file="data",
+            episodes=scan.episodes[bad],
+        )
+
+
+_LOOK = "Look at the episodes; `--write-exclusions FILE` lists them in a copy of the mixture."
+RULES = (
+    Rule(
+        "B001",
+        "idle-ends",
+        "warning",
+        f"An episode begins or ends with over {IDLE_SHARE:.0%} of its frames (and over"
+        f" {IDLE_S:g} s) in which no dim moves by more than {IDLE_STEP:.1%} of its range per"
+        " frame.",
+        "The policy learns to stand still at the start, and cannot tell when to begin.",
+        f"{_LOOK} Or cut the idle frames and compute the stats again.",
+        idle_ends,
+        "frames",
+    ),
+    Rule(
+        "B002",
+        "tremble",
+        "warning",
+        f"In an episode (of {_MIN_EPISODES} or more) a dim's second difference is over"
+        f" {TREMBLE_RATIO:g} times that of the median episode of its task, and over"
+        f" {TREMBLE_SHAKE:.0%} of its range per frame.",
+        "A loose connector, a bad gain or a shaking operator: the policy learns to shake.",
+        _LOOK,
+        tremble,
+        "frames",
+    ),
+    Rule(
+        "B003",
+        "clipped",
+        "warning",
+        f"A dim holds exactly its smallest or largest value in over {CLIPPED_SHARE:.0%} of the"
+        " frames in which the robot moves. Hands and grippers are left out by name, or the last dim"
+        " where dims have no names.",
+        "Values were cut off at a limit: the motion beyond it is lost, and the policy pushes"
+        " against it.",
+        "Record with wider limits; leave the dim out with state_index and action_index if the limit"
+        " is the robot's own.",
+        clipped,
+        "frames",
+    ),
+    Rule(
+        "B004",
+        "state-action-offset",
+        "warning",
+        "State and actions of a dim differ by a constant when the robot is slow (steps of at most"
+        f" {REST_STEP:.0%} of the range): by over {OFFSET:.0%} of the range, alike in most"
+        " episodes, in at most half of the dims; hands are left out.",
+        "Leader and follower are calibrated differently: where the state is the input and the"
+        " action the command, every command is off by that much on a robot that is calibrated.",
+        "Calibrate both arms and record again, or subtract the offset from the actions and compute"
+        " the stats again.",
+        calibration_offset,
+        "frames",
+    ),
+    Rule(
+        "B005",
+        "end-pose",
+        "warning",
+        f"An episode (of {_MIN_EPISODES} or more) ends in a pose that deviates from the median end"
+        f" by over {END_POSE:g} robust deviations, root mean square over all dims.",
+        "It was aborted, or ends in another task: the policy learns an end that is none.",
+        _LOOK,
+        end_pose,
+        "frames",
+    ),
+)

@@ -1,0 +1,73 @@
+"""Episodes found faulty, left out in a copy of the mixture; findings as SARIF."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from breaking import RunContext, Subject, check_mixture, codes_of, salvage_mixture, write_broken
+from mutations import MUTATIONS
+
+from opentau_prep.config.load import load_mixture
+from opentau_prep.errors import ConfigError
+from opentau_prep.metadata.resolve import resolve_mixture
+from opentau_prep.validate.catalogue import all_rules
+from opentau_prep.validate.exclusions import EXCLUDING, write_exclusions
+from opentau_prep.validate.sarif import as_sarif
+
+CHANGE = next(m for m in MUTATIONS if m.name == "an episode trembles")
+
+
+@pytest.fixture
+def mixture(tmp_path: Path) -> Path:
+    write_broken(tmp_path / "data/set", CHANGE)
+    file = tmp_path / "mix.json"
+    entry = {"repo_id": "a/b", "root": "data/set", "excluded_episodes": [1]}
+    file.write_text(json.dumps({"dataset_mixture": {"datasets": [entry]}, "seed": 7}))
+    return file
+
+
+def _write(mixture: Path, out: Path) -> None:
+    found = salvage_mixture(mixture)
+    subject = Subject(found.mixture, mixture.name, found.positions, found.faults, from_file=True)
+    write_exclusions(out, check_mixture(mixture, deep=True), subject, RunContext(workers=1))
+
+
+def test_write_exclusions_leaves_the_episode_out_anywhere(mixture: Path, tmp_path: Path) -> None:
+    before = mixture.read_bytes()
+    (tmp_path / "elsewhere").mkdir()
+    out = tmp_path / "elsewhere/clean.json"
+
+    _write(mixture, out)
+
+    assert mixture.read_bytes() == before
+    assert json.loads(out.read_text())["seed"] == 7
+    entry = resolve_mixture(load_mixture(out)).entries[0]
+    assert entry.config.excluded_episodes == (1, 3)
+    assert 3 not in entry.episodes
+    assert "B002" in "".join(f.read_text() for f in out.parent.rglob("*clean*") if f != out)
+
+
+def test_write_exclusions_refuses_the_mixture_itself(mixture: Path) -> None:
+    with pytest.raises(ConfigError, match="never changed"):
+        _write(mixture, mixture)
+
+
+def test_excluding_rules_exist_and_name_episodes() -> None:
+    assert set(EXCLUDING) <= {rule.code for rule in all_rules()}
+
+
+def test_sarif_has_a_result_per_finding_and_its_rule(mixture: Path) -> None:
+    report = check_mixture(mixture, deep=True)
+
+    document = json.loads(as_sarif(report))
+
+    run = document["runs"][0]
+    rules = run["tool"]["driver"]["rules"]
+    assert document["version"] == "2.1.0"
+    assert {result["ruleId"] for result in run["results"]} == codes_of(report) == {"B002"}
+    for result in run["results"]:
+        assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
+        assert result["level"] == "warning"
+        assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
