@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ from opentau_prep.val_loss.report import (
     Change,
     ValidationReport,
     build_report,
-    load_report,
     parse_loss_weights,
     read_report,
     worse_than,
@@ -214,13 +213,19 @@ class _Work:
         options: ReportOptions,
     ) -> None:
         self.files = find_loss_files(patterns)
+        self.options = options
         self.sources = None if resolved is None else mixture_sources(resolved)
         self.mixture_id = "" if resolved is None else resolved.mixture.mixture_id
-        self.options = options
         self.loss_weights = parse_loss_weights(options.loss_weights)
-        self.is_report = [Path(p).suffix for p in options.earlier] == [".json"]
-        names = options.earlier
-        self.earlier = [Path(p) for p in names] if self.is_report else find_loss_files(names)
+        names = [Path(name) for name in options.earlier]
+        self.is_report = [name.suffix for name in names] == [".json"]
+        self.earlier = names if self.is_report else find_loss_files(names)
+        if options.out is not None and options.out.resolve() in [p.resolve() for p in self.earlier]:
+            raise ConfigError(
+                "is the earlier report, and the file to write too",
+                where=str(options.out),
+                hint="Name another file with --out.",
+            )
 
     @property
     def weights_from(self) -> str:
@@ -229,33 +234,24 @@ class _Work:
     def build(self) -> ValidationReport:
         earlier = None
         if self.is_report:
-            earlier = load_report(self.earlier[0])
+            earlier = read_report(self.earlier[0]).result
         elif self.earlier:
-            earlier = dict(self._report(self.earlier, None).result)
+            earlier = self._report(self.earlier).result
         return self._report(self.files, earlier)
 
     def recipe(self) -> Recipe:
-        mixture = None if self.sources is None else _known_of(self.sources)
         inputs: dict[str, Any] = {"loss files": _contents(self.files)}
         if self.earlier:
             inputs["earlier"] = _contents(self.earlier)
-        return Recipe(
-            COMMAND,
-            inputs,
-            {"mixture": mixture, "loss_weights": self.loss_weights},
-            mixture_id=self.mixture_id,
-        )
+        mixture = None if self.sources is None else _known_of(self.sources)
+        parameters = {"mixture": mixture, "loss_weights": self.loss_weights}
+        return Recipe(COMMAND, inputs, parameters, mixture_id=self.mixture_id)
 
-    def _report(self, files: Sequence[Path], earlier: dict[str, Any] | None) -> ValidationReport:
-        known = self.sources
+    def _report(
+        self, files: Sequence[Path], earlier: Mapping[str, Any] | None = None
+    ) -> ValidationReport:
         return build_report(
-            files,
-            heads=known,
-            weights=None if known is None else known.weights,
-            control_modes=None if known is None else known.control_modes,
-            loss_weights=self.loss_weights,
-            earlier=earlier,
-            check=None if known is None else known.check,
+            files, sources=self.sources, loss_weights=self.loss_weights, earlier=earlier
         )
 
 

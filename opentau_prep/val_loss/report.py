@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.errors import ConfigError, DataError, MetadataError
-from opentau_prep.val_loss.files import Check, read_losses
+from opentau_prep.val_loss.files import read_losses
 from opentau_prep.val_loss.result import LossRow, result_rows
-from opentau_prep.val_loss.sources import HeadsLike
+from opentau_prep.val_loss.sources import MixtureSources
 
 __all__ = [
     "REPORT_SCHEMA_VERSION",
@@ -21,7 +21,6 @@ __all__ = [
     "ValidationReport",
     "build_report",
     "compare_results",
-    "load_report",
     "parse_loss_weights",
     "read_report",
     "worse_than",
@@ -132,31 +131,31 @@ class ValidationReport:
 def build_report(
     paths: Iterable[str | Path],
     *,
-    heads: HeadsLike | None = None,
-    weights: Mapping[str, float] | Sequence[float] | None = None,
-    control_modes: Mapping[str, str | None] | None = None,
+    sources: MixtureSources | None = None,
     loss_weights: Mapping[str, float] | None = None,
     earlier: Mapping[str, Any] | None = None,
-    check: Check | None = None,
 ) -> ValidationReport:
-    """Return the report on the loss files of one run, one file a rank.
+    """Return the report on the loss files of one run.
 
     Args:
         paths: JSONL or parquet files; see `opentau_prep.val_loss.files`.
-        heads: See `GroupedLosses.result`, as for the next three.
-        weights: Mixture weights.
-        control_modes: Each dataset's own control mode.
+        sources: What the mixture says about its samples.
         loss_weights: Weights of the losses in a `total`.
-        earlier: The result of an earlier run to compare with, as `load_report` returns it.
-        check: See `read_losses`.
+        earlier: The result of an earlier run to compare with.
 
     Raises:
         ConfigError: Weights do not fit, or name a loss that no file has.
-        DataError: A file is missing or malformed, or its head rows are not those of `heads`.
+        DataError: A file is missing or malformed, or a sample is not of the mixture.
     """
-    result = read_losses(paths, check=check).result(
-        heads=heads, weights=weights, control_modes=control_modes, loss_weights=loss_weights
-    )
+    if sources is None:
+        result = read_losses(paths).result(loss_weights=loss_weights)
+    else:
+        result = read_losses(paths, check=sources.check).result(
+            heads=sources,
+            weights=sources.weights,
+            control_modes=sources.control_modes,
+            loss_weights=loss_weights,
+        )
     found = {name for group in result["groups"] for name in group["losses"]}
     if unknown := sorted(set(loss_weights or ()) - found):
         raise ConfigError(
@@ -168,17 +167,8 @@ def build_report(
     return ValidationReport(result, changes)
 
 
-def load_report(path: str | Path) -> dict[str, Any]:
-    """Return the result in a report that `val-report --out` wrote, for a comparison.
-
-    Raises:
-        DataError: The file is missing, or is not such a report.
-    """
-    return dict(read_report(path).result)
-
-
 def read_report(path: str | Path) -> ValidationReport:
-    """Return the report that `val-report --out` wrote.
+    """Return the report that `val-report` wrote.
 
     Raises:
         DataError: The file is missing, or is not such a report.
@@ -294,5 +284,5 @@ def _not_a_report(where: str, why: str) -> DataError:
     return DataError(
         f"not a validation report ({why})",
         where=where,
-        hint="Compare with the JSON that an earlier val-report --out wrote.",
+        hint="Compare with the JSON file that an earlier val-report wrote.",
     )

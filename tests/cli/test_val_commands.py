@@ -410,6 +410,17 @@ def test_val_report_earlier_report_and_earlier_files_compare_alike(losses, earli
     assert [status for _, status, _ in told] == ["worse", "better", "same", "same"]
 
 
+def test_val_report_never_overwrites_the_earlier_report(mixture, losses, tmp_path):
+    arguments = ("val-report", losses, "--mixture-json", mixture)
+    assert run_cli(*arguments).code == 0
+    report = tmp_path / "mixture.prep/val_report.json"
+    before = report.read_bytes()
+    ran = run_cli(*arguments, "--earlier", report)
+    assert ran.code == 2, ran.err
+    assert "--out" in ran.err
+    assert report.read_bytes() == before
+
+
 @pytest.mark.parametrize(("percent", "code"), [("49.9", 1), ("50", 0)])
 def test_val_report_fail_if_worse_decides_the_exit_code(losses, earlier, percent, code):
     ran = run_cli("val-report", losses, "--earlier", earlier, "--fail-if-worse", percent)

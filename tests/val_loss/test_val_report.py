@@ -60,10 +60,10 @@ def test_as_csv_values_read_back_to_the_same_bits(tmp_path):
     assert [float(r["value"]) for r in read] == [r.value for r in built.rows()]
 
 
-def test_build_report_comparison_tells_what_got_worse(tmp_path, now, before):
+def test_build_report_comparison_shows_what_got_worse(tmp_path, now, before):
     earlier_path = tmp_path / "earlier.json"
     earlier_path.write_text(json.dumps(report.build_report([before]).as_json()))
-    built = report.build_report([now], earlier=report.load_report(earlier_path))
+    built = report.build_report([now], earlier=report.read_report(earlier_path).result)
     groups = [c for c in built.changes if c.scope == "group"]
     assert [(c.dataset, c.status) for c in groups] == [
         ("a", "worse"), ("new", "new"), ("gone", "gone"), ("b", "better"), ("same", "same"),
@@ -137,12 +137,12 @@ def test_build_report_loss_weight_of_unknown_loss_is_config_error(now):
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"result": {"groups": [{}]}}', '{"result": 3}', "\xff", None]
 )
-def test_load_report_not_a_report_is_data_error(tmp_path, content):
+def test_read_report_not_a_report_is_data_error(tmp_path, content):
     path = tmp_path / "earlier.json"
     if content is not None:
         path.write_bytes(content.encode("latin-1"))
     with pytest.raises(DataError, match=r"earlier\.json"):
-        report.load_report(path)
+        report.read_report(path)
 
 
 def test_parse_loss_weights_arguments_become_a_mapping():
