@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type check docs clean check-transformers check-ray \
+.PHONY: help demo test lint type check docs clean check-transformers check-ray torture test-lowest \
 	run stats heads speed-percentiles fit-tokenizer validate report
 
 help: ## Show this text
@@ -48,6 +48,18 @@ LEROBOT_PYTHON ?= $(BIN)/python
 
 fit-tokenizer: $(STAMP) ## Fit the action tokenizer on MIXTURE=path, CHUNK_SIZE=50
 	$(BIN)/opentau-prep $@ --mixture-json $(MIXTURE) --chunk-size $(CHUNK_SIZE) $(ARGS)
+
+SECONDS ?= 180
+
+torture: $(DEV) ## Faults, signals, races and hostile input for SECONDS=180; ARGS='--parts faults'
+	PYTHONPATH=$(CURDIR):tests $(BIN)/python -m torture --seconds $(SECONDS) $(ARGS)
+
+test-lowest: ## Run the tests with the oldest dependencies; PYTHON=python3.10 for the oldest Python
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/python -m uv pip install --quiet --python .venv-lowest/bin/python \
+		--resolution lowest-direct -e '.[dev]'
+	.venv-lowest/bin/python -m pytest -q $(ARGS)
 
 check-transformers: $(DEV) ## Load a tokenizer folder under transformers 4.57 and 5, offline
 	$(BIN)/python scripts/check_transformers.py $(ARGS)

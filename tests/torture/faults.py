@@ -55,8 +55,11 @@ def tree_of(folder: Path) -> Tree:
 class Bench:
     """One scenario: the state before, the state after a clean run, and trials in between."""
 
-    def __init__(self, scenario: Scenario, server: Server, home: Path) -> None:
-        self.scenario, self.server = scenario, server
+    def __init__(
+        self, scenario: Scenario, server: Server, home: Path, env: dict[str, str] | None = None
+    ) -> None:
+        self.scenario, self.server, self.env = scenario, server, env or {}
+        self.next = scenario.args
         self.base, self.work = home / "base", home / "work"
         prepared(scenario, self.work, lambda args, cwd: server.run(args, cwd).code)
         shutil.rmtree(self.base, ignore_errors=True)
@@ -72,7 +75,8 @@ class Bench:
         if scenario.also:
             shutil.rmtree(self.work)
             shutil.copytree(self.base, self.work)
-            server.run(scenario.also, self.work)
+            for args in scenario.also:
+                server.run(args, self.work)
             self.also = tree_of(self.work)
         # What a user would miss: all that was there and that we did not write.
         self.theirs = (
@@ -85,13 +89,18 @@ class Bench:
         """Run the command in a fresh copy of the state before."""
         shutil.rmtree(self.work, ignore_errors=True)
         shutil.copytree(self.base, self.work)
-        return self.server.run(self.scenario.args, self.work, fault, log=log)
+        return self.server.run(self.scenario.args, self.work, fault, log=log, env=self.env)
+
+    def habits(self) -> list[str]:
+        """Return what is wrong with the calls of clean runs, whatever happens in between."""
+        first, second = self.run(log=True).log, self.run(log=True).log
+        return [*_log_problems(first), *_same_temps(first, second)]
 
     def trial(self, fault: Fault) -> tuple[list[str], Ran]:
         """Let a fault happen; returns what is wrong afterwards, and after the next run."""
         ran = self.run(fault)
         problems = [*self._told(ran, fault), *self._files(ran, fault)]
-        again = self.server.run(self.scenario.args, self.work)
+        again = self.server.run(self.next, self.work)
         found = tree_of(self.work)
         if again.code != self.code:
             problems.append(f"the next run ended with {again.code}: {again.err[-300:]}")
@@ -173,6 +182,39 @@ class Bench:
     def _is_backup(self, name: str, content: bytes) -> bool:
         plain = _BACKUP.sub("", name)
         return plain != name and content in (self.before.get(plain), self.after.get(plain))
+
+
+def _log_problems(log: tuple[str, ...]) -> Iterator[str]:
+    """What is written but not synced before it takes its place, or written in place."""
+    dirty: set[str] = set()
+    replaced: list[str] = []
+    for line in log:
+        _, call, path, to = line.split("\t")
+        if call == "open" and not _TEMP.search(path):
+            yield f"written in place: {path}"
+        elif call.startswith(("write", "pwrite")):
+            dirty.add(path)
+        elif call in ("fsync", "fdatasync"):
+            dirty.discard(path)
+        elif call.startswith("rename"):
+            # The command names its files as it likes; the kernel names them from the root.
+            bare = path.lstrip("/")
+            if any(each.endswith(f"/{bare}") or f"/{bare}/" in each for each in dirty):
+                yield f"not synced before its rename: {path}"
+            replaced.append(to)
+        elif call in ("link", "linkat") and _BACKUP.sub("", to) in replaced:
+            yield f"backup after replace: {to}"
+
+
+def _same_temps(first: tuple[str, ...], second: tuple[str, ...]) -> Iterator[str]:
+    """Temporary names that two runs share, and so would overwrite each other's."""
+    names = [
+        {path for _, call, path, _ in (line.split("\t") for line in log) if call == "open"}
+        for log in (first, second)
+    ]
+    yield from (
+        f"fixed temporary name: {name}" for name in names[0] & names[1] if _TEMP.search(name)
+    )
 
 
 def _named(text: str, names: Tree) -> Iterator[str]:

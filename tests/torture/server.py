@@ -213,6 +213,11 @@ def _child(shim: Any, request: dict[str, Any], log_fd: int, counted_fd: int) -> 
     sys.argv = ["opentau-prep", *request["args"]]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    bug = request["env"].get("TORTURE_BUG")
+    if bug:
+        from torture.seeded import apply
+
+        apply(bug)
     call = request["call"] if request["delay_s"] is None else 0
     shim.torture_arm(
         os.fsencode(request["cwd"]),

@@ -63,18 +63,27 @@ static int is_ours(int fd) {
     return strncmp(whole, prefix, strlen(prefix)) == 0;
 }
 
-static void note(const char *name, const char *path) {
+static char *path_of(int fd) {
+    static char whole[PATH_MAX];
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, whole, sizeof whole - 1);
+    whole[n < 0 ? 0 : n] = 0;
+    return whole;
+}
+
+static void note(const char *name, const char *path, const char *to) {
     if (log_fd < 0) return;
-    char line[PATH_MAX + 64];
-    int n = snprintf(line, sizeof line, "%ld %s %s\n", count, name, path ? path : "");
+    char line[2 * PATH_MAX + 64];
+    int n = snprintf(line, sizeof line, "%ld\t%s\t%s\t%s\n", count, name, path ? path : "", to ? to : "");
     ssize_t (*out)(int, const void *, size_t) = real("write");
     if (n > 0) (void)!out(log_fd, line, (size_t)n);
 }
 
 /* Returns 1 when the call is to fail instead of being made. */
-static int before(const char *name, const char *path, long *mine) {
+static int before(const char *name, const char *path, const char *to, long *mine) {
     *mine = __sync_add_and_fetch(&count, 1);
-    note(name, path);
+    note(name, path, to);
     /* What keeps failing is writing: a full or read-only disk after which one cannot even remove
      * what is there is nobody's to clean up. */
     int removes = !strncmp(name, "unlink", 6) || !strcmp(name, "rmdir");
@@ -92,11 +101,11 @@ static void done(long mine) {
     errno = kept;
 }
 
-#define CALL(ours, name, path, made)                                                               \
+#define CALL(ours, name, path, to, made)                                                             \
     do {                                                                                           \
         long mine = 0;                                                                             \
         int mattered = (ours);                                                                     \
-        if (mattered && before(name, path, &mine)) return -1;                                      \
+        if (mattered && before(name, path, to, &mine)) return -1;                                      \
         __typeof__(made) result = made;                                                            \
         if (mattered) done(mine);                                                                  \
         return result;                                                                             \
@@ -112,7 +121,7 @@ static void done(long mine) {
         va_start(rest, flags);                                                                     \
         mode_t mode = va_arg(rest, mode_t);                                                        \
         va_end(rest);                                                                              \
-        CALL((flags & WRITES) && below(AT_FDCWD, path), "open", path, next(path, flags, mode));    \
+        CALL((flags & WRITES) && below(AT_FDCWD, path), "open", path, NULL, next(path, flags, mode));    \
     }
 OPEN(open)
 OPEN(open64)
@@ -125,35 +134,35 @@ OPEN(open64)
         va_start(rest, flags);                                                                     \
         mode_t mode = va_arg(rest, mode_t);                                                        \
         va_end(rest);                                                                              \
-        CALL((flags & WRITES) && below(dir, path), "open", path, next(dir, path, flags, mode));    \
+        CALL((flags & WRITES) && below(dir, path), "open", path, NULL, next(dir, path, flags, mode));    \
     }
 OPENAT(openat)
 OPENAT(openat64)
 
-#define WRAP(kind, symbol, ours, path, params, args)                                               \
+#define WRAP(kind, symbol, ours, path, to, params, args)                                               \
     kind symbol params {                                                                           \
         static kind(*next) params;                                                                 \
         if (!next) next = real(#symbol);                                                           \
-        CALL(ours, #symbol, path, next args);                                                      \
+        CALL(ours, #symbol, path, to, next args);                                                      \
     }
-WRAP(ssize_t, write, is_ours(fd), NULL, (int fd, const void *b, size_t n), (fd, b, n))
-WRAP(ssize_t, pwrite, is_ours(fd), NULL, (int fd, const void *b, size_t n, off_t o), (fd, b, n, o))
-WRAP(ssize_t, pwrite64, is_ours(fd), NULL, (int fd, const void *b, size_t n, off64_t o), (fd, b, n, o))
-WRAP(ssize_t, writev, is_ours(fd), NULL, (int fd, const struct iovec *v, int n), (fd, v, n))
-WRAP(int, fsync, is_ours(fd), NULL, (int fd), (fd))
-WRAP(int, fdatasync, is_ours(fd), NULL, (int fd), (fd))
-WRAP(int, ftruncate, is_ours(fd), NULL, (int fd, off_t n), (fd, n))
-WRAP(int, fchmod, is_ours(fd), NULL, (int fd, mode_t m), (fd, m))
-WRAP(int, fchown, is_ours(fd), NULL, (int fd, uid_t u, gid_t g), (fd, u, g))
-WRAP(int, rename, below(AT_FDCWD, a), b, (const char *a, const char *b), (a, b))
-WRAP(int, renameat, below(d, a), b, (int d, const char *a, int e, const char *b), (d, a, e, b))
-WRAP(int, renameat2, below(d, a), b,
+WRAP(ssize_t, write, is_ours(fd), path_of(fd), NULL, (int fd, const void *b, size_t n), (fd, b, n))
+WRAP(ssize_t, pwrite, is_ours(fd), path_of(fd), NULL, (int fd, const void *b, size_t n, off_t o), (fd, b, n, o))
+WRAP(ssize_t, pwrite64, is_ours(fd), path_of(fd), NULL, (int fd, const void *b, size_t n, off64_t o), (fd, b, n, o))
+WRAP(ssize_t, writev, is_ours(fd), path_of(fd), NULL, (int fd, const struct iovec *v, int n), (fd, v, n))
+WRAP(int, fsync, is_ours(fd), path_of(fd), NULL, (int fd), (fd))
+WRAP(int, fdatasync, is_ours(fd), path_of(fd), NULL, (int fd), (fd))
+WRAP(int, ftruncate, is_ours(fd), path_of(fd), NULL, (int fd, off_t n), (fd, n))
+WRAP(int, fchmod, is_ours(fd), path_of(fd), NULL, (int fd, mode_t m), (fd, m))
+WRAP(int, fchown, is_ours(fd), path_of(fd), NULL, (int fd, uid_t u, gid_t g), (fd, u, g))
+WRAP(int, rename, below(AT_FDCWD, a), a, b, (const char *a, const char *b), (a, b))
+WRAP(int, renameat, below(d, a), a, b, (int d, const char *a, int e, const char *b), (d, a, e, b))
+WRAP(int, renameat2, below(d, a), a, b,
      (int d, const char *a, int e, const char *b, unsigned int f), (d, a, e, b, f))
-WRAP(int, link, below(AT_FDCWD, a), b, (const char *a, const char *b), (a, b))
-WRAP(int, linkat, below(d, a), b, (int d, const char *a, int e, const char *b, int f), (d, a, e, b, f))
-WRAP(int, symlink, below(AT_FDCWD, b), b, (const char *a, const char *b), (a, b))
-WRAP(int, unlink, below(AT_FDCWD, a), a, (const char *a), (a))
-WRAP(int, unlinkat, below(d, a), a, (int d, const char *a, int f), (d, a, f))
-WRAP(int, rmdir, below(AT_FDCWD, a), a, (const char *a), (a))
-WRAP(int, mkdir, below(AT_FDCWD, a), a, (const char *a, mode_t m), (a, m))
-WRAP(int, mkdirat, below(d, a), a, (int d, const char *a, mode_t m), (d, a, m))
+WRAP(int, link, below(AT_FDCWD, a), a, b, (const char *a, const char *b), (a, b))
+WRAP(int, linkat, below(d, a), a, b, (int d, const char *a, int e, const char *b, int f), (d, a, e, b, f))
+WRAP(int, symlink, below(AT_FDCWD, b), a, b, (const char *a, const char *b), (a, b))
+WRAP(int, unlink, below(AT_FDCWD, a), a, NULL, (const char *a), (a))
+WRAP(int, unlinkat, below(d, a), a, NULL, (int d, const char *a, int f), (d, a, f))
+WRAP(int, rmdir, below(AT_FDCWD, a), a, NULL, (const char *a), (a))
+WRAP(int, mkdir, below(AT_FDCWD, a), a, NULL, (const char *a, mode_t m), (a, m))
+WRAP(int, mkdirat, below(d, a), a, NULL, (int d, const char *a, mode_t m), (d, a, m))
