@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from opentau_prep.shard import Shard
 from opentau_prep.storage.urls import check_written
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class RunContext:
         prep_dir: Where everything made for a mixture as a whole goes instead of `<stem>.prep/` next
             to its JSON file.
         download: Whether datasets may be fetched from the hub.
+        shard: Which part of the datasets is worked on; None: all of them.
         rank: This process among the launcher's; None asks the environment.
         progress: Called as work gets done.
 
@@ -68,6 +70,7 @@ class RunContext:
     artifact_root: Path | None = None
     prep_dir: Path | None = None
     download: bool = False
+    shard: Shard | None = None
     rank: Rank | None = None
     progress: Progress = _silent
 

@@ -207,6 +207,9 @@ STEPS: tuple[Step, ...] = (
     # Last: it sees what the others have written.
     Step("validate", _validate),
 )
+# What a part of the datasets can have done to it; the others need the whole mixture, and `validate`
+# sees what they have written.
+_PER_DATASET = tuple(step for step in STEPS if step.name in ("stats", "speed-percentiles"))
 
 
 def run_pipeline(
@@ -222,6 +225,9 @@ def run_pipeline(
 
     Published stats that differ from the frames, and datasets of which only a part is on disk, stop
     the run before the heads: nothing is built on numbers that were just disproved.
+
+    With `context.shard` only the steps that do one dataset after the other are carried out, on that
+    part of the datasets; a run without it, after all parts, does the rest.
 
     Args:
         mixture: The mixture.
@@ -242,8 +248,9 @@ def run_pipeline(
     commands: tuple[str, ...] = ()
     must_hold: Mapping[str, int] = {}
     with cache_left_alone(context.dry_run), one_look():
-        for step in STEPS:
-            resolved = resolve_mixture(mixture, options, keep_going=context.keep_going)
+        for step in STEPS if context.shard is None else _PER_DATASET:
+            whole = resolve_mixture(mixture, options, keep_going=context.keep_going)
+            resolved = whole.part(context.shard)
             choices = Choices(resolved, context, given or {})
             report = carry_out(step, choices, is_first=not outcomes)
             outcomes.append(StepOutcome(step.name, report))
@@ -252,8 +259,8 @@ def run_pipeline(
                 if stopped:
                     break
         else:
-            must_hold = choices.training_must_hold()
-        if context.dry_run:
+            must_hold = choices.training_must_hold() if context.shard is None else {}
+        if context.dry_run or context.shard is not None:
             return PipelineResult(outcomes, None, stopped, commands, must_hold)
         resolved = resolve_mixture(mixture, options, keep_going=True)
         verdict = judge_mixture(resolved, replace(context, force=False))

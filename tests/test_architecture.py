@@ -23,6 +23,7 @@ ORDER = [
     "storage",
     "artifacts",
     "engine",
+    "shard",
     "context",
     "config",
     "pooling",

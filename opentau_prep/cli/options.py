@@ -19,6 +19,7 @@ __all__ = [
     "HeadFlags",
     "MixtureJson",
     "Roots",
+    "ShardOption",
     "StatsFlags",
     "TokenLimit",
     "given_by",
@@ -39,6 +40,15 @@ MixtureJson = Annotated[
         "--mixture-json",
         metavar="FILE",
         help="Mixture, or training config with the key dataset_mixture.",
+    ),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Work on part I of N of the datasets (1/8 to 8/8), balanced by frames.",
+        rich_help_panel=_HOW,
     ),
 ]
 TokenLimit = Annotated[

@@ -12,6 +12,7 @@ from opentau_prep.cli.options import (
     HeadFlags,
     MixtureJson,
     Roots,
+    ShardOption,
     StatsFlags,
     TokenLimit,
     given_by,
@@ -37,6 +38,7 @@ def run(
     roots: Roots = None,
     mixture_json: MixtureJson = None,
     discrete_action_max_length: TokenLimit = None,
+    shard: ShardOption = None,
 ) -> Result:
     """Prepare a mixture: every step in order, each skipped when it is fresh.
 
@@ -49,12 +51,14 @@ def run(
     opentau-prep run --mixture-json mixture.json
     opentau-prep run --mixture-json mixture.json --dry-run
     opentau-prep run --mixture-json mixture.json --published-stats keep
+    opentau-prep run --mixture-json mixture.json --shard 3/8
     """
     from opentau_prep.cli.run_tables import run_tables
     from opentau_prep.cli.targets import named_mixture
     from opentau_prep.pipeline import run_pipeline
     from opentau_prep.tokenizer.options import number_or_auto
 
+    session.work_on(shard)
     given = given_by(stats, heads, tokenizer)
     given["discrete_action_max_length"] = discrete_action_max_length
     if stats.quantiles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from opentau_prep.artifacts.rank import Rank
 from opentau_prep.context import RunContext
 from opentau_prep.errors import ConfigError
 from opentau_prep.notices import Notice, notices_shown_by
+from opentau_prep.shard import Shard
 from opentau_prep.storage.urls import check_written
 from opentau_prep.text import several, without_secrets
 
@@ -138,6 +140,11 @@ class Session:
     def not_persisted(self) -> bool:
         """Whether something that was to be written into a dataset could not be."""
         return any(notice.kind == "not_persisted" for notice in self.notices)
+
+    def work_on(self, shard: str | None) -> None:
+        """Work on one part of the datasets only: the value of `--shard`."""
+        if shard is not None:
+            self.context = dataclasses.replace(self.context, shard=Shard.parse(shard))
 
     def show(self, result: Result) -> None:
         """Print a result, as a document or as tables."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opentau_prep.cli.command import Result, command
-from opentau_prep.cli.options import MixtureJson, Roots
+from opentau_prep.cli.options import MixtureJson, Roots, ShardOption
 
 if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
@@ -30,6 +30,7 @@ def speed_percentiles(
             "--persist-subset", help="Write percentiles of an entry's selected episodes, too."
         ),
     ] = False,
+    shard: ShardOption = None,
 ) -> Result:
     """Bucket each episode's speed within its task.
 
@@ -45,6 +46,7 @@ def speed_percentiles(
     from opentau_prep.cli.targets import load_targets
     from opentau_prep.speed import prepare_speed
 
+    session.work_on(shard)
     resolved = load_targets(roots, mixture_json, session.context, frames=True, one_by_one=True)
     report = prepare_speed(resolved, session.context, persist_subset=persist_subset)
     return Result(report.as_json(), speed_table(report), exit_code=int(report.needs_attention))

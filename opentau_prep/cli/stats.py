@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from opentau_prep.cli.command import Result, command
-from opentau_prep.cli.options import MixtureJson, Roots
+from opentau_prep.cli.options import MixtureJson, Roots, ShardOption
 from opentau_prep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ def stats(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="openpi, kai0: the file to write.")
     ] = None,
+    shard: ShardOption = None,
 ) -> Result:
     """Compute normalization stats from the frames; no video is decoded.
 
@@ -151,6 +152,7 @@ def stats(
     opentau-prep stats path/to/dataset --format kai0
     opentau-prep stats --config-name openpi_folder
     """
+    session.work_on(shard)
     lerobot_only = {
         "--quantile": quantile or None,
         "--episode-stats": episode_stats,
@@ -159,6 +161,7 @@ def stats(
         "--allow-partial": allow_partial or None,
         "--memory-budget": memory_budget,
         "--chunk-size": chunk_size,
+        "--shard": shard,
     }
     openpi_only = {
         "--config-name": config_name,
@@ -197,7 +200,7 @@ def _refuse(given: Mapping[str, object], *, of: str, format: str) -> None:
 
 
 def _lerobot(
-    session: Session, roots: list[str] | None, mixture_json: Path | None, given: Mapping[str, Any]
+    session: Session, roots: list[str] | None, mixture_json: Path | None, given: dict[str, Any]
 ) -> Result:
     from opentau_prep.cli.stats_tables import stats_table
     from opentau_prep.cli.targets import load_targets
@@ -213,7 +216,11 @@ def _lerobot(
 def _stats_options(given: Mapping[str, Any]) -> StatsOptions:
     from opentau_prep.stats.options import StatsOptions
 
-    options = {name[2:].replace("-", "_"): v for name, v in given.items() if v is not None}
+    options = {
+        name[2:].replace("-", "_"): v
+        for name, v in given.items()
+        if v is not None and name != "--shard"
+    }
     if "published_stats" in options:
         options["published"] = options.pop("published_stats")
     options["quantiles"] = tuple(options.pop("quantile", ()))

@@ -84,4 +84,5 @@ def load_targets(
     mixture = named_mixture(roots, mixture_json)
     if writes:
         check_artifact_root(mixture.roots, context.artifact_root)
-    return resolve_mixture(mixture, options, keep_going=keep_going)
+    resolved = resolve_mixture(mixture, options, keep_going=keep_going)
+    return resolved.part(context.shard)

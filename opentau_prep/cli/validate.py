@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opentau_prep.cli.command import Result, command
-from opentau_prep.cli.options import MixtureJson, Roots
+from opentau_prep.cli.options import MixtureJson, Roots, ShardOption
 from opentau_prep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def validate(
         typer.Option("--for", help="Trainer that must open the datasets; opentau by default."),
     ] = None,
     list_rules: Annotated[bool, typer.Option("--list", help="Show all rules.")] = False,
+    shard: ShardOption = None,
     explain: Annotated[str | None, typer.Option(metavar="CODE", help="Explain a rule.")] = None,
 ) -> Result:
     """Lint datasets and the mixture that names them.
@@ -113,6 +114,7 @@ def validate(
         return explain_result(explain)
     if write_baseline and baseline is None:
         raise ConfigError("--write-baseline needs --baseline FILE")
+    session.work_on(shard)
     options = LintOptions(
         deep=deep,
         select=_split(select),

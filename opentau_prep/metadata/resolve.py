@@ -26,6 +26,7 @@ from opentau_prep.notices import some_names, warn
 if TYPE_CHECKING:
     from opentau_prep.config.schema import DatasetEntry, Mixture
     from opentau_prep.metadata.records import IntArray, Stats, StatsView
+    from opentau_prep.shard import Shard
 
 __all__ = [
     "ResolvedEntry",
@@ -162,6 +163,21 @@ class ResolvedMixture:
         found = sorted([*self.entries, *self.broken], key=lambda entry: entry.index)
         return tuple(dict.fromkeys(entry.dataset for entry in found))
 
+    def part(self, shard: Shard | None) -> ResolvedMixture:
+        """Return the mixture with one part of its datasets, balanced by their frames.
+
+        Names stay those of the whole mixture. None returns the whole.
+        """
+        if shard is None:
+            return self
+        datasets = self.located_datasets
+        mine = set(shard.choose(datasets, [_declared_frames(each) for each in datasets]))
+        return replace(
+            self,
+            entries=tuple(entry for entry in self.entries if entry.dataset in mine),
+            broken=tuple(entry for entry in self.broken if entry.dataset in mine),
+        )
+
     def entries_of(self, dataset: Dataset) -> tuple[ResolvedEntry, ...]:
         """Return the entries that name a dataset, in mixture order."""
         return self._by_dataset.get(dataset, ())
@@ -177,6 +193,12 @@ class ResolvedMixture:
     def first_entries(self) -> tuple[ResolvedEntry, ...]:
         """The first entry of each dataset that can be used: for work done once per dataset."""
         return tuple(self.entries_of(dataset)[0] for dataset in self.datasets)
+
+
+def _declared_frames(dataset: Dataset) -> int:
+    """Return what info.json says, without another file being read."""
+    frames = None if dataset.fault else dataset.meta.info.get("total_frames")
+    return frames if type(frames) is int else 0
 
 
 def warn_vqa(names: Sequence[str]) -> None:

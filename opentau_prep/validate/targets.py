@@ -58,7 +58,7 @@ def find_targets(
     context = context or RunContext()
     options = LocateOptions.of_run(context, frames=deep, tolerant=True)
     with collect_notices():  # which the rules report themselves
-        resolved = resolve_mixture(mixture, options, keep_going=True)
+        resolved = resolve_mixture(mixture, options, keep_going=True).part(context.shard)
     # A store that cannot be asked is one fault, not one of each rule.
     unusable = [entry for entry in resolved.broken if is_remote(entry.dataset.root)]
     located = {entry.name for entry in resolved.broken if entry not in unusable}
