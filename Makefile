@@ -10,12 +10,12 @@ STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type check docs clean check-transformers check-ray torture test-lowest \
-	run stats heads speed-percentiles fit-tokenizer validate report
+.PHONY: help demo test test-slow test-all lint type check docs clean check-transformers check-lerobot \
+	check-ray torture test-lowest run stats heads speed-percentiles fit-tokenizer validate forecast report
 
 help: ## Show this text
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
-	@echo "  Pipeline targets: make run|stats|heads|speed-percentiles|validate|report MIXTURE=path [ARGS='--workers 8']"
+	@echo "  Pipeline targets: make run|stats|heads|speed-percentiles|fit-tokenizer|validate|forecast|report MIXTURE=path [ARGS='--workers 8']"
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,8 +31,13 @@ demo: $(STAMP) ## Set up, write the demo mixture to demo/, prepare it, and repor
 	$(BIN)/opentau-prep run --mixture-json demo/mixture.json
 	$(BIN)/opentau-prep report --mixture-json demo/mixture.json
 
-test: $(DEV) ## Set up and run the tests
-	$(BIN)/python -m pytest -q $(ARGS)
+test: $(DEV) ## Set up and run the tests, on all cores
+	$(BIN)/python -m pytest -q -n auto -m "not slow" $(ARGS)
+
+test-slow: $(DEV) ## The tests that take long: crashes, clusters, whole journeys
+	$(BIN)/python -m pytest -q -n auto -m slow $(ARGS)
+
+test-all: test test-slow ## All tests
 
 lint: $(DEV) ## Check style
 	$(BIN)/ruff check .
@@ -41,13 +46,9 @@ lint: $(DEV) ## Check style
 type: $(DEV) ## Check types
 	$(BIN)/mypy
 
-check: lint type test ## All of the above
+check: lint type test-all ## All of the above
 
-CHUNK_SIZE ?= 50
 LEROBOT_PYTHON ?= $(BIN)/python
-
-fit-tokenizer: $(STAMP) ## Fit the action tokenizer on MIXTURE=path, CHUNK_SIZE=50
-	$(BIN)/opentau-prep $@ --mixture-json $(MIXTURE) --chunk-size $(CHUNK_SIZE) $(ARGS)
 
 SECONDS ?= 180
 
@@ -72,8 +73,11 @@ check-ray: $(DEV) ## Run the tests of the ray engine; installs ray
 	$(BIN)/python -m pytest -q tests/engine/test_cluster_map.py \
 		tests/engine/test_cluster_interrupt.py tests/cli/test_cluster_engines.py $(ARGS)
 
-run stats heads speed-percentiles validate report: $(STAMP) ## A command on MIXTURE=path
-	$(BIN)/opentau-prep $@ --mixture-json $(MIXTURE) $(ARGS)
+# With `make -C`, a relative MIXTURE is the caller's: outputs go next to it, not into this checkout.
+CALLERS := $(if $(wildcard $(PWD)/$(MIXTURE)),$(PWD)/$(MIXTURE),$(MIXTURE))
+
+run stats heads speed-percentiles fit-tokenizer validate forecast report: $(STAMP) ## A command on MIXTURE=path
+	$(BIN)/opentau-prep $@ --mixture-json $(CALLERS) $(ARGS)
 
 bench-%: $(DEV) ## A benchmark: bench-frames, bench-heads, bench-help, bench-stats, bench-tokenizer, ...
 	$(BIN)/python scripts/bench_$*.py $(ARGS)
