@@ -14,9 +14,26 @@ from opentau_prep.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check_columns", "numpy_dtype", "to_matrix"]
+__all__ = ["ColumnError", "check_columns", "numpy_dtype", "to_matrix"]
 
 _COLUMNS_SHOWN = 20
+
+
+class ColumnError(DataError):
+    """One column of a file that is no matrix of numbers; the others can be read.
+
+    Attributes:
+        column: Its name.
+    """
+
+    column = ""
+
+    @classmethod
+    def of(cls, error: DataError, column: str) -> ColumnError:
+        """Return a fault of a column as this class."""
+        made = cls(error.message, where=error.where, hint=error.hint)
+        made.column = column
+        return made
 
 
 def check_columns(wanted: Sequence[str], present: Sequence[str], where: str) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from opentau_prep.errors import DataError
-from opentau_prep.frames.columns import check_columns, to_matrix
+from opentau_prep.frames.columns import ColumnError, check_columns, to_matrix
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -31,12 +31,20 @@ def to_matrices(
     """Return column -> (N, D) of a table that was read from a file; see `to_matrix`.
 
     Raises:
-        DataError: The file lacks a column, or a column is not a matrix of numbers.
+        DataError: The file lacks a column.
+        ColumnError: A column is not a matrix of numbers.
     """
     where = f"{storage.url}/{rel}"
     if sorted(table.column_names) != sorted(names):  # what is missing was passed over in silence
         check_columns(names, storage.column_names(rel, file), where)
-    return {name: to_matrix(table.column(name), f"{where}, column {name}") for name in names}
+    return {name: _matrix(table.column(name), name, where) for name in names}
+
+
+def _matrix(column: pa.ChunkedArray, name: str, where: str) -> npt.NDArray[Any]:
+    try:
+        return to_matrix(column, f"{where}, column {name}")
+    except DataError as error:
+        raise ColumnError.of(error, name) from error
 
 
 class RowWindow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from opentau_prep.errors import DataError
-from opentau_prep.frames.columns import numpy_dtype, to_matrix
+from opentau_prep.frames.columns import ColumnError, numpy_dtype, to_matrix
 
 if TYPE_CHECKING:
     from opentau_prep.frames.rows import DataPart
     from opentau_prep.metadata.dataset import DatasetMetadata
 
-__all__ = ["INDEX_COLUMNS", "Column", "Layout", "find_layout"]
+__all__ = ["INDEX_COLUMNS", "Column", "Layout", "declared_features", "find_layout"]
 
 INDEX_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
@@ -130,8 +130,21 @@ def _missing_columns(meta: DatasetMetadata, schema: pa.Schema) -> list[str]:
     ]
 
 
+def declared_features(meta: DatasetMetadata) -> dict[str, list[object]]:
+    """Return the features that stats are of, as info.json declares them: dtype and shape."""
+    return {
+        name: [feature.dtype, *feature.shape]
+        for name, feature in meta.features.items()
+        if not feature.is_camera
+    }
+
+
 def find_layout(
-    meta: DatasetMetadata, parts: Sequence[DataPart], *, keep_going: bool
+    meta: DatasetMetadata,
+    parts: Sequence[DataPart],
+    *,
+    keep_going: bool,
+    without: Collection[str] = (),
 ) -> tuple[Layout, list[str]]:
     """Plan the columns from the first file that has all of them, or else the first readable one.
 
@@ -139,12 +152,14 @@ def find_layout(
         meta: The dataset.
         parts: Its data files.
         keep_going: Whether files that cannot be opened are passed over.
+        without: Columns to leave out.
 
     Returns:
         The layout, and the declared numeric features that no file has.
 
     Raises:
         DataError: A file cannot be opened, there is none, or none has a numeric column.
+        ColumnError: The width of a column cannot be found.
     """
     best: tuple[Layout, list[str]] | None = None
     fault: DataError | None = None
@@ -158,7 +173,9 @@ def find_layout(
             continue
         missing = _missing_columns(meta, schema)
         if best is None or len(missing) < len(best[1]):
-            best = _sized(meta, _plan_columns(meta, schema), part), missing
+            planned = _plan_columns(meta, schema).columns
+            planned = tuple(column for column in planned if column.name not in without)
+            best = _sized(meta, Layout(planned), part), missing
         if not best[1]:
             break
     if best is None:
@@ -175,7 +192,10 @@ def _sized(meta: DatasetMetadata, layout: Layout, part: DataPart) -> Layout:
         if column.dims < 0:
             table = meta.storage.read_table(part.rel, [column.name])
             where = f"{meta.root}/{part.rel}, column {column.name}"
-            width = to_matrix(table.column(0), where).shape[1]
+            try:
+                width = to_matrix(table.column(0), where).shape[1]
+            except DataError as error:
+                raise ColumnError.of(error, column.name) from error
             columns.append(Column(column.name, (width,), column.dtype))
         else:
             columns.append(column)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,21 +11,19 @@ from typing import TYPE_CHECKING, Any
 from opentau_prep.artifacts import Recipe, dataset_place, publish
 from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State, inspect
-from opentau_prep.artifacts.stored import stored_hashes
 from opentau_prep.artifacts.together import pending_path, together
 from opentau_prep.errors import DataError, MetadataError
-from opentau_prep.frames.rows import DataPart, data_parts
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.notices import some_names
 from opentau_prep.stats.advice import stats_command
-from opentau_prep.stats.columns import Layout, find_layout
+from opentau_prep.stats.columns import Layout, declared_features
 from opentau_prep.stats.compare import sketch_bracket
-from opentau_prep.stats.findings import PARTIAL_DATASET, Finding, frame_findings
+from opentau_prep.stats.findings import PARTIAL_DATASET, Finding
 from opentau_prep.stats.growth import Growth, grown, line_hashes, old_rows
 from opentau_prep.stats.quantiles import quantile_name
+from opentau_prep.stats.reading import Pass, Reader
 from opentau_prep.stats.recorded import recorded_stats_options
 from opentau_prep.stats.report import DIFFERS, Coverage, FileResult, StatsResult
-from opentau_prep.stats.scan import Scan, scan_parts
 from opentau_prep.stats.stack import (
     Stacked,
     stack_episodes,
@@ -45,7 +42,6 @@ __all__ = ["DatasetWork", "FoundStats"]
 
 COMMAND = "stats"
 SKETCH_FILE = "meta/quantile_sketch.json"
-_THREADED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -83,6 +79,8 @@ class DatasetWork:
         if run.keep_options:
             run = replace(run, stats=recorded_stats_options(self.place, run.stats))
         self.run_options, self.q = run, run.stats.q
+        there = self.meta.episodes.episode_index[entry.dataset.has_data_file]
+        self.reader = Reader(entry, run, there.tolist() if self.is_partial else None)
         self.targets = dataset_targets(self.meta, name, elsewhere, episodes=run.stats.episode_stats)
         if not len(self.meta.episodes):
             raise DataError("the dataset has no episodes", where=self.meta.root)
@@ -171,7 +169,7 @@ class DatasetWork:
     def run(self) -> StatsResult:
         """Read what has to be read, and write what may be written."""
         growth = None if self.run_options.force else self._growth()
-        pass_ = self._all() if growth is None else self._grown(growth)
+        pass_ = self.reader.all() if growth is None else self.reader.grown(growth)
         recipe = self._recipe(pass_.state.method, pass_.state.left_out)
         with together(self.place.path.parent, dry_run=self.run_options.dry_run):
             settled = [self._settle(target, pass_, recipe) for target in self.targets]
@@ -196,6 +194,7 @@ class DatasetWork:
             "quantiles": list(self.q),
             "quantile_method": method,
             "episode_quantiles": self.run_options.stats.episode_quantiles,
+            "features": declared_features(self.meta),
         }
         if left_out:
             parameters["left_out_episodes"] = left_out
@@ -207,11 +206,6 @@ class DatasetWork:
     @cached_property
     def _inputs(self) -> dict[str, Any]:
         return describe_inputs(self.meta, read=self.run_options.read_data)
-
-    @cached_property
-    def _files(self) -> dict[str, str]:
-        hashes = stored_hashes(self.meta.storage, list(dict.fromkeys(self.meta.data_paths)))
-        return {rel: digest[:12] for rel, digest in hashes.items()}
 
     def _inspected_state(self) -> tuple[Inspection, StatsState | None]:
         found = inspect(self.place, self._recipe("exact"))
@@ -227,106 +221,39 @@ class DatasetWork:
         return found, StatsState.from_bytes(found.content, str(found.path))
 
     def _growth(self) -> Growth | None:
-        _, state = self._inspected_state()
+        found, state = self._inspected_state()
         if state is None or self.is_partial:
             return None
         recipe = self._recipe(state.method)
+        recorded = None if found.provenance is None else found.provenance.parameters
+        if recorded is None or recorded.get("features") != recipe.parameters["features"]:
+            return None
         inspected = {target.name: inspect(target.place, recipe) for target in self.targets}
-        return grown(self.meta, state, self._files, self.targets, inspected)
-
-    def _all(self) -> _Pass:
-        """Read every file."""
-        there = self.meta.episodes.episode_index[self.entry.dataset.has_data_file]
-        parts = data_parts(self.meta, there.tolist() if self.is_partial else None)
-        layout, missing = find_layout(self.meta, parts, keep_going=self.run_options.keep_going)
-        exact = layout.row_bytes * self.meta.episodes.total_frames
-        method = "exact" if exact <= self.run_options.stats.memory_budget else "sketch"
-        scan = self._scan(parts, layout, exact=method == "exact")
-        if scan.moments is None or scan.sketch is None:
-            error = scan.faults[0].error if scan.faults else None
-            raise error or DataError("no episode has frames", where=self.meta.root)
-        quantiles = scan.sketch.quantiles(self.q) if scan.quantiles is None else scan.quantiles
-        findings = frame_findings(
-            self.meta.root,
-            layout,
-            scan.moments,
-            faults=scan.faults,
-            empty=scan.empty,
-            missing=missing,
-        )
-        digests = zip(scan.episodes.episode_index.tolist(), scan.episodes.digests, strict=True)
-        state = StatsState(
-            layout,
-            int(scan.episodes.frames.sum()),
-            scan.moments,
-            quantiles,
-            method,
-            scan.sketch,
-            self._files,
-            dict(digests),
-            findings=findings,
-        )
-        return _Pass(state, scan, len(parts))
-
-    def _grown(self, growth: Growth) -> _Pass:
-        """Read only what is new, after making sure that changed files hold the old episodes."""
-        state, layout = growth.state, growth.state.layout
-        old = self._scan(growth.changed, layout, exact=False)
-        known = zip(old.episodes.episode_index.tolist(), old.episodes.digests, strict=True)
-        if any(state.digests.get(e) != digest for e, digest in known) or old.faults or old.empty:
-            return self._all()
-        scan = self._scan(growth.new, layout, exact=False)
-        if scan.faults or scan.empty:
-            return self._all()
-        read = len({part.rel for part in (*growth.changed, *growth.new)})
-        state = growth.merged(scan, self._files, self.q, self.meta.root)
-        return _Pass(state, scan, read, growth.state)
-
-    def _scan(self, parts: list[DataPart], layout: Layout, *, exact: bool) -> Scan:
-        done = itertools.count(1)
-        progress, name = self.run_options.progress, self.entry.artifact_name
-
-        def on_part() -> None:
-            if progress is not None:
-                progress(f"frames of {name}", next(done), len(parts))
-
-        return scan_parts(
-            self.meta.storage,
-            parts,
-            layout,
-            self.q,
-            exact=exact,
-            keep_going=self.run_options.keep_going,
-            threads=self._threads(parts),
-            on_part=on_part,
-        )
-
-    def _threads(self, parts: list[DataPart]) -> int:
-        # Small files are bound by the interpreter, which runs one thread at a time.
-        rows = sum(int(part.lengths.sum()) for part in parts)
-        return self.run_options.threads if rows >= _THREADED_ROWS * len(parts) else 1
+        return grown(self.meta, state, self.reader.files, self.targets, inspected)
 
     def _settle(
-        self, target: Target, pass_: _Pass, recipe: Recipe
+        self, target: Target, pass_: Pass, recipe: Recipe
     ) -> tuple[FileResult, Verdict | None]:
         found = inspect(target.place, recipe)
         options = self.run_options
         computed = self._computed(pass_)
+        refreshed: bytes | None = None
         if pass_.before is not None and target.kind != "whole" and found.content is not None:
             document = target.document(found.content, str(found.path))
             old = old_rows(document, pass_.before, self._whole(pass_.before), computed.whole)
-            computed = computed.after(*old)
+            refreshed = document.merged(*old, keep=False) if old[1] else None
         return settle(
             target,
             found,
             computed,
             recipe,
+            refreshed=refreshed,
             published=options.stats.published,
             force=options.force,
             dry_run=options.dry_run,
         )
 
-    def _computed(self, pass_: _Pass) -> Computed:
+    def _computed(self, pass_: Pass) -> Computed:
         state, whole = pass_.state, self._whole(pass_.state)
         stacked = own = stack_episodes(state.layout, pass_.scan.episodes, self.q)
         if self.run_options.stats.episode_quantiles == "dataset":
@@ -376,19 +303,6 @@ class DatasetWork:
             state.findings,
             self._coverage,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Pass:
-    """What was read, the state after it, and the one before where only what is new was read."""
-
-    state: StatsState
-    scan: Scan
-    files_read: int
-    before: StatsState | None = None
-
-    def with_outcome(self, lines: Mapping[int, str], verdicts: Mapping[str, Verdict]) -> StatsState:
-        return replace(self.state, lines=lines, verdicts=verdicts)
 
 
 def _decided(status: str, published: PublishedStats) -> bool:

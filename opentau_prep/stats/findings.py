@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from opentau_prep.frames.columns import ColumnError
 from opentau_prep.notices import some_names
 from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.moments import Moments
@@ -25,7 +26,7 @@ class Finding:
 
     Attributes:
         code: `partial_dataset`, `non_finite`, `no_finite_value`, `unreadable_file`,
-            `missing_column` or `empty_episode`.
+            `unusable_column`, `missing_column` or `empty_episode`.
         message: In words.
         where: The file, or the dataset's root.
         feature: The feature, when it is about one.
@@ -59,6 +60,7 @@ def frame_findings(
     faults: Sequence[PartFault] = (),
     empty: Sequence[int] = (),
     missing: Sequence[str] = (),
+    unusable: Sequence[ColumnError] = (),
 ) -> tuple[Finding, ...]:
     """Return what is wrong with the frames, file by file and feature by feature."""
     found = [
@@ -67,6 +69,10 @@ def frame_findings(
     if empty:
         message = f"{len(empty):,} episodes have no frames: {some_names(empty)}"
         found.append(Finding("empty_episode", message, root, episodes=tuple(empty)))
+    found += [
+        Finding("unusable_column", f"no stats of {e.column}: {e}", str(e.where), e.column)
+        for e in unusable
+    ]
     found += [
         Finding("missing_column", f"info.json declares {name!r}, the data lacks it", root, name)
         for name in missing

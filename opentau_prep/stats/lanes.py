@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.errors import DataError
+from opentau_prep.frames.columns import ColumnError
 from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.moments import Moments, span_moments
 from opentau_prep.stats.quantiles import SortedColumns, sort_columns, span_quantiles
@@ -99,18 +100,19 @@ def lanes_of(columns: Mapping[str, NDArray[Any]], layout: Layout, where: str) ->
         where: The file, for errors.
 
     Raises:
-        DataError: A column has another width.
+        ColumnError: A column has another width.
     """
     alike: dict[tuple[str, int], list[str]] = {}
     for column in layout.columns:
         found = columns[column.name]
         if found.shape[1] != column.dims * column.vectors:
-            raise DataError(
+            fault = DataError(
                 f"column {column.name!r} has {found.shape[1]} values per frame, expected"
                 f" {column.dims * column.vectors} as in the rest of the dataset",
                 where=where,
                 hint="Every frame must have the same width.",
             )
+            raise ColumnError.of(fault, column.name)
         alike.setdefault((found.dtype.str, column.vectors), []).append(column.name)
     slices = layout.slices
     dims, matrices = [], []

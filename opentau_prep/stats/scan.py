@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.errors import DataError, PrepError
+from opentau_prep.frames.columns import ColumnError
 from opentau_prep.frames.read import read_part
 from opentau_prep.frames.rows import DataPart
 from opentau_prep.stats.columns import Layout
@@ -164,8 +165,8 @@ def scan_parts(
         on_part: Called after each file.
 
     Raises:
-        DataError: A file cannot be read, lacks a column, or its columns are ragged or of another
-            width.
+        DataError: A file cannot be read, or lacks a column.
+        ColumnError: A column is ragged, or of another width than in the files before.
     """
     task = _Task(storage, layout, tuple(q), exact, keep_going, on_part)
     batches: list[_Batch] = []
@@ -249,6 +250,8 @@ def _scan_batch(task: _Task, parts: Sequence[DataPart]) -> _Batch:
                 if loaded.lanes.rows >= _REDUCED_ROWS or _rows(waiting) >= _REDUCED_ROWS:
                     batch.pieces.append(_reduce(task, waiting))
                     waiting = []
+        except ColumnError:
+            raise  # it costs that column only, of all files
         except DataError as error:
             if not task.keep_going:
                 raise

@@ -97,20 +97,6 @@ class Computed:
     sketch: QuantileSketch
     bracket: Bracket
 
-    def after(self, stacked: Stacked, episodes: Sequence[int]) -> Computed:
-        """Return the same with the rows of other episodes before these."""
-
-        def joined(these: Stacked) -> Stacked:
-            return {
-                f: {stat: np.concatenate([stacked[f][stat], v]) for stat, v in new.items()}
-                for f, new in these.items()
-            }
-
-        all_episodes = [*episodes, *self.episodes]
-        return replace(
-            self, stacked=joined(self.stacked), own=joined(self.own), episodes=all_episodes
-        )
-
     def for_target(self, target: Target, document: Document) -> tuple[Stacked, list[int]]:
         """Return what goes to one file."""
         if target.kind == "whole":
@@ -167,6 +153,7 @@ def settle(
     computed: Computed,
     recipe: Recipe,
     *,
+    refreshed: bytes | None = None,
     published: PublishedStats,
     force: bool,
     dry_run: bool,
@@ -178,6 +165,7 @@ def settle(
         found: As it was found.
         computed: The stats of the frames.
         recipe: What they were made of.
+        refreshed: The file with its old rows brought up to date, where only new episodes were read.
         published: What becomes of numbers that differ, in a file that this toolkit did not write.
         force: Replace whatever is there.
         dry_run: Change nothing.
@@ -186,35 +174,49 @@ def settle(
         What became of it, and, for a file that was left alone, what it was found to be.
     """
     found, document = _opened(target, found, force=force)
+    if refreshed is not None:
+        document = target.document(refreshed, str(found.path))
     stacked, episodes = computed.for_target(target, document)
-    pooled = None
-    if target.kind == "lines" and not force:
-        pooled = pooled_difference(document, computed.whole, computed.layout)
-        pooled = None if pooled is None else _with_rank(pooled, computed)
+    pooled = None if force else _pooled(target, document, computed)
     comparison = _compared(target, found, document, stacked, episodes, computed)
     ours = found.content is None or found.state in OURS
     blocked = any(np.isnan(stats["min"]).any() for stats in stacked.values() if len(episodes))
     differences = () if ours else comparison.differences
-    replaced = force or (published == "replace" and bool(differences or pooled))
-    told = _Told(target, found, comparison, None if ours or replaced else pooled)
+    replaced = force or (published == "replace" and bool(comparison.differences or pooled))
+    told = _Told(target, found, comparison, None if replaced else pooled)
+    if found.fresh and not replaced:  # by a run that was interrupted before it wrote the others
+        return told.result("up to date"), told.remaining(found.content)
     left = "no finite value" if blocked and not force else None
     if left is None and (differences or told.pooled) and not replaced:
         left = _left_as(differences, comparison.missing, published)
     if left is not None:
         return told.result(left), told.verdict(found.content, left)
     if ours or replaced:
-        content = document.merged(stacked, episodes, keep=False) if episodes else found.content
+        content = document.merged(stacked, episodes, keep=False) if episodes else refreshed
+        content = found.content if content is None else content
         outcome = publish(
             target.place, content or b"", recipe, force=force or replaced, dry_run=dry_run
         )
         return told.outcome(outcome, "written"), None
     if not comparison.missing:
-        outcome = publish(target.place, found.content or b"", recipe, extends=True, dry_run=dry_run)
-        return told.outcome(outcome, "up to date"), None
+        content = found.content or b"" if refreshed is None else refreshed
+        outcome = publish(target.place, content, recipe, extends=True, dry_run=dry_run)
+        done = "up to date" if content == found.content else "extended"
+        return told.outcome(outcome, done), None
     content = document.merged(stacked, episodes, keep=True)
     outcome = publish(target.place, content, recipe, extends=True, dry_run=dry_run)
-    still = told.verdict(content, QUANTILES_KEPT) if differences or told.pooled else None
-    return told.outcome(outcome, "extended"), still
+    # What a run that finds the completed file would find in it.
+    completed = target.document(content, str(found.path))
+    told = replace(told, pooled=_pooled(target, completed, computed))
+    return told.outcome(outcome, "extended"), told.remaining(content)
+
+
+def _pooled(target: Target, document: Document, computed: Computed) -> Difference | None:
+    """Return what episodes' own quantiles pool to, unless they were asked for."""
+    if target.kind != "lines" or computed.stacked is computed.own:
+        return None
+    found = pooled_difference(document, computed.whole, computed.layout)
+    return None if found is None else _with_rank(found, computed)
 
 
 def _left_as(
@@ -299,6 +301,12 @@ class _Told:
 
     def verdict(self, content: bytes | None, status: str) -> Verdict:
         return Verdict(sha256_of(content or b""), self.comparison.differences, status, self.pooled)
+
+    def remaining(self, content: bytes | None) -> Verdict | None:
+        """Return what is still different in a completed file, if anything is."""
+        if not (self.comparison.differences or self.pooled):
+            return None
+        return self.verdict(content, QUANTILES_KEPT)
 
     def outcome(self, outcome: Outcome, done: str) -> FileResult:
         status = outcome.status

@@ -44,11 +44,37 @@ def _drop_column(root):
 BREAKS = {
     "truncated": _truncate,
     "lfs": lambda root: (root / FILE).write_bytes(LFS),
-    "ragged": _ragged,
     "column": _drop_column,
+}
+
+
+COLUMN_BREAKS = {
+    "ragged": _ragged,
     "width": lambda root: _with_column(root, "action", pa.array([[0.5] * 5] * 20)),
     "text": lambda root: _with_column(root, "action", pa.array(["x"] * 20)),
 }
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+@pytest.mark.parametrize("kind", COLUMN_BREAKS)
+def test_stats_an_unusable_column_costs_that_column_only(tmp_path, kind, keep_going):
+    root = _dataset(tmp_path)
+    columns, episode = frames_of(root)
+    COLUMN_BREAKS[kind](root)
+    for read in (3, 0):
+        result = run_one(root, keep_going=keep_going)
+        (finding,) = result.findings
+        assert (finding.code, finding.feature) == ("unusable_column", "action")
+        assert "episode_000001.parquet" in finding.message
+        assert (result.files_read > 0) == (read > 0)
+        assert (result.episodes, result.frames) == (3, 90)
+    assert "action" not in json.loads((root / "meta/stats.json").read_text())
+    rows = {r["episode_index"]: r["stats"] for r in read_lines(root / "meta/episodes_stats.jsonl")}
+    state = columns["observation.state"]
+    for e, stats in rows.items():
+        assert stats["observation.state"]["max"] == state[episode == e].max(axis=0).tolist()
+    ran = run_cli("stats", root, "--workers", 1)
+    assert (ran.code, "unusable_column" in ran.out) == (1, True)
 
 
 @pytest.mark.parametrize("kind", BREAKS)
@@ -67,7 +93,8 @@ def test_stats_keep_going_leaves_out_an_unusable_file_and_says_so(tmp_path, kind
     root = _dataset(tmp_path)
     columns, episode = frames_of(root)
     BREAKS[kind](root)
-    ran = run_cli("stats", root, "--json", "--keep-going", "--workers", 1)
+    args = ("--json", "--keep-going", "--workers", 1, "--episode-quantiles", "episode")
+    ran = run_cli("stats", root, *args)
     assert ran.code == 1
     (finding,) = ran.json["datasets"][0]["findings"]
     assert finding["code"] == "unreadable_file"
@@ -193,7 +220,7 @@ def test_stats_list_columns_of_unknown_width_and_booleans_are_read(tmp_path):
     assert stats["next.done"]["mean"] == pytest.approx([3 / 90])
 
 
-def test_stats_a_fault_deep_in_a_shared_file_leaves_all_of_it_out(tmp_path, monkeypatch):
+def test_stats_a_ragged_row_deep_in_a_shared_file_costs_the_column(tmp_path, monkeypatch):
     monkeypatch.setattr("opentau_prep.stats.scan.BLOCK_BYTES", 2048)
     root = tiny_dataset(tmp_path, "v3.0", lengths=[30, 20, 40, 35], episodes_per_file=2)
     first = sorted((root / "data").rglob("*.parquet"))[0]
@@ -205,8 +232,8 @@ def test_stats_a_fault_deep_in_a_shared_file_leaves_all_of_it_out(tmp_path, monk
     pq.write_table(broken, first, row_group_size=10)
     result = run_one(root, keep_going=True)
     (finding,) = result.findings
-    assert (finding.code, finding.episodes) == ("unreadable_file", (0, 1))
-    assert (result.episodes, result.frames) == (2, 75)
+    assert (finding.code, finding.feature) == ("unusable_column", "action")
+    assert (result.episodes, result.frames) == (4, 125)
 
 
 @pytest.mark.parametrize("rel", ["meta/stats.json", "meta/episodes_stats.jsonl"])
