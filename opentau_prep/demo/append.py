@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,22 @@ def _append_v3(root: Path, existing: ExistingDataset, encoded: EncodedEpisode) -
         "dataset_to_index": encoded.first_row + encoded.length,
         "meta/episodes/chunk_index": meta_chunk,
         "meta/episodes/file_index": meta_file,
+        **_video_times(last, encoded.length / existing.spec.fps),
         **{name: value.tolist() for name, value in stats_columns(encoded.stats).items()},
     }
     table = pa.Table.from_pylist([row], schema=existing.row_schema)
     rel = EPISODES_PATH.format(chunk_index=meta_chunk, file_index=meta_file)
     write_parquet(root / rel, [table])
+
+
+def _video_times(last: Mapping[str, Any], seconds: float) -> dict[str, float]:
+    """Return where the new episode is in each camera's video: behind the last one."""
+    times = {}
+    for name in last:
+        if name.startswith("videos/") and name.endswith("/from_timestamp"):
+            end = name.replace("/from_timestamp", "/to_timestamp")
+            times[name], times[end] = last[end], last[end] + seconds
+    return times
 
 
 def _next_place(chunk: int, file: int, chunks_size: int) -> tuple[int, int]:

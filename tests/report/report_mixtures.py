@@ -50,6 +50,11 @@ def facts_of(path: str | Path = "demo/mixture.json", **options) -> Verdict:
     return facts
 
 
+def relative(text: str) -> str:
+    """Return a command with paths as a person in the working directory would type them."""
+    return text.replace(f"{Path.cwd()}/", "")
+
+
 def obey(facts: Verdict) -> list[list[str]]:
     """Run the commands of what is to be done, as they stand there; the fit is a small one."""
     done = []
@@ -59,7 +64,7 @@ def obey(facts: Verdict) -> list[list[str]]:
             assert words[0] == "opentau-prep"
             result = run(*words[1:], *QUICK.get(words[1], ()), "--workers", 1)
             assert result.exit_code == 0, result.output
-            done.append(words[1:])
+            done.append([relative(word) for word in words[1:]])
     return done
 
 
