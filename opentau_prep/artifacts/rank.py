@@ -20,7 +20,7 @@ from opentau_prep import notices
 from opentau_prep.errors import ArtifactError, ConfigError
 from opentau_prep.storage.look import looking_anew
 
-__all__ = ["Rank", "main_rank_notices", "wait_for"]
+__all__ = ["Rank", "main_rank_notices", "wait_for", "wait_limit"]
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ def wait_for(
         ArtifactError: The limit was reached.
         ConfigError: The environment variable is not a positive number.
     """
-    limit = _timeout_from(os.environ) if timeout_s is None else timeout_s
+    limit = wait_limit() if timeout_s is None else timeout_s
     deadline = time.monotonic() + limit
     while True:
         with looking_anew():  # at what the main rank has written since
@@ -203,7 +203,13 @@ def _number(environ: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def _timeout_from(environ: Mapping[str, str]) -> float:
+def wait_limit() -> float:
+    """Return how many seconds another rank waits: `$OPENTAU_PREP_WAIT_TIMEOUT_S`, else 1,800.
+
+    Raises:
+        ConfigError: The variable is not a positive number.
+    """
+    environ = os.environ
     text = environ.get(_WAIT_TIMEOUT, "")
     try:
         limit = float(text) if text else _DEFAULT_TIMEOUT_S

@@ -25,6 +25,7 @@ from opentau_prep.text import printable_lines, without_secrets
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from opentau_prep.artifacts.outcome import Relay
     from opentau_prep.cli.session import Session
 
 __all__ = ["Result", "command", "print_error"]
@@ -141,6 +142,13 @@ def _run(
             raise ConfigError("--quiet and --verbose contradict each other")
         with interruption.interruptible():
             session = Session(name, common)
+            relay = _relay(session, name, values)
+            if relay is not None and not session.rank.is_main:
+                outcome = relay.wait()
+                if outcome is not None:
+                    return _pass_on(outcome, common)
+            if relay is not None:
+                return _leaving_outcome(relay, body, session, values)
             with session, one_look():
                 result = body(session, **values)
             session.show(result)
@@ -157,6 +165,61 @@ def _run(
     except Exception as error:  # noqa: BLE001 - the last line of defence; our bug by definition
         return _bug(error, common)
     return result.exit_code
+
+
+# What the main rank alone does; the other commands each rank does for itself.
+_RELAYED = frozenset({"run", "stats", "heads", "speed-percentiles", "fit-tokenizer"})
+
+
+def _relay(session: Session, name: str, values: Mapping[str, Any]) -> Relay | None:
+    """Return how this command's outcome gets from the main rank to the others, if it does."""
+    if name not in _RELAYED or session.rank.world_size == 1 or session.common.dry_run:
+        return None
+    from opentau_prep.artifacts.outcome import Relay
+
+    shown = {"json", "quiet", "verbose"}
+    common = {k: v for k, v in vars(session.common).items() if k not in shown}
+    return Relay.of(session.rank, [name, repr(sorted(values.items())), repr(common)])
+
+
+def _leaving_outcome(
+    relay: Relay, body: Callable[..., Result], session: Session, values: Mapping[str, Any]
+) -> int:
+    """Carry out a command, and leave its outcome for the other ranks, whatever it is."""
+    if session.rank.is_main:
+        relay.begin()
+    outcome: dict[str, Any] = {"error": "the main rank was interrupted", "exit_code": 130}
+    try:
+        with session, one_look():
+            result = body(session, **values)
+        code = result.exit_code
+        if session.not_persisted:
+            code = max(code, ArtifactError.exit_code)
+        outcome = {"exit_code": code, "document": session.document(result.payload, ())}
+    except PrepError as error:
+        outcome = {"exit_code": error.exit_code, "error": f"Error: {error}"}
+        raise
+    except Exception as error:
+        outcome = {"exit_code": INTERNAL_ERROR, "error": f"Internal error: {error}"}
+        raise
+    finally:
+        if session.rank.is_main:
+            relay.end(outcome)
+    session.show(result)
+    return code
+
+
+def _pass_on(outcome: Mapping[str, Any], common: CommonOptions) -> int:
+    """Show what the main rank has found, as far as this rank was asked for it."""
+    code: int = outcome["exit_code"]
+    if common.json and "document" in outcome:
+        sys.stdout.write(outcome["document"])
+        sys.stdout.flush()
+    elif common.json:
+        print_error("PrepError", outcome["error"], exit_code=code, warnings=[])
+    elif "error" in outcome:
+        _say(f"Main rank: {outcome['error']}")
+    return code
 
 
 def _interrupted(error: KeyboardInterrupt) -> int:

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -149,7 +149,8 @@ class Session:
     def show(self, result: Result) -> None:
         """Print a result, as a document or as tables."""
         if self.common.json:
-            self._print_json(result.payload)
+            sys.stdout.write(self.document(result.payload, self.notices))
+            sys.stdout.flush()
         elif self.rank.speaks and not self.common.quiet:
             from opentau_prep.cli.console import SafeConsole
 
@@ -160,17 +161,17 @@ class Session:
             result.render(console)
             sys.stdout.flush()
 
-    def _print_json(self, payload: Mapping[str, Any]) -> None:
+    def document(self, payload: Mapping[str, Any], warnings: Sequence[Notice]) -> str:
+        """Return the command's JSON document."""
         from opentau_prep.artifacts.jsonio import dump_own
 
         document = {
             "command": self.command,
             "schema_version": SCHEMA_VERSION,
             **payload,
-            "warnings": [notice.as_json() for notice in self.notices],
+            "warnings": [notice.as_json() for notice in warnings],
         }
-        sys.stdout.write(without_secrets(dump_own(document).decode("utf-8")))
-        sys.stdout.flush()
+        return without_secrets(dump_own(document).decode("utf-8"))
 
     def _on_notice(self, notice: Notice) -> None:
         from rich.text import Text
