@@ -160,18 +160,21 @@ def run_rank(rank: int, args: argparse.Namespace, store: str) -> None:
     accelerator, heads, lengths = Accelerator(cpu=True), head_names(), held_out()
     dataset = ConcatDataset([Frames(place, n) for place, n in enumerate(lengths)])
     plan = plan_validation(lengths, world_size=args.world_size, batch_size=args.batch_size)
-    policy = accelerator.prepare(Policy(args.cost_ms / 1000))
+    policy, combined, planned = accelerator.prepare(
+        Policy(args.cost_ms / 1000),
+        DataLoader(dataset, args.batch_size, shuffle=False),
+        DataLoader(dataset, batch_sampler=plan.batches()),
+    )
     theirs: list[float] = []
     ours: list[float] = []
     metrics, result = {}, {}
     for turn in range(args.runs + 1):  # the first turn warms up
-        loader = accelerator.prepare(DataLoader(dataset, args.batch_size, shuffle=False))
         accelerator.wait_for_everyone()
         started = time.perf_counter()
-        metrics = validate_like_opentau(accelerator, policy, loader, heads)
+        metrics = validate_like_opentau(accelerator, policy, combined, heads)
         accelerator.wait_for_everyone()
         between = time.perf_counter()
-        result = validate(accelerator, policy, dataset, plan).result(heads=heads)["metrics"]
+        result = validate(accelerator, policy, planned, plan).result(heads=heads)["metrics"]
         accelerator.wait_for_everyone()
         if turn:
             theirs.append(between - started)

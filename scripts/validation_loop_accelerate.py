@@ -36,7 +36,7 @@ from opentau_prep import (
 def validate(
     accelerator: Accelerator,
     policy: torch.nn.Module,
-    dataset: Dataset[dict[str, Any]],
+    loader: DataLoader[dict[str, Any]],
     plan: ValidationPlan,
     files: Path | None = None,
 ) -> GroupedLosses:
@@ -45,12 +45,12 @@ def validate(
     Args:
         accelerator: As training made it.
         policy: A batch to the per-sample (sum, count) of each loss.
-        dataset: The concatenated validation sets; a sample has `dataset` and `dataset_index`.
-        plan: The plan over their lengths; every rank holds the same one.
+        loader: Over the concatenated validation sets by `plan.batches()`, prepared once by the
+            accelerator; a batch has `dataset` and `dataset_index`.
+        plan: The plan over the sets' lengths; every rank holds the same one.
         files: Folder for the per-sample losses, for `opentau-prep val-report`.
     """
     rank, mine = accelerator.process_index, GroupedLosses()
-    loader = accelerator.prepare(DataLoader(dataset, batch_sampler=plan.batches()))
     for step, (batch, weights) in enumerate(zip(loader, plan.weights(rank), strict=True)):
         samples = {
             "dataset_index": batch["dataset_index"],
@@ -120,8 +120,9 @@ def main() -> None:
         world_size=accelerator.num_processes,
         batch_size=args.batch_size,
     )
-    policy = accelerator.prepare(PerDimGain())
-    losses = validate(accelerator, policy, ConcatDataset(sets), plan, args.files)
+    loader = DataLoader(ConcatDataset(sets), batch_sampler=plan.batches())
+    policy, loader = accelerator.prepare(PerDimGain(), loader)
+    losses = validate(accelerator, policy, loader, plan, args.files)
     if accelerator.is_main_process:
         result = losses.result()
         if args.out:
