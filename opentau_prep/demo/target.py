@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from opentau_prep.artifacts.leftovers import sweep
+from opentau_prep.artifacts.tempfiles import create_temp_folder, remove
 from opentau_prep.demo.encode import write_json
 from opentau_prep.errors import ArtifactError
 
@@ -100,31 +100,10 @@ def _rename(folder: Path, out: Path, marker: dict[str, object]) -> None:
 
 @contextlib.contextmanager
 def _temporary_folder(out: Path) -> Iterator[Path]:
-    prefix = f".{out.name}.{socket.gethostname()}-"
-    _remove_leftovers(out.parent, prefix)
-    folder = out.parent / f"{prefix}{os.getpid()}.partial"
-    folder.mkdir()
+    sweep(out.parent)
+    fd, folder = create_temp_folder(out)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_leftovers(parent: Path, prefix: str) -> None:
-    """Remove what runs on this machine that were killed have left."""
-    for path in parent.glob("*.partial"):
-        pid = path.name.removeprefix(prefix).removesuffix(".partial")
-        if path.name.startswith(prefix) and pid.isdecimal() and not _is_alive(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    if pid == os.getpid():
-        return False  # an earlier process that had our number
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
+        remove(folder)
+        os.close(fd)

@@ -71,13 +71,13 @@ class Bench:
         if clean.code not in (0, 1):
             raise RuntimeError(f"{scenario.name}: clean run ended with {clean.code}: {clean.err}")
         self.seconds = clean.seconds
-        self.also: Tree = {}
-        if scenario.also:
+        self.also: list[Tree] = []
+        for commands in scenario.also:
             shutil.rmtree(self.work)
             shutil.copytree(self.base, self.work)
-            for args in scenario.also:
+            for args in commands:
                 server.run(args, self.work)
-            self.also = tree_of(self.work)
+            self.also.append(tree_of(self.work))
         # What a user would miss: all that was there and that we did not write.
         self.theirs = (
             {k: v for k, v in self.before.items() if not k.startswith(scenario.ours)}
@@ -111,7 +111,8 @@ class Bench:
             elif name not in self.after and not self._is_backup(name, content):
                 problems.append(f"there after the next run: {name}")
         for name, content in self.after.items():
-            if found.get(name) not in (content, self.also.get(name)) and not _BACKUP.search(name):
+            right = [content, *(tree.get(name) for tree in self.also)]
+            if found.get(name) not in right and not _BACKUP.search(name):
                 problems.append(f"after the next run {name} is not as after a clean run")
         return problems, ran
 

@@ -25,8 +25,8 @@ class Scenario:
         args: The command line, run in that folder.
         ours: Beginnings of relative paths of files in it that this toolkit wrote and may replace.
         first: Command lines that are run before, so that there is something to replace.
-        also: Command lines after which the files are right, too: where a run was killed between
-            two files, the next takes the numbers of the frames for both.
+        also: Sequences of command lines after which each file is right, too: where a run was killed
+            between two files, the next takes the numbers of the frames for both.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Scenario:
     args: tuple[str, ...]
     ours: tuple[str, ...] = ()
     first: tuple[tuple[str, ...], ...] = ()
-    also: tuple[tuple[str, ...], ...] = ()
+    also: tuple[tuple[tuple[str, ...], ...], ...] = ()
 
 
 def _dataset(folder: Path, version: str, name: str = "d", **options: object) -> Path:
@@ -116,8 +116,8 @@ def _scenarios(version: str) -> Iterator[Scenario]:
     stats = ("stats", "d")
     prep = "m.prep/"
     forced = (*stats, "--force")
-    yield Scenario("stats", plain, stats, also=(forced,))
-    yield Scenario("stats --force", edited, forced, also=(forced, forced))
+    yield Scenario("stats", plain, stats, also=((forced,), (stats, forced)))
+    yield Scenario("stats --force", edited, forced, also=((forced, forced),))
     yield Scenario("heads", plain, ("heads", *_M), first=(stats,))
     yield Scenario("heads --force", plain, ("heads", *_M, "--out", "d/README", "--force"))
     yield Scenario("speed-percentiles", plain, ("speed-percentiles", "d"))
@@ -138,7 +138,7 @@ def _scenarios(version: str) -> Iterator[Scenario]:
     openpi = ("stats", "--format", "openpi", "d", "--out", "norm_stats.json")
     yield Scenario("stats --format openpi", plain, openpi)
     run = ("run", *_M, "--chunk-size", "4", "--vocab-size", "300", "--total-chunks", "60")
-    yield Scenario("run", plain, run, also=(forced, run))
+    yield Scenario("run", plain, run, also=((forced, run), (stats, forced, run)))
 
 
 def _nothing(folder: Path) -> None:
