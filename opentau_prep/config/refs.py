@@ -23,6 +23,7 @@ from typing import Any
 from opentau_prep.config.faults import JsonPath, place, shown
 from opentau_prep.errors import ConfigError
 from opentau_prep.notices import warn
+from opentau_prep.storage.limits import check_size
 from opentau_prep.text import printable
 
 __all__ = ["Document", "Origin", "load_document", "resolve_refs"]
@@ -231,6 +232,8 @@ def _read(file: Path, *, regular: bool) -> bytes:
     # The file that the user names may be a pipe: `<(jq ...)` is one.
     if regular and file.exists() and not file.is_file() and not file.is_dir():
         raise OSError(None, "not a regular file")
+    if file.is_file():
+        check_size(f"{file.name}.json", file.stat().st_size, shown(str(file)))
     return file.read_bytes()
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,21 +11,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from opentau_prep.collecting import paused_collection
-from opentau_prep.errors import ConfigError, MetadataError
+from opentau_prep.errors import MetadataError
 
 if TYPE_CHECKING:
     from opentau_prep.storage import Storage
 
-__all__ = ["MAX_METADATA", "JsonLines", "metadata_limit", "read_json_lines", "read_json_object"]
+__all__ = ["JsonLines", "read_json_lines", "read_json_object"]
 
-MAX_METADATA = "OPENTAU_PREP_MAX_METADATA_MB"
-"""The environment variable that sets how large a metadata file may be."""
-
-_MB = 1 << 20
-# A parsed object takes up to ten times its text. The largest published tables of episode stats
-# have some 3 kB per episode.
-_MAX_OBJECT_MB = 64
-_MAX_LINES_MB = 512
 _HINT = "Restore the file from its source."
 _LFS_MAGIC = b"version https://git-lfs"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -63,7 +53,7 @@ def read_json_object(storage: Storage, rel: str) -> dict[str, Any]:
         MetadataError: The file is missing, is not JSON, or holds something else than an object.
     """
     where = f"{storage.url}/{rel}"
-    value = _loads(_content(storage, rel, where), where)
+    value = _loads(storage.read_bytes(rel), where)
     if not isinstance(value, dict):
         found = _kind(value)
         raise MetadataError(f"must hold a JSON object, found {found}", where=where, hint=_HINT)
@@ -77,7 +67,7 @@ def read_json_lines(storage: Storage, rel: str) -> JsonLines:
         MetadataError: The file is missing, or a line is not a JSON object.
     """
     where = f"{storage.url}/{rel}"
-    lines = _content(storage, rel, where).split(b"\n")
+    lines = storage.read_bytes(rel).split(b"\n")
     numbers = [number for number, line in enumerate(lines, 1) if line and not line.isspace()]
     try:
         with paused_collection():
@@ -92,40 +82,6 @@ def read_json_lines(storage: Storage, rel: str) -> JsonLines:
             message = f"must hold a JSON object, found {_kind(row)}"
             raise MetadataError(message, where=f"{where}, line {number}", hint=_HINT)
     return JsonLines(where, rows, numbers)
-
-
-def _content(storage: Storage, rel: str, where: str) -> bytes:
-    """Return a file's content, unless it is larger than any real one: parsed, it would take more.
-
-    A file of this machine is not even read then.
-    """
-    limit = metadata_limit(rel)
-    size = storage.size(rel) if storage.folder is not None else None
-    content = b"" if size is not None and size > limit else storage.read_bytes(rel)
-    size = max(size or 0, len(content))
-    if size <= limit:
-        return content
-    raise MetadataError(
-        f"is {size / _MB:,.0f} MB; more than {limit / _MB:,.0f} MB is not read",
-        where=where,
-        hint=f"Restore the file from its source, or set {MAX_METADATA}={math.ceil(size / _MB)}.",
-    )
-
-
-def metadata_limit(rel: str) -> int:
-    """Return how many bytes a metadata file may have: a table of lines more than one object.
-
-    Raises:
-        ConfigError: The environment variable that sets it is not a positive number.
-    """
-    text = os.environ.get(MAX_METADATA, "")
-    if not text:
-        return (_MAX_LINES_MB if rel.endswith(".jsonl") else _MAX_OBJECT_MB) * _MB
-    if text.isascii() and text.isdigit() and 0 < int(text) < _MB:
-        return int(text) * _MB
-    raise ConfigError(
-        f"{MAX_METADATA} is {text!r}, expected a whole number of MB above 0", where="environment"
-    )
 
 
 def _loads(data: bytes, where: str) -> Any:

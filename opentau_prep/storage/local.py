@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from opentau_prep.errors import PrepError
 from opentau_prep.storage.base import check_relative, storage_error
+from opentau_prep.storage.limits import check_size
 from opentau_prep.storage.look import current_look, file_bytes, file_stat
 from opentau_prep.storage.parquet import LFS_MAGIC, ParquetReads, parquet_fault
 
@@ -67,6 +68,7 @@ class LocalStorage(ParquetReads):
         """See `Storage.read_bytes`."""
         path = self._place(rel)
         try:
+            check_size(rel, os.stat(path).st_size, path)
             content = file_bytes(path)
         except OSError as error:
             raise _os_error(rel, path, error) from error

@@ -14,6 +14,7 @@ from opentau_prep.storage.ahead import ReadAhead
 from opentau_prep.storage.base import check_relative, storage_error
 from opentau_prep.storage.driver import Store, connect, is_silence, store_timeout
 from opentau_prep.storage.identity import FileFacts, facts_of
+from opentau_prep.storage.limits import check_size
 from opentau_prep.storage.look import MAX_FILE_BYTES, MAX_LISTED, current_look
 from opentau_prep.storage.parquet import LFS_MAGIC, ParquetReads, parquet_fault
 from opentau_prep.storage.urls import check_url
@@ -87,8 +88,10 @@ class RemoteStorage(ParquetReads):
         if rel in self._held:
             return self._held[rel]
         size = self._listed_size(rel) if self._store.concurrent else None
+        check_size(rel, size or 0, self._where(rel))
         if size is None:
             content = self._ask(rel, lambda fs: bytes(fs.cat_file(path)))
+            check_size(rel, len(content), self._where(rel))
         else:  # drivers ask for the size once more where no range is given
             content = self._fetch(rel, [(0, size)])[0] if size else b""
         self.count_open(rel)

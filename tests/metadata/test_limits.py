@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from opentau_prep import load_dataset_metadata
 from opentau_prep.cli.app import app
 from opentau_prep.errors import ConfigError, MetadataError
-from opentau_prep.metadata.jsonread import MAX_METADATA, metadata_limit
+from opentau_prep.storage.limits import MAX_METADATA, metadata_limit
 
 
 def test_huge_info_is_refused_unread(tmp_path):
@@ -49,7 +49,7 @@ def test_limit_is_for_each_kind_of_file_and_can_be_set(tmp_path, monkeypatch):
     for wrong in ("0", "-1", "much", "1.5"):
         monkeypatch.setenv(MAX_METADATA, wrong)
         with pytest.raises(ConfigError, match=MAX_METADATA):
-            load_dataset_metadata(root)
+            load_dataset_metadata(root).tasks  # noqa: B018
 
 
 @pytest.mark.parametrize("fps", ["NaN", "Infinity", "1e300", "-1", "0", '"30"', "true"])

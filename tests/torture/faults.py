@@ -122,6 +122,8 @@ class Bench:
         expected = {self.code}
         if fault.action > 0:
             expected.add(-9 if fault.action == signal.SIGKILL else 128 + fault.action)
+            if fault.delay_s is not None:
+                expected.add(-fault.action)  # before the command line's first line
         else:
             expected.add(4)
         if ran.code not in expected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import random
@@ -44,7 +45,7 @@ def _readable(path: Path) -> str | None:
             for line in content.splitlines():
                 json.loads(line)
         elif path.suffix == ".parquet":
-            pq.read_table(path)
+            pq.read_table(io.BytesIO(content))  # by its path, Arrow opens it more than once
     except FileNotFoundError:
         return "vanished"
     except Exception as error:  # noqa: BLE001 - whatever a reader may meet

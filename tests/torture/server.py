@@ -211,7 +211,7 @@ def _child(shim: Any, request: dict[str, Any], log_fd: int, counted_fd: int) -> 
 
     random.seed()
     sys.argv = ["opentau-prep", *request["args"]]
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     bug = request["env"].get("TORTURE_BUG")
     if bug:
