@@ -19,7 +19,6 @@ ORDER = [
     "trainers",
     "extras",
     "notices",
-    "collecting",
     "storage",
     "artifacts",
     "engine",

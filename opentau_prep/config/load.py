@@ -12,7 +12,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from opentau_prep.collecting import paused_collection
 from opentau_prep.config.explain import explain
 from opentau_prep.config.faults import JsonPath, fault_error, nearest, place, shown
 from opentau_prep.config.refs import Origin, load_document
@@ -46,18 +45,17 @@ def load_mixture(path: str | os.PathLike[str]) -> Mixture:
             told in one error: their number first, then one `where: message` a line.
     """
     file = Path(path)
-    with paused_collection():
-        document = load_document(file, only=_KEY)
-        value, at = _find(document.value, file)
-        sha256 = mixture_sha256(value)
-        source = MixtureSource(
-            path=file,
-            files=document.files,
-            sha256=sha256,
-            training=training_settings(file) if at else {},
-            mixture_id=f"{_safe_stem(file)}-{sha256[:_ID_DIGITS]}",
-        )
-        return _build(value, document.origin.at(at), at, source)
+    document = load_document(file, only=_KEY)
+    value, at = _find(document.value, file)
+    sha256 = mixture_sha256(value)
+    source = MixtureSource(
+        path=file,
+        files=document.files,
+        sha256=sha256,
+        training=training_settings(file) if at else {},
+        mixture_id=f"{_safe_stem(file)}-{sha256[:_ID_DIGITS]}",
+    )
+    return _build(value, document.origin.at(at), at, source)
 
 
 def mixture_from_roots(roots: Sequence[str | os.PathLike[str]]) -> Mixture:

@@ -15,7 +15,6 @@ from opentau_prep.heads.keys import group_by_key
 from opentau_prep.heads.standardize import is_camera_placeholder
 from opentau_prep.notices import shorten_names, some_names, warn
 from opentau_prep.pooling import aggregate_stats
-from opentau_prep.pooling.matrix import as_arrays
 
 __all__ = ["HasInfo", "NormHeads", "build_norm_heads", "head_weight"]
 
@@ -135,7 +134,7 @@ def _head_stats(
     weights: Sequence[float],
 ) -> Stats:
     if len(entries) == 1:
-        return {feature: as_arrays(entry) for feature, entry in entries[0].items()}
+        return {feature: dict(entry) for feature, entry in entries[0].items()}
     return aggregate_stats(
         entries, weights=weights, contributor_names=names, context=f"norm head {key!r}"
     )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.collecting import paused_collection
 from opentau_prep.errors import PrepError, join_errors
 from opentau_prep.frames.delta import mixture_delta_map
 from opentau_prep.heads.build import head_weight
@@ -100,13 +99,12 @@ def read_members(
     mixture_delta_map((entry.name, entry.config) for entry in resolved.entries)
     members: list[HeadMember] = []
     faults: list[tuple[str, PrepError]] = []
-    with paused_collection():
-        for entry, info in zip(resolved.entries, infos, strict=True):
-            try:
-                delta = _delta_stats(entry, mixture, options, artifact_root)
-                members.append(_member(entry, info, options, delta))
-            except PrepError as fault:
-                faults.append((entry.name, fault))
+    for entry, info in zip(resolved.entries, infos, strict=True):
+        try:
+            delta = _delta_stats(entry, mixture, options, artifact_root)
+            members.append(_member(entry, info, options, delta))
+        except PrepError as fault:
+            faults.append((entry.name, fault))
     if faults:
         raise join_errors(faults, "datasets have no usable stats")
     warn_inferred((member.name, member.entry.name_map) for member in members)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts.rank import Rank, main_rank_notices
-from opentau_prep.collecting import paused_collection
 from opentau_prep.heads.build import NormHeads, build_norm_heads
 from opentau_prep.heads.members import HeadMember, read_members
 from opentau_prep.heads.options import HeadOptions
@@ -75,7 +74,7 @@ def mixture_norm_heads(
         MetadataError: Datasets were not found, or their stats cannot be used (all are listed).
     """
     chosen = HeadOptions(max_state_dim, max_action_dim, num_cams, **options)
-    with main_rank_notices(Rank.detect()), paused_collection():
+    with main_rank_notices(Rank.detect()):
         resolved = mixture if isinstance(mixture, ResolvedMixture) else resolve_mixture(mixture)
         return build_mixture_heads(resolved, chosen).heads
 

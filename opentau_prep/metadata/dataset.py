@@ -16,7 +16,14 @@ import numpy as np
 from opentau_prep.artifacts.marker import warn_of_update
 from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.metadata import v2
-from opentau_prep.metadata.info import INFO, parse_features, parse_fps, parse_version
+from opentau_prep.metadata.features import infer_columns
+from opentau_prep.metadata.info import (
+    INFO,
+    parse_dtypes,
+    parse_features,
+    parse_fps,
+    parse_version,
+)
 from opentau_prep.metadata.jsonread import read_json_object
 from opentau_prep.metadata.statsread import STATS, pool_stats, read_stats, read_stats_of
 from opentau_prep.notices import collect_notices, emit, warn
@@ -47,8 +54,6 @@ class DatasetMetadata:
         info: `meta/info.json` as it stands.
         version: `"v2.0"`, `"v2.1"` or `"v3.0"`: what the files are, which is not always what
             info.json says.
-        derived: What was made of `info["features"]` alone, by name: datasets that declare the same
-            features can share it.
     """
 
     def __init__(self, storage: Storage, *, repo_id: str | None = None) -> None:
@@ -57,7 +62,6 @@ class DatasetMetadata:
         self.repo_id = repo_id or os.path.basename(os.path.abspath(storage.url)) or storage.url
         self.info: dict[str, Any] = read_json_object(storage, INFO)
         self.version = _version(storage, self.info)
-        self.derived: dict[str, Any] = {}
         if storage.folder is not None:
             warn_of_update(storage.folder / "meta", self.repo_id)
 
@@ -83,6 +87,11 @@ class DatasetMetadata:
     def features(self) -> dict[str, Feature]:
         """The features that info.json declares, in its order."""
         return parse_features(self.info, self.info_path)
+
+    @cached_property
+    def inferred_columns(self) -> dict[str, str]:
+        """Standard feature name -> column, as far as usual names and dtypes tell."""
+        return infer_columns(parse_dtypes(self.info, self.info_path))
 
     @cached_property
     def episodes(self) -> EpisodeTable:
@@ -160,9 +169,6 @@ class DatasetMetadata:
                 if self.storage.exists(STATS):
                     raise
         elif "stacked_stats" not in self.__dict__ and self.storage.exists(v2.EPISODES_STATS):
-            pooled = v2.pool_episodes_stats(self.storage, columns)
-            if pooled is not None:
-                return pooled
             some = v2.read_episodes_stats(self.storage, columns)
             if set(some.blocks) == set(columns):
                 return pool_stats(some, self.repo_id)

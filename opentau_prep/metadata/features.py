@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from opentau_prep.config.registry import known_name_map
-from opentau_prep.metadata.info import parse_dtypes
 from opentau_prep.metadata.records import CAMERA_DTYPES
 from opentau_prep.notices import some_names, warn
 
@@ -16,11 +15,10 @@ if TYPE_CHECKING:
 
     from opentau_prep.metadata.dataset import DatasetMetadata
 
-__all__ = ["NameMap", "default_columns", "name_map_of", "warn_inferred"]
+__all__ = ["NameMap", "default_columns", "infer_columns", "name_map_of", "warn_inferred"]
 
 _STATE = ("observation.state", "state", "observation.robot_state")
 _ACTIONS = ("action", "actions")
-_INFERRED = "name_map"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +41,15 @@ def name_map_of(meta: DatasetMetadata, given: Mapping[str, str] | None) -> NameM
     known = known_name_map(meta.repo_id)
     if known is not None:
         return NameMap(known, "registry")
-    inferred = meta.derived.get(_INFERRED)
-    if inferred is None:
-        inferred = meta.derived[_INFERRED] = NameMap(_infer(meta), "inferred")
-    return inferred
+    return NameMap(meta.inferred_columns, "inferred")
 
 
-def _infer(meta: DatasetMetadata) -> dict[str, str]:
-    dtypes = parse_dtypes(meta.info, meta.info_path)
+def infer_columns(dtypes: Mapping[str, str]) -> dict[str, str]:
+    """Return standard feature name -> column, as far as usual names and dtypes tell.
+
+    Args:
+        dtypes: Column -> dtype, in info.json's order, which is that of the cameras.
+    """
     cameras = [name for name, dtype in dtypes.items() if dtype in CAMERA_DTYPES]
     columns = {f"camera{i}": name for i, name in enumerate(cameras)}
     return {**columns, **default_columns(dtypes)}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from opentau_prep.collecting import paused_collection
 from opentau_prep.errors import MetadataError
 
 if TYPE_CHECKING:
@@ -60,8 +59,16 @@ def read_json_object(storage: Storage, rel: str) -> dict[str, Any]:
     return value
 
 
-def read_json_lines(storage: Storage, rel: str) -> JsonLines:
+def read_json_lines(
+    storage: Storage, rel: str, pick: Callable[[Any], Any] = lambda row: row
+) -> JsonLines:
     """Return the objects of a JSON-lines file.
+
+    Args:
+        storage: The dataset.
+        rel: The file.
+        pick: What is kept of a line. The rest is let go of before the next line is parsed, so that
+            neither memory nor the garbage collector's rounds grow with it.
 
     Raises:
         MetadataError: The file is missing, or a line is not a JSON object.
@@ -70,11 +77,10 @@ def read_json_lines(storage: Storage, rel: str) -> JsonLines:
     lines = storage.read_bytes(rel).split(b"\n")
     numbers = [number for number, line in enumerate(lines, 1) if line and not line.isspace()]
     try:
-        with paused_collection():
-            rows = [orjson.loads(lines[number - 1]) for number in numbers]
+        rows = [pick(orjson.loads(lines[number - 1])) for number in numbers]
     except orjson.JSONDecodeError:
         _check_text(lines[0], where)
-        rows = [_loads(lines[number - 1], f"{where}, line {number}") for number in numbers]
+        rows = [pick(_loads(lines[number - 1], f"{where}, line {number}")) for number in numbers]
     if set(map(type, rows)) <= {dict}:
         return JsonLines(where, rows, numbers)
     for number, row in zip(numbers, rows, strict=True):

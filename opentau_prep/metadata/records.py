@@ -25,7 +25,7 @@ IntArray = npt.NDArray[np.int64]
 Stats = dict[str, dict[str, npt.NDArray[Any]]]
 """feature -> stat (`min`, `max`, `mean`, `std`, `count`, `q01`, ...) -> array."""
 StatsView = Mapping[str, Mapping[str, npt.NDArray[Any]]]
-"""The same, to be read only: what each feature has may be a `StatMatrix`."""
+"""The same, to be read only."""
 
 CAMERA_DTYPES = ("video", "image")
 _COLUMNS = ("episode_index", "length", "data_chunk", "data_file", "from_index", "to_index")

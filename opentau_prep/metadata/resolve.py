@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -10,9 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import orjson
-
-from opentau_prep.collecting import paused_collection
 from opentau_prep.engine import Failure
 from opentau_prep.errors import EngineError, MetadataError, PrepError, join_errors
 from opentau_prep.metadata.ahead import read_ahead
@@ -235,25 +231,24 @@ def resolve_mixture(
     vqa: list[str] = []
     faults: list[Failure] = []
     read_ahead(config.root for config in mixture.datasets if config.root is not None)
-    with paused_collection():
-        opener = _Opener()
-        for index, (name, config) in enumerate(
-            zip(mixture.dataset_names, mixture.datasets, strict=True)
-        ):
-            if config.is_vqa:
-                vqa.append(name)
-                continue
-            try:
-                root = _locate(config, options)
-            except EngineError:
-                raise  # a package to be installed is no fault of the dataset
-            except PrepError as fault:
-                faults.append(Failure(name, fault))
-                continue
-            opened = opener.open(root, str(config.repo_id))
-            if isinstance(opened.metadata, PrepError):
-                faults.append(Failure(name, opened.metadata))
-            found.append(_Found(index, name, config, opened))
+    opener = _Opener()
+    for index, (name, config) in enumerate(
+        zip(mixture.dataset_names, mixture.datasets, strict=True)
+    ):
+        if config.is_vqa:
+            vqa.append(name)
+            continue
+        try:
+            root = _locate(config, options)
+        except EngineError:
+            raise  # a package to be installed is no fault of the dataset
+        except PrepError as fault:
+            faults.append(Failure(name, fault))
+            continue
+        opened = opener.open(root, str(config.repo_id))
+        if isinstance(opened.metadata, PrepError):
+            faults.append(Failure(name, opened.metadata))
+        found.append(_Found(index, name, config, opened))
     entries = _entries(found)
     usable = tuple(entry for entry in entries if entry.dataset.fault is None)
     stop = not keep_going or not (usable or options.tolerant)
@@ -283,7 +278,6 @@ class _Opener:
 
     def __init__(self) -> None:
         self._by_folder: dict[str, _Opened] = {}
-        self._declared: dict[bytes, DatasetMetadata] = {}
 
     def open(self, root: str, repo_id: str) -> _Opened:
         key = _identity(root)
@@ -293,13 +287,11 @@ class _Opener:
 
     def _metadata(self, root: str, repo_id: str) -> DatasetMetadata | PrepError:
         try:
-            meta = load_dataset_metadata(root, repo_id=repo_id)
+            return load_dataset_metadata(root, repo_id=repo_id)
         except EngineError:
             raise
         except PrepError as fault:
             return fault
-        _share_features(meta, self._declared)
-        return meta
 
 
 def _entries(found: Sequence[_Found]) -> list[ResolvedEntry]:
@@ -315,18 +307,6 @@ def _entries(found: Sequence[_Found]) -> list[ResolvedEntry]:
             datasets[opened] = Dataset(opened.root, opened.repo_id, artifact_name, opened.metadata)
         entries.append(ResolvedEntry(each.index, each.name, each.config, datasets[opened]))
     return entries
-
-
-def _share_features(meta: DatasetMetadata, declared: dict[bytes, DatasetMetadata]) -> None:
-    """Let datasets that declare the same features hold one copy: most of what info.json takes."""
-    features = meta.info.get("features")
-    if type(features) is not dict:
-        return
-    with contextlib.suppress(orjson.JSONEncodeError):  # damage, which is told where it matters
-        first = declared.setdefault(orjson.dumps(features), meta)
-        if first is not meta and first.info["features"] == features:  # a NaN is written as null
-            meta.info["features"] = first.info["features"]
-            meta.derived = first.derived
 
 
 def _locate(config: DatasetEntry, options: LocateOptions) -> str:

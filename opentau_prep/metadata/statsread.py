@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
@@ -14,13 +15,20 @@ import numpy.typing as npt
 from opentau_prep.errors import MetadataError
 from opentau_prep.metadata.jsonread import JsonLines, read_json_object
 from opentau_prep.metadata.records import EpisodesStats, IntArray, StackedStat, Stats, StatsView
-from opentau_prep.metadata.statspack import pack_stats, pack_vectors
 from opentau_prep.pooling import aggregate_stacked, aggregate_stats
 
 if TYPE_CHECKING:
     from opentau_prep.storage import Storage
 
-__all__ = ["STATS", "parse_stats", "pool_stats", "read_stats", "read_stats_of", "stack_stats"]
+__all__ = [
+    "STATS",
+    "pack_vectors",
+    "parse_stats",
+    "pool_stats",
+    "read_stats",
+    "read_stats_of",
+    "stack_stats",
+]
 
 STATS = "meta/stats.json"
 
@@ -33,16 +41,8 @@ def read_stats(storage: Storage) -> Stats:
 def read_stats_of(storage: Storage, columns: Collection[str]) -> StatsView:
     """Return what `read_stats` would, but only of the features that are asked for and there."""
     raw = read_json_object(storage, STATS)
-    found: dict[str, Mapping[str, npt.NDArray[Any]]] = {}
-    for column in columns:
-        if column in raw:
-            packed = pack_stats(raw[column]) if isinstance(raw[column], dict) else None
-            found[column] = (
-                parse_stats({column: raw[column]}, f"{storage.url}/{STATS}")[column]
-                if packed is None
-                else packed
-            )
-    return found
+    known = {column: raw[column] for column in columns if column in raw}
+    return parse_stats(known, f"{storage.url}/{STATS}")
 
 
 def parse_stats(raw: object, where: str) -> Stats:
@@ -136,6 +136,22 @@ def _stacked_numbers(values: Sequence[Any]) -> npt.NDArray[Any]:
     block = block if block.ndim > 1 else block.reshape(-1, 1)
     block.setflags(write=False)
     return block
+
+
+def pack_vectors(vectors: Sequence[Any]) -> npt.NDArray[np.float64] | None:
+    """Return lists of numbers as (n, D) float64, read-only; a third of the time that NumPy takes.
+
+    None unless all are of one length and begin with a float: then any other number among them would
+    become a float in NumPy, too.
+    """
+    try:
+        (width,) = set(map(len, vectors))
+        if set(map(type, map(itemgetter(0), vectors))) != {float}:
+            return None
+        packed = struct.pack(f"{len(vectors) * width}d", *chain.from_iterable(vectors))
+    except (IndexError, TypeError, ValueError, KeyError, OverflowError, struct.error):
+        return None
+    return np.frombuffer(packed).reshape(len(vectors), width)
 
 
 def pool_stats(stats: EpisodesStats, context: str, rows: IntArray | None = None) -> Stats:

@@ -13,11 +13,9 @@ from opentau_prep.metadata.info import INFO, MAX_INDEX, as_integer, chunks_size,
 from opentau_prep.metadata.jsonread import JsonLines, read_json_lines
 from opentau_prep.metadata.paths import choose_template
 from opentau_prep.metadata.records import EpisodesStats, EpisodeTable, IntArray
-from opentau_prep.metadata.statspack import pool_lines
 from opentau_prep.metadata.statsread import stack_stats
 
 if TYPE_CHECKING:
-    from opentau_prep.pooling.matrix import StatMatrix
     from opentau_prep.storage import Storage
 
 __all__ = [
@@ -26,7 +24,6 @@ __all__ = [
     "EPISODES_STATS",
     "TASKS",
     "data_paths",
-    "pool_episodes_stats",
     "read_episodes",
     "read_episodes_stats",
     "read_tasks",
@@ -90,7 +87,14 @@ def read_episodes_stats(storage: Storage, columns: Collection[str] | None = None
     Raises:
         MetadataError: The file is missing, or a row has no usable `episode_index` or stats.
     """
-    lines = read_json_lines(storage, EPISODES_STATS)
+
+    def pick(row: Any) -> Any:
+        stats = row.get("stats") if isinstance(row, dict) else None
+        if columns is None or not isinstance(stats, dict):
+            return row
+        return {**row, "stats": {name: stats[name] for name in columns if name in stats}}
+
+    lines = read_json_lines(storage, EPISODES_STATS, pick)
     episodes = _integers(lines, "episode_index").tolist()
     if all(map(operator.lt, episodes, episodes[1:])):  # in order, each once: the usual file
         return stack_stats(lines, np.array(episodes, dtype=np.int64), columns)
@@ -99,17 +103,6 @@ def read_episodes_stats(storage: Storage, columns: Collection[str] | None = None
         lines.where, [lines.rows[row] for _, row in kept], [lines.numbers[row] for _, row in kept]
     )
     return stack_stats(rows, np.array([episode for episode, _ in kept], dtype=np.int64), columns)
-
-
-def pool_episodes_stats(
-    storage: Storage, columns: Collection[str]
-) -> Mapping[str, StatMatrix] | None:
-    """Return the aggregate of all episodes' stats of some features; None for an unusual file.
-
-    Raises:
-        MetadataError: The file is missing.
-    """
-    return pool_lines(storage.read_bytes(EPISODES_STATS), columns)
 
 
 def data_paths(storage: Storage, info: Mapping[str, Any], table: EpisodeTable) -> list[str]:

@@ -16,20 +16,10 @@ from numpy.typing import NDArray
 
 from opentau_prep.errors import ConfigError
 from opentau_prep.notices import shorten_names, warn
-from opentau_prep.pooling.columns import REQUIRED, FeatureColumns, StackedColumns, is_quantile
-from opentau_prep.pooling.matrix import (
-    MIN_WIDTH,
-    StatLayout,
-    StatMatrix,
-    pool_blocks,
-    pool_matrices,
-)
+from opentau_prep.pooling.columns import FeatureColumns, StackedColumns
 from opentau_prep.pooling.rows import extreme, total_weight, weighted_mean
 
 __all__ = ["PooledFeature", "aggregate_stacked", "aggregate_stats", "pool_feature"]
-
-_NEEDED = {*REQUIRED, "count"}
-_FLOAT64 = np.dtype(np.float64)
 
 Array = NDArray[Any]
 FeatureStats = Mapping[str, Array]
@@ -104,28 +94,11 @@ def aggregate_stats(
     names = _checked_names(contributor_names, len(stats_list))
     factors = _checked_weights(weights, len(stats_list))
     pooled: dict[str, dict[str, Array]] = {}
-    at_once = {} if factors is None else pool_matrices(_matrices(stats_list), factors)
     for feature in sorted({feature for stats in stats_list for feature in stats}):
-        if feature in at_once:
-            pooled[feature] = at_once[feature]
-            continue
         record = pool_feature(stats_list, feature, weights=factors, contributor_names=names)
         _warn_dropped(record, feature, names, context)
         pooled[feature] = record.stats
     return pooled
-
-
-def _matrices(
-    stats_list: Sequence[Mapping[str, FeatureStats]],
-) -> dict[str, list[StatMatrix]]:
-    """Return the features whose stats are a matrix in every contributor."""
-    found: dict[str, list[StatMatrix]] = {}
-    for feature in stats_list[0] if stats_list else ():
-        entries = [stats.get(feature) for stats in stats_list]
-        matrices = [entry for entry in entries if isinstance(entry, StatMatrix)]
-        if len(matrices) == len(entries):
-            found[feature] = matrices
-    return found
 
 
 def aggregate_stacked(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str, Array]]:
@@ -139,73 +112,10 @@ def aggregate_stacked(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str,
         MetadataError: See `aggregate_stats`.
     """
     pooled: dict[str, dict[str, Array]] = {}
-    wide: dict[object, dict[str, FeatureStats]] = {}
-    rest: dict[str, FeatureStats] = {}
     for feature, block in sorted(blocks.items()):
-        if _is_wide(block):
-            counts = block["count"]
-            key = (frozenset(block), counts.dtype, counts.tobytes())
-            wide.setdefault(key, {})[feature] = block
-        else:
-            rest[feature] = block
-    for group in wide.values():
-        pooled |= _pool_wide(group)
-    for features in _alike(rest):
-        block = rest[features[0]]
-        if len(features) > 1:
-            # Columns lie one after the other in memory, as a single one does: NumPy then adds in
-            # the same order, and the last bit is the same.
-            block = {
-                stat: np.array([rest[feature][stat][:, 0] for feature in features]).T
-                for stat in block
-            } | {"count": block["count"]}
-        source = _stacked_columns(features[0], block)
-        stats = _pool(source, source.counts()).stats
-        for column, feature in enumerate(features):
-            here = slice(column, column + 1) if len(features) > 1 else slice(None)
-            pooled[feature] = {stat: values[here] for stat, values in stats.items()}
-            pooled[feature]["count"] = stats["count"].copy()
-    return dict(sorted(pooled.items()))
-
-
-def _alike(blocks: Mapping[str, FeatureStats]) -> list[list[str]]:
-    """Return the features in groups that can be pooled at once: one dim, same stats and counts."""
-    groups: dict[object, list[str]] = {}
-    for feature in sorted(blocks):
-        block = blocks[feature]
-        single = "count" in block and all(values.shape[1:] == (1,) for values in block.values())
-        kinds = frozenset((stat, values.dtype.str) for stat, values in block.items())
-        key = (kinds, block["count"].tobytes()) if single else feature
-        groups.setdefault(key, []).append(feature)
-    return list(groups.values())
-
-
-def _is_wide(block: FeatureStats) -> bool:
-    """Return whether a feature has int64 counts, and float64 vectors of one width >= 2."""
-    if not block.keys() >= _NEEDED:
-        return False
-    shape = block["mean"].shape
-    counts = block["count"]
-    if len(shape) != 2 or shape[0] == 0 or shape[1] < MIN_WIDTH or counts.shape != (shape[0], 1):
-        return False
-    if counts.dtype != np.int64:
-        return False
-    for stat, values in block.items():
-        if stat != "count" and (values.shape != shape or values.dtype != _FLOAT64):
-            return False
-    return True
-
-
-def _pool_wide(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str, Array]]:
-    """Return the pooled stats of features of one group, all of them in one block."""
-    feature, first = next(iter(blocks.items()))
-    counts = _stacked_columns(feature, first).counts()
-    names = (*REQUIRED, "count", *filter(is_quantile, first))
-    layout = StatLayout.of(names)
-    assert layout is not None  # `_is_wide` has looked
-    stacked = [np.stack([block[s] for s in layout.order], axis=1) for block in blocks.values()]
-    pooled = pool_blocks(stacked, layout, counts)
-    return {feature: matrix.arrays() for feature, matrix in zip(blocks, pooled, strict=True)}
+        source = _stacked_columns(feature, block)
+        pooled[feature] = _pool(source, source.counts()).stats
+    return pooled
 
 
 def pool_feature(
@@ -243,6 +153,7 @@ def _stacked_columns(feature: str, block: FeatureStats) -> StackedColumns:
     return StackedColumns(feature, list(range(n)), [first], None, block)
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def _pool(source: FeatureColumns, weights: Array) -> PooledFeature:
     source.check()
     means, squares = source.stack("mean"), source.stack("std", square=True)
@@ -253,9 +164,7 @@ def _pool(source: FeatureColumns, weights: Array) -> PooledFeature:
     mean = weighted_mean(means, column, masks["mean"])
     # A square can overflow where the std itself is finite, but never the other way round.
     masks["std"] = masks["mean"] & np.isfinite(squares)
-    with np.errstate(invalid="ignore", over="ignore"):
-        spread = squares + (means - mean) ** 2
-    variance = weighted_mean(spread, column, masks["std"])
+    variance = weighted_mean(squares + (means - mean) ** 2, column, masks["std"])
     stats: dict[str, Array] = {}
     for stat, ufunc, neutral in (("min", np.minimum, np.inf), ("max", np.maximum, -np.inf)):
         values = source.stack(stat)

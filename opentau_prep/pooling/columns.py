@@ -45,14 +45,13 @@ class FeatureColumns:
         for i, array in enumerate(arrays):
             if array.shape != shape or not shape:
                 raise self.bad_shape(i, stat, array.shape, shape)
-        with np.errstate(over="ignore"):
-            if square and len({array.dtype for array in arrays}) > 1:
-                return np.stack([array**2 for array in arrays])
-            # Concatenating and folding is np.stack without its cost a contributor.
-            stacked = np.concatenate(arrays).reshape(len(arrays), *shape)
-            if stacked.dtype.kind not in "biuf":
-                raise self._not_numbers(stat)
-            return stacked**2 if square else stacked
+        if square and len({array.dtype for array in arrays}) > 1:
+            return np.stack([array**2 for array in arrays])
+        # Concatenating and folding is np.stack without its cost per contributor.
+        stacked = np.concatenate(arrays).reshape(len(arrays), *shape)
+        if stacked.dtype.kind not in "biuf":
+            raise self._not_numbers(stat)
+        return stacked**2 if square else stacked
 
     def counts(self) -> Array:
         """Return the contributors' own counts as (n, 1)."""
@@ -138,10 +137,9 @@ class StackedColumns(FeatureColumns):
 
     def stack(self, stat: str, *, square: bool = False) -> Array:
         """Return one stat as (n, *shape), or its squares; see `FeatureColumns.stack`."""
-        if not square:
-            return self.block[stat]
-        with np.errstate(over="ignore"):
-            return self.block[stat] ** 2
+        # In rows: NumPy adds columns that lie one after the other in another order.
+        rows = np.ascontiguousarray(self.block[stat])
+        return rows**2 if square else rows
 
 
 def _all_numbers(array: Array) -> bool:

@@ -1,15 +1,13 @@
-"""The quick reader of episodes' stats against plain NumPy, and what it leaves to the other."""
+"""Episodes' stats as they are read and pooled, whole or some columns, against plain NumPy."""
 
-import gc
 import json
 
 import numpy as np
 import pytest
 
-from opentau_prep.collecting import paused_collection
 from opentau_prep.errors import MetadataError
 from opentau_prep.metadata.dataset import load_dataset_metadata
-from opentau_prep.metadata.statspack import pack_stats, pack_vectors, pool_lines
+from opentau_prep.metadata.statsread import pack_vectors
 from opentau_prep.pooling import aggregate_stats
 
 
@@ -28,8 +26,12 @@ def rows(n=3, dims=2):
     ]
 
 
-def lines(content):
-    return b"".join(json.dumps(row).encode() + b"\n" for row in content)
+def write(root, content):
+    (root / "meta").mkdir()
+    (root / "meta/info.json").write_text('{"codebase_version": "v2.1"}')
+    (root / "meta/episodes.jsonl").write_text("")
+    lines = "".join(json.dumps(row) + "\n" for row in content)
+    (root / "meta/episodes_stats.jsonl").write_text(lines)
 
 
 def arrays(stats):
@@ -46,25 +48,18 @@ def assert_same_stats(found, expected):
 
 @pytest.mark.parametrize("n", [1, 3, 8, 40])
 @pytest.mark.parametrize("quantiles", [(), ("q99", "q01")])
-def test_pool_lines_usual_file_gives_the_aggregate_of_its_rows(n, quantiles):
+def test_stats_of_usual_file_are_the_aggregate_of_its_rows(tmp_path, n, quantiles):
     content = rows(n, dims=3)
     for row in content:
+        row["stats"]["action"]["count"] = [1 + row["episode_index"] ** 2]
         for entry in row["stats"].values():
             entry |= {name: [float(i), -0.0, 1e300] for i, name in enumerate(quantiles)}
-    pooled = pool_lines(lines(content), ["state", "action"])
+    write(tmp_path, content)
     expected = aggregate_stats([arrays(row["stats"]) for row in content])
-    for feature in ("state", "action"):
-        assert_same_stats(pooled[feature], expected[feature])
-
-
-def test_pool_lines_features_with_counts_of_their_own_are_weighted_by_those():
-    content = rows()
-    for row in content:
-        row["stats"]["action"]["count"] = [1 + row["episode_index"] ** 2]
-    pooled = pool_lines(lines(content), ["state", "action"])
-    expected = aggregate_stats([arrays(row["stats"]) for row in content])
-    for feature in ("state", "action"):
-        assert_same_stats(pooled[feature], expected[feature])
+    for columns in (None, ["state", "action"]):
+        pooled = _stats(tmp_path, columns)
+        for feature in ("state", "action"):
+            assert_same_stats(pooled[feature], expected[feature])
 
 
 def _change(content, what):
@@ -113,18 +108,6 @@ ODD += ["no feature", "order", "twice", "index", "huge", "list", "median", "nega
 ODD += ["one column"]
 
 
-@pytest.mark.parametrize("what", ODD)
-def test_pool_lines_unusual_file_is_left_to_the_general_reader(what):
-    content = rows()
-    _change(content, what)
-    assert pool_lines(lines(content), ["state", "action"]) is None
-
-
-@pytest.mark.parametrize("data", [b"", b"\n \n", b"{", b'{"episode_index": NaN}'])
-def test_pool_lines_no_json_is_left_to_the_general_reader(data):
-    assert pool_lines(data, ["state"]) is None
-
-
 def _stats(root, columns=None):
     """Return the stats of a fresh look at a dataset, or what is told about it."""
     meta = load_dataset_metadata(root)
@@ -138,54 +121,13 @@ def _stats(root, columns=None):
 def test_stats_of_some_columns_are_those_of_all_columns(tmp_path, what):
     content = rows()
     _change(content, what)
-    (tmp_path / "meta").mkdir()
-    (tmp_path / "meta/info.json").write_text('{"codebase_version": "v2.1"}')
-    (tmp_path / "meta/episodes.jsonl").write_text("")
-    (tmp_path / "meta/episodes_stats.jsonl").write_bytes(lines(content))
+    write(tmp_path, content)
     everything, some = _stats(tmp_path), _stats(tmp_path, ["state", "action"])
     if isinstance(everything, str):
         assert some == everything
         return
     for feature, stats in some.items():
         assert_same_stats(stats, everything[feature])
-
-
-def entry(**changed):
-    usual = {"max": [2.0, 5.0], "min": [0.5, 1], "std": [0.1, 0.2], "mean": [1.0, 2.0]}
-    return usual | {"count": [7], "q50": [1.0, 1.5]} | changed
-
-
-def test_pack_stats_usual_entry_is_what_is_written():
-    packed = pack_stats(entry())
-    assert_same_stats(packed, {stat: np.array(values) for stat, values in entry().items()})
-    assert "q01" not in packed
-    with pytest.raises(KeyError):
-        packed["q01"]
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"count": 7},
-        {"count": [7.0]},
-        {"count": [True]},
-        {"count": [-1]},
-        {"count": [1, 2]},
-        {"min": [0, 1]},
-        {"min": [[0.5], [1.0]]},
-        {"min": [0.5]},
-        {"min": 0.5},
-        {"min": None},
-        {"mean": [None, 1.0]},
-        {"median": [1.0, 1.0]},
-    ],
-)
-def test_pack_stats_unusual_entry_is_left_to_the_general_reader(changed):
-    assert pack_stats(entry(**changed)) is None
-
-
-def test_pack_stats_without_mean_is_left_to_the_general_reader():
-    assert pack_stats({stat: v for stat, v in entry().items() if stat != "mean"}) is None
 
 
 @pytest.mark.parametrize(
@@ -206,16 +148,3 @@ def test_pack_vectors_packs_only_what_numpy_makes_floats(vectors, same):
     if packed is not None:
         np.testing.assert_array_equal(packed, np.array(vectors))
         assert np.array(vectors).dtype == packed.dtype
-
-
-@pytest.mark.parametrize("was_on", [True, False])
-def test_paused_collection_error_leaves_the_collector_as_it_was(was_on):
-    before = gc.isenabled()
-    try:
-        (gc.enable if was_on else gc.disable)()
-        with pytest.raises(KeyError), paused_collection():
-            assert not gc.isenabled()
-            raise KeyError
-        assert gc.isenabled() == was_on
-    finally:
-        (gc.enable if before else gc.disable)()
