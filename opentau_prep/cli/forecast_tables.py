@@ -54,14 +54,17 @@ def forecast_tables(forecast: Forecast) -> Render:
 
 
 def _row(member: MemberForecast) -> list[object]:
-    """Return the dataset's worst mode: the one whose largest value is the largest."""
+    """Return the dataset's worst mode: that of a finding, else of the largest value."""
     codes = ", ".join(dict.fromkeys(finding.code for finding in member.findings)) or "-"
     if not member.modes:
         return [member.dataset, member.verdict, "-", "-", "-", "-", codes]
     modes: dict[str, list[DimForecast]] = {}
     for each in member.modes:
         modes.setdefault(each.mode, []).extend(each.dims)
-    mode, dims = max(modes.items(), key=lambda item: _largest(item[1]))
+    found = [f.mode for f in member.findings if f.mode in modes]
+    worst = max(modes, key=lambda mode: _largest(modes[mode]))
+    mode = next((m for m in found if m is not None), worst)
+    dims = modes[mode]
     largest = _largest(dims)
     shown = f"{largest:,.0f}" if largest >= 1000 else f"{largest:.2f}"
     return [member.dataset, member.verdict, mode, _worst(dims, 0), _worst(dims, 2), shown, codes]

@@ -1,6 +1,6 @@
 """How each trainer normalizes a dim: a center that becomes 0, and a half range that becomes 1.
 
-Every formula is affine per dim, so `(x - center) / half` stands for all of them, but for rounding.
+Every formula is affine per dim, so `(x - center) / half` covers all of them, but for rounding.
 What differs is what each does with a range (or std) of zero, which is where values explode.
 """
 

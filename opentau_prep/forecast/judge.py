@@ -30,6 +30,8 @@ _MOST = {
 # The largest value where no share is known.
 _LARGEST = {"min_max": 2.0, "quantile": 10.0, "quantile10": 20.0, "mean_std": 25.0}
 _UNUSED, _UNUSED_MANY = 0.01, 0.05
+# The members' own stats may be right: it is their weighted mean that is no quantile.
+_TRUE_QUANTILES = ("opentau-prep", "heads", "{subject}", "--quantiles", "sketch")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class FeatureJudged:
         mismatches: What tells it from the stats.
         widths: How many dims the data and the stats have, where that differs.
         fault: What is wrong with the source of the stats itself, if anything.
+        is_pooled: Whether the stats are of a norm head, whose quantiles are pooled ones.
     """
 
     feature: str
@@ -53,6 +56,7 @@ class FeatureJudged:
     mismatches: Sequence[Mismatch]
     widths: tuple[int, int] | None = None
     fault: str | None = None
+    is_pooled: bool = False
 
 
 def find(dataset: str, judged: FeatureJudged, target: str) -> Iterator[ForecastFinding]:
@@ -66,15 +70,18 @@ def find(dataset: str, judged: FeatureJudged, target: str) -> Iterator[ForecastF
     feature = judged.feature
 
     def finding(
-        kind: str, dims: Iterable[int], told: str, mode: str | None = None
+        kind: str, dims: Iterable[int], sentence: str, mode: str | None = None
     ) -> ForecastFinding:
         rule, which = KINDS_OF[kind], tuple(dims)
         place = f"{feature} {_listed(which, judged.names)}" if which else feature
-        message = f"{dataset}: {place}: {told}"
-        words = [target if word == "{subject}" else word for word in rule.command]
-        command = " ".join(words) or None
+        message = f"{dataset}: {place}: {sentence}"
+        command = rule.command
+        if judged.is_pooled and mode == "quantile" and rule.code == "P003":
+            command = _TRUE_QUANTILES
+        words = [target if word == "{subject}" else word for word in command]
+        line = " ".join(words) or None
         return ForecastFinding(
-            rule.code, kind, dataset, feature, which, mode, message, rule.fix, command
+            rule.code, kind, dataset, feature, which, mode, message, rule.fix, line
         )
 
     if judged.fault is not None:
@@ -86,28 +93,30 @@ def find(dataset: str, judged: FeatureJudged, target: str) -> Iterator[ForecastF
     for each in judged.mismatches:
         explained.update(each.dims)
         sure = "" if each.exact else "looks like "
-        told = f"{sure}{MISMATCHES[each.kind]} ({each.detail})"
-        yield finding(each.kind, each.dims, told)
+        sentence = f"{sure}{MISMATCHES[each.kind]} ({each.detail})"
+        yield finding(each.kind, each.dims, sentence)
     collapsed = _by_dim(judged.modes, lambda dim, _: dim.collapsed)
     for mode, dims in _grouped(collapsed):
         worst = max(dims, key=lambda dim: abs(dim.openpi or 0.0))
-        told = (
+        sentence = (
             f"the range of {_stats_named(mode)} has collapsed; openpi's formula turns"
             f" {worst.largest_raw:.4g} into {_big(worst.openpi or 0.0)}, here it becomes"
             f" {_big(worst.largest)}{_at(worst)}"
         )
-        yield finding("collapsed", (d.dim for d in dims), told, mode)
+        yield finding("collapsed", (d.dim for d in dims), sentence, mode)
     skip = explained | set(collapsed)
     beyond = _by_dim(judged.modes, _is_beyond, skip)
     for mode, dims in _grouped(beyond):
         worst = max(dims, key=lambda dim: abs(dim.largest))
-        told = f"under {mode}, {_shares(dims)}; the largest is {_big(worst.largest)}{_at(worst)}"
-        yield finding("out of range", (d.dim for d in dims), told, mode)
+        sentence = (
+            f"under {mode}, {_shares(dims)}; the largest is {_big(worst.largest)}{_at(worst)}"
+        )
+        yield finding("out of range", (d.dim for d in dims), sentence, mode)
     unused = _unused(judged, skip | set(beyond))
     for mode, dims in _grouped(unused):
         least = min(dims, key=lambda dim: dim.used)
-        told = f"under {mode}, the data use {least.used:.1%} of the range at the least"
-        yield finding("unused range", (d.dim for d in dims), told, mode)
+        sentence = f"under {mode}, the data use {least.used:.1%} of the range at the least"
+        yield finding("unused range", (d.dim for d in dims), sentence, mode)
 
 
 def verdict_of(
@@ -125,8 +134,8 @@ def verdict_of(
         return "wrong robot", f"{stats} are of something else: {_short(foreign[0])}"
     named = [f for f in findings if f.code in ("P005", "P006", "P007", "P008", "P009", "P010")]
     if named:
-        told = _short(named[0])
-        return "recompute", f"{told}: convert the dataset to reuse {stats}, or recompute them"
+        sentence = _short(named[0])
+        return "recompute", f"{sentence}: convert the dataset to reuse {stats}, or recompute them"
     if findings:
         return "recompute", f"{stats} do not fit the data: {_short(findings[0])}"
     shares = [

@@ -184,13 +184,13 @@ def _padding(pair: _Pair) -> Iterator[Mismatch]:
     still = (pair.own == 0).all(axis=0) & (pair.own_std == 0)
     dead = np.flatnonzero(still & (np.abs(pair.other).max(axis=0) > 0))
     if dead.size:
-        told = "always 0 in the dataset, and data in the stats"
-        yield Mismatch("padding", _dims(dead), told, exact=True)
+        sentence = "always 0 in the dataset, and data in the stats"
+        yield Mismatch("padding", _dims(dead), sentence, exact=True)
     empty = (pair.other == 0).all(axis=0)
     alive = np.flatnonzero(empty & (pair.own_std > 0))
     if alive.size:
-        told = "always 0 in the stats, and data in the dataset"
-        yield Mismatch("padding", _dims(alive), told, exact=True)
+        sentence = "always 0 in the stats, and data in the dataset"
+        yield Mismatch("padding", _dims(alive), sentence, exact=True)
 
 
 def _exact(pair: _Pair, judged: NDArray[np.bool_], grippers: Sequence[int]) -> Iterator[Mismatch]:
@@ -236,8 +236,8 @@ def _exact(pair: _Pair, judged: NDArray[np.bool_], grippers: Sequence[int]) -> I
     far = np.abs(shift) > _LEAST_SHIFT * pair.scale
     dims = explained(np.where(far, pair.scaled(1.0, shift), np.inf))
     if dims.size:
-        told = ", ".join(_show(-shift[d]) for d in dims[:6])
-        yield Mismatch("offset", _dims(dims), f"shifted by {told}", exact=True)
+        sentence = ", ".join(_show(-shift[d]) for d in dims[:6])
+        yield Mismatch("offset", _dims(dims), f"shifted by {sentence}", exact=True)
 
 
 def _order(pair: _Pair, wrong: NDArray[np.bool_]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -252,7 +252,7 @@ def _order(pair: _Pair, wrong: NDArray[np.bool_]) -> tuple[tuple[int, ...], tupl
     places, sources = linear_sum_assignment(table)
     near = table[places, sources] < pair.same
     moved = dims[places[near]], dims[sources[near]]
-    # A closed set of dims: what is missing in one place stands in another.
+    # A closed set of dims: what is missing in one place is in another.
     if not near.any() or set(moved[0].tolist()) != set(moved[1].tolist()):
         return None
     return _dims(moved[0]), _dims(moved[1])
@@ -278,11 +278,11 @@ def _probable(pair: _Pair, left: NDArray[np.bool_], grippers: Sequence[int]) -> 
             break
         best = max(fits, key=lambda s: s.gain)
         dim = max(best.dims, key=lambda d: float(np.abs(model.z(masked)[:, d]).max()))
-        told = (
+        sentence = (
             f"dim {dim} has mean {_show(masked.mean[dim])} and std {_show(masked.std[dim])}, the"
             f" stats {_show(other.mean[dim])} and {_show(other.std[dim])}"
         )
-        yield Mismatch(best.kind, best.dims, told, exact=False)
+        yield Mismatch(best.kind, best.dims, sentence, exact=False)
         if best.mended is None:
             return
         masked = best.mended
@@ -293,11 +293,11 @@ def _probable(pair: _Pair, left: NDArray[np.bool_], grippers: Sequence[int]) -> 
             alike = np.abs(np.log(masked.std / other.std)) < _ALIKE
         moved = far[(deviations[0] > _FAR)[far] & alike[far]]
         if moved.size:
-            told = ", ".join(_show(masked.mean[d] - other.mean[d]) for d in moved[:6])
-            yield Mismatch("offset", _dims(moved), f"shifted by about {told}", exact=False)
+            sentence = ", ".join(_show(masked.mean[d] - other.mean[d]) for d in moved[:6])
+            yield Mismatch("offset", _dims(moved), f"shifted by about {sentence}", exact=False)
     else:
-        told = f"{len(far)} of {int(pair.judged.sum())} dims lie far from the stats"
-        yield Mismatch("unlike", _dims(far), told, exact=False)
+        sentence = f"{len(far)} of {int(pair.judged.sum())} dims lie far from the stats"
+        yield Mismatch("unlike", _dims(far), sentence, exact=False)
 
 
 def _dim_stats(pair: _Pair, rows: Floats, std: Floats) -> DimStats:

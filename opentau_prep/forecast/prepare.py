@@ -77,11 +77,11 @@ def make_forecast(
         )
         chosen = [_choose(source, member, options) for member in members]
         deep = _count(members, chosen, source, context, options) if options.deep else {}
-        told = [
+        sentence = [
             _forecast(member, stats, source, options, deep.get(i), _target(resolved))
             for i, (member, stats) in enumerate(zip(members, chosen, strict=True))
         ]
-        forecast = Forecast(source.kind, source.path, source.formula, options.deep, told)
+        forecast = Forecast(source.kind, source.path, source.formula, options.deep, sentence)
         if out is None or not rank.is_main:
             return forecast
         return replace(forecast, out=_publish(forecast, resolved, context, options, out))
@@ -236,8 +236,8 @@ def _judge(
     fault = source.faults.get(name)
     found = stats.features.get(name)
     if not found:
-        told = fault or f"the {source.kind} has no stats of {name}"
-        return FeatureJudged(name, own.names, (), (), (), fault=told)
+        sentence = fault or f"the {source.kind} has no stats of {name}"
+        return FeatureJudged(name, own.names, (), (), (), fault=sentence)
     fitted = _fitted(own, found)
     width, wide = own.distribution.dims, _width(found)
     differs = wide < width or (wide > width and not _is_padding(found, width))
@@ -271,7 +271,8 @@ def _judge(
         mismatches = [m for m in mismatches if any(d < len(mask) and mask[d] for d in m.dims)]
     moving = (distribution.high > distribution.low).tolist()
     widths = (width, wide) if differs else None
-    return FeatureJudged(name, own.names, moving, forecasts, mismatches, widths, fault)
+    pooled = source.kind == "norm heads"
+    return FeatureJudged(name, own.names, moving, forecasts, mismatches, widths, fault, pooled)
 
 
 def _publish(

@@ -71,7 +71,7 @@ RULES = (
         ("unused range",),
         "The middle 98 % of the data use under 1 % of the range in a dim that moves, or under 5 %"
         " in most dims.",
-        "Motion becomes too small to be told from noise, or to change a token.",
+        "Motion becomes too small to be sentence from noise, or to change a token.",
         "Look for outliers that stretch the range: `validate --deep`.",
         ("opentau-prep", "validate", "{subject}", "--deep"),
     ),

@@ -34,7 +34,7 @@ def read_safetensors(
 
     Args:
         path: The file.
-        wanted: Told a tensor's name, says whether to read it.
+        wanted: Called with the name of a tensor; whether to read it.
 
     Raises:
         MetadataError: The file cannot be read, or is not what it should be.

@@ -40,8 +40,8 @@ def chunk_curves(chunk: ShownChunk) -> Shown:
         ]
     rows_used = -(-len(worst) // 3)
     title = f"{chunk.head}: {chunk.dataset}, episode {chunk.episode}"
-    told = f"action chunk of {title}: raw, quantized and decoded"
-    picture = plot.svg(3 * width, rows_used * (tall + 16), parts, told, "chunk")
+    described = f"action chunk of {title}: raw, quantized and decoded"
+    picture = plot.svg(3 * width, rows_used * (tall + 16), parts, described, "chunk")
     kind = "held out" if chunk.held_out else "fitted on"
     mean = (errors**2).mean(axis=0)
     detail = (
@@ -81,8 +81,8 @@ def episode_curves(name: str, mode: str, found: Sequence[ShownEpisode]) -> Shown
             for i, d in far[:60].tolist()
         ]  # fmt: skip
     total = len(found) * (width + 8)
-    told = f"actions of {name}, normalized by {mode}, with the target range"
+    described = f"actions of {name}, normalized by {mode}, with the target range"
     detail = f"actions under {mode}"
     if outliers:
         detail += f"; {outliers} steps beyond twice the range are marked"
-    return Shown(name, plot.svg(total, tall + 4, parts, told, "episodes"), detail)
+    return Shown(name, plot.svg(total, tall + 4, parts, described, "episodes"), detail)

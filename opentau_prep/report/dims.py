@@ -60,15 +60,17 @@ def dim_picture(dim: DimFacts, members: Sequence[MemberCurve], label: str) -> Ma
         drawn.append(plot.text(_LEFT, 34, "no quantiles: run stats", "dim"))
     drawn += _rulers(dim, at)
     height = _CURVES + _RULERS
-    told = f"{label}: distributions of {len(members)} members from {dim.min:.4g} to {dim.max:.4g}"
-    return plot.svg(_WIDTH, height, drawn, told, "dim-plot")
+    described = (
+        f"{label}: distributions of {len(members)} members from {dim.min:.4g} to {dim.max:.4g}"
+    )
+    return plot.svg(_WIDTH, height, drawn, described, "dim-plot")
 
 
 def _cdf(distribution: Distribution, dim: int, edges: Floats) -> Floats:
     values = distribution.values[:, dim]
     if not np.isfinite(values).all():
         return np.full(len(edges), np.nan)
-    # At a step (many equal values) the upper end counts, so that the bar stands at the value.
+    # At a step (many equal values) the upper end counts, so that the bar is at the value.
     places = np.searchsorted(values, edges, side="right")
     linear = np.interp(edges, values, distribution.fractions)
     exact = distribution.fractions[np.clip(places - 1, 0, None)]

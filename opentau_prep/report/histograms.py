@@ -42,8 +42,8 @@ def speed_histograms(speed: Sequence[SpeedFacts]) -> tuple[list[Shown], int]:
                 continue
             lines = [(edge, "edge", "") for edge in task.percentiles or ()]
             title = f"{', '.join(each.datasets)}: {task.task or f'task {task.task_index}'}"
-            told = f"episode lengths of {title}, with the edges of the speed buckets"
-            picture = plot.bars(task.counts, task.edges, told, unit="frames", marks=lines)
+            described = f"episode lengths of {title}, with the edges of the speed buckets"
+            picture = plot.bars(task.counts, task.edges, described, unit="frames", marks=lines)
             detail = f"{task.n_episodes:,} episodes"
             if task.percentiles is None:
                 detail += ", under 10 distinct lengths: every episode gets bucket 50"
@@ -71,9 +71,9 @@ def token_histograms(tokenizer: TokenizerFacts) -> list[Shown]:
         if tokenizer.limit is not None:
             marks.append((float(tokenizer.limit), "cut", f"limit {tokenizer.limit}"))
         title = "all datasets" if group.scope == "total" else f"{group.scope} {group.name}"
-        told = f"tokens per chunk of {title}"
+        described = f"tokens per chunk of {title}"
         picture = plot.bars(
-            counts.tolist(), edges.tolist(), told, unit="tokens per chunk", marks=marks
+            counts.tolist(), edges.tolist(), described, unit="tokens per chunk", marks=marks
         )
         detail = f"{group.n_chunks:,} chunks, median {group.p50:g}, 99 % {group.p99:g}"
         if group.truncated is not None:

@@ -83,7 +83,7 @@ class ArtifactKind:
         states: (state, colour, how many).
         total: How many there are.
         path: Where the only one is, of a kind that belongs to the mixture as a whole.
-        told: Those with something to say.
+        described: Those with something to say.
     """
 
     kind: str
@@ -91,7 +91,7 @@ class ArtifactKind:
     states: Sequence[tuple[str, str, int]]
     total: int
     path: str
-    told: Sequence[ArtifactFacts]
+    described: Sequence[ArtifactFacts]
 
 
 def _artifacts(artifacts: Sequence[ArtifactFacts]) -> list[ArtifactKind]:
@@ -101,10 +101,10 @@ def _artifacts(artifacts: Sequence[ArtifactFacts]) -> list[ArtifactKind]:
     found = []
     for kind, group in kinds.items():
         states = Counter((a.state, _colour(a)) for a in group)
-        told = [a for a in group if a.detail or a.level != "ok"]
+        described = [a for a in group if a.detail or a.level != "ok"]
         counted = [(state, colour, n) for (state, colour), n in states.items()]
         path = "" if group[0].datasets else group[0].path
-        found.append(ArtifactKind(kind, group[0].step, counted, len(group), path, told))
+        found.append(ArtifactKind(kind, group[0].step, counted, len(group), path, described))
     return found
 
 

@@ -1,4 +1,4 @@
-"""What the page shows besides the verdict: every picture of a mixture, as facts and markup."""
+"""What the page shows next to the verdict: every picture of a mixture, as facts and markup."""
 
 from __future__ import annotations
 
@@ -193,8 +193,8 @@ def _flow(facts: Verdict) -> Markup | None:
     if rest:
         total = sum(shares.get(m, 0.0) for h in rest for m in h.members)
         left.append((f"datasets of {len(rest)} more heads", total, len(kept)))
-    told = f"{len(shares)} datasets and their {len(heads)} norm heads, by sampled share"
-    return plot.flows(left, right, told)
+    described = f"{len(shares)} datasets and their {len(heads)} norm heads, by sampled share"
+    return plot.flows(left, right, described)
 
 
 def _heads(facts: Verdict, seen: _Seen) -> list[HeadPictures]:
@@ -271,9 +271,9 @@ def _heat(
             found = values.get((each.head.key, feature))
             if found is not None:
                 table[row, start : start + len(found)] = found[: sum(widths) - start]
-    told = f"{what}, a row per head and a column per dim: state, then actions"
+    described = f"{what}, a row per head and a column per dim: state, then actions"
     names = [each.head.key for each in heads]
-    return plot.heat_map(table, names, told, levels=levels, split=widths[0])
+    return plot.heat_map(table, names, described, levels=levels, split=widths[0])
 
 
 def _with_shares(

@@ -37,21 +37,23 @@ class Axis:
         return np.asarray(self.start + np.clip(share, 0.0, 1.0) * (self.end - self.start))
 
 
-def svg(width: float, height: float, marks: Iterable[Markup], told: str, kind: str = "") -> Markup:
+def svg(
+    width: float, height: float, marks: Iterable[Markup], described: str, kind: str = ""
+) -> Markup:
     """Return a picture.
 
     Args:
         width: User units.
         height: User units.
         marks: What is drawn, from back to front.
-        told: The picture in words, for those who do not see it.
+        described: The picture in words, for those who do not see it.
         kind: Classes for the style sheet.
     """
     inner = Markup("").join(marks)
     return Markup(
         '<svg viewBox="0 0 {} {}" width="{}" height="{}" role="img" class="plot {}"'
         ' aria-label="{}">{}</svg>'
-    ).format(_n(width), _n(height), _n(width), _n(height), kind, printable(told), inner)
+    ).format(_n(width), _n(height), _n(width), _n(height), kind, printable(described), inner)
 
 
 def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> Markup:
@@ -103,7 +105,7 @@ def group(marks: Iterable[Markup], kind: str, title: str = "") -> Markup:
 def bars(
     counts: Sequence[float],
     edges: Sequence[float],
-    told: str,
+    described: str,
     *,
     width: float = 280.0,
     height: float = 90.0,
@@ -115,7 +117,7 @@ def bars(
     Args:
         counts: (B,) heights.
         edges: (B + 1,) ends of the bars, increasing.
-        told: The picture in words.
+        described: The picture in words.
         width: User units.
         height: User units.
         unit: What the values are, for the axis.
@@ -142,13 +144,13 @@ def bars(
         text(width / 2, height - 4, unit, "", "middle"),
         text(width - 2, height - 4, _label(edges[-1]), "", "end"),
     ]
-    return svg(width, height, drawn, told, "bars")
+    return svg(width, height, drawn, described, "bars")
 
 
 def heat_map(
     values: NDArray[np.float64],
     rows: Sequence[str],
-    told: str,
+    described: str,
     *,
     levels: Sequence[float],
     cell: float = 14.0,
@@ -159,7 +161,7 @@ def heat_map(
     Args:
         values: (R, C) float64; NaN is drawn as unknown.
         rows: (R,) labels; drawn where rows are tall enough.
-        told: The picture in words.
+        described: The picture in words.
         levels: Increasing bounds; a value at or above the k-th has level k + 1.
         cell: Width of a cell; rows get thinner where there are many.
         split: Columns before a gap, such as between state and actions.
@@ -195,13 +197,13 @@ def heat_map(
         if (c - split if c >= split else c) % step == 0
     ]
     width = left + n_cols * cell + gap + 4
-    return svg(width, 20 + n_rows * tall, drawn, told, "heat")
+    return svg(width, 20 + n_rows * tall, drawn, described, "heat")
 
 
 def flows(
     left: Sequence[tuple[str, float, int]],
     right: Sequence[tuple[str, str]],
-    told: str,
+    described: str,
     *,
     width: float = 860.0,
 ) -> Markup:
@@ -210,7 +212,7 @@ def flows(
     Args:
         left: (label, share, which group), in the order to draw; shares add up to at most 1.
         right: (name, detail) of the groups.
-        told: The picture in words.
+        described: The picture in words.
         width: User units.
     """
     height = max(len(left) * 22.0, len(right) * 36.0, 80.0) + 10
@@ -249,7 +251,7 @@ def flows(
         middle = starts[i] + totals[i] / 2
         drawn.append(text(x2 + 16, middle - 1, _short(name, 40), "strong"))
         drawn.append(text(x2 + 16, middle + 12, detail))
-    return svg(width, height, drawn, told, "flows")
+    return svg(width, height, drawn, described, "flows")
 
 
 def _title(words: str) -> Markup:
