@@ -23,6 +23,7 @@ __all__ = [
     "first_pad",
     "gather_chunks",
     "nearest_rows",
+    "shifted_rows",
     "subtract_state",
 ]
 
@@ -108,6 +109,24 @@ def nearest_rows(soft_rows: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Return soft rows rounded to whole ones, halves to the even row."""
     rows: npt.NDArray[np.int64] = np.rint(soft_rows).astype(np.int64)
     return rows
+
+
+def shifted_rows(
+    soft_rows: npt.NDArray[np.float64], shift: npt.NDArray[np.int64], strategy: ResampleStrategy
+) -> npt.NDArray[np.float64]:
+    """Return soft rows of the dataset as rows of frames that were read.
+
+    A tie is rounded to the even one of the rows that training counts, so it is rounded before the
+    shift; for fractions the shift is exact.
+
+    Args:
+        soft_rows: (N, T) float64 rows of the concatenated selected episodes, as from `chunk_rows`.
+        shift: (N,) int64, what is added to get rows of the frames that were read.
+        strategy: As in `gather_chunks`.
+    """
+    rows = nearest_rows(soft_rows).astype(np.float64) if strategy == "nearest" else soft_rows
+    shifted: npt.NDArray[np.float64] = rows + shift[:, np.newaxis]
+    return shifted
 
 
 def gather_chunks(

@@ -14,7 +14,7 @@ from opentau_prep.artifacts import Recipe, ensure
 from opentau_prep.artifacts.store import Inspection, inspect
 from opentau_prep.engine import Failure
 from opentau_prep.errors import DataError
-from opentau_prep.frames.chunks import chunk_rows, gather_chunks, nearest_rows, subtract_state
+from opentau_prep.frames.chunks import chunk_rows, gather_chunks, shifted_rows, subtract_state
 from opentau_prep.frames.read import FrameBlock, iter_frames
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.stats.delta import DeltaRecipe, DeltaStats, delta_place, delta_recipe
@@ -225,9 +225,7 @@ def _chunks(
         fps=recipe.fps,
         action_freq=recipe.action_freq,
     )
-    # A tie is rounded to the even one of the rows that training counts, not of the block's.
-    if recipe.strategy == "nearest":
-        rows = nearest_rows(rows).astype(np.float64)
-    actions = gather_chunks(block.columns[recipe.action], rows - shift[:, None], recipe.strategy)
+    local = shifted_rows(rows, -shift, recipe.strategy)
+    actions = gather_chunks(block.columns[recipe.action], local, recipe.strategy)
     states = block.columns[recipe.state][anchors - shift]
     return subtract_state(actions, states, recipe.delta_map)

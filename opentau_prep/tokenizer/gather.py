@@ -18,7 +18,7 @@ from opentau_prep.frames.chunks import (
     ResampleStrategy,
     chunk_rows,
     gather_chunks,
-    nearest_rows,
+    shifted_rows,
     subtract_state,
 )
 from opentau_prep.frames.read import FrameBlock, read_part
@@ -253,12 +253,9 @@ def _native_chunks(
         fps=recipe.fps,
         action_freq=recipe.action_freq,
     )
-    # Rounding a tie depends on the row's number in the whole dataset, so it comes before the shift
-    # to the rows that were read; for fractions the shift is exact.
-    if recipe.strategy == "nearest":
-        soft = nearest_rows(soft).astype(np.float64)
     shift = frames.first[at] - draws.first
-    chunks = gather_chunks(frames.actions, soft + shift[:, None], recipe.strategy)
+    local = shifted_rows(soft, shift, recipe.strategy)
+    chunks = gather_chunks(frames.actions, local, recipe.strategy)
     if frames.state is None:
         return chunks
     return subtract_state(chunks, frames.state[start + shift], recipe.delta_map)

@@ -13,6 +13,7 @@ from opentau_prep.frames.chunks import (
     first_pad,
     gather_chunks,
     nearest_rows,
+    shifted_rows,
     subtract_state,
 )
 
@@ -139,3 +140,10 @@ def test_subtract_state_maps_only_named_dims():
 def test_subtract_state_dim_out_of_range_raises(state_map, side):
     with pytest.raises(ConfigError, match=f"{side} dims"):
         subtract_state(np.zeros((1, 2, 2)), np.zeros((1, 3)), state_map)
+
+
+def test_shifted_rows_round_a_tie_by_its_row_in_the_dataset():
+    soft = np.array([[7.5, 8.5], [8.5, 9.25]])
+    shift = np.array([-7, -3])
+    assert shifted_rows(soft, shift, "nearest").tolist() == [[1.0, 1.0], [5.0, 6.0]]
+    assert shifted_rows(soft, shift, "linear").tolist() == [[0.5, 1.5], [5.5, 6.25]]
