@@ -16,7 +16,7 @@ def mixture(tmp_path):
     file = tmp_path / "mixture.json"
     file.write_text(json.dumps({"datasets": [{"repo_id": "o/a", "root": str(root)}]}))
     common = ("--mixture-json", file)
-    chosen = ("--episode-quantiles", "dataset", "--quantile", 0.999)
+    chosen = ("--episode-quantiles", "episode", "--quantile", 0.999)
     assert run_cli("stats", *common, *chosen).code == 0
     sizes = ("--max-state-dim", 5, "--quantiles", "sketch")
     assert run_cli("heads", *common, *sizes).code == 0
@@ -42,7 +42,7 @@ def _chosen(mixture):
 def test_run_keeps_what_was_chosen_until_it_is_forced(mixture):
     before = _chosen(mixture)
     kept = {p: p.read_bytes() for p in mixture.parent.glob("a/meta/*stats*.json*")}
-    assert (before["episode_quantiles"], before["max_state_dim"]) == ("dataset", 5)
+    assert (before["episode_quantiles"], before["max_state_dim"]) == ("episode", 5)
     ran = run_cli("run", "--mixture-json", mixture, "--json")
     assert ran.code == 0, ran.err
     assert _chosen(mixture) == before
@@ -67,4 +67,4 @@ def test_run_with_a_record_of_somebody_else_takes_the_defaults(mixture):
     ran = run_cli("run", "--mixture-json", mixture, "--json")
     assert ran.code == 0, ran.err
     found = _chosen(mixture)
-    assert (found["episode_quantiles"], found["max_state_dim"]) == ("episode", 32)
+    assert (found["episode_quantiles"], found["max_state_dim"]) == ("dataset", 32)

@@ -19,7 +19,8 @@ ACTION = "action"
 
 
 def _written(root: Path, version="v2.1", *changes) -> Path:
-    write_broken(root, mutation("", "", version, files=both(with_stats(), *changes)))
+    own = with_stats(episode_quantiles="episode")
+    write_broken(root, mutation("", "", version, files=both(own, *changes)))
     return root
 
 
@@ -40,13 +41,13 @@ def test_validate_rank_is_that_of_the_pooled_value_among_the_frames(tmp_path: Pa
 def test_validate_says_of_a_dataset_what_heads_says_of_its_head(tmp_path: Path) -> None:
     from opentau_prep.config.load import mixture_from_roots
 
-    for options in ({}, {"episode_quantiles": "dataset"}):
-        root = tmp_path / f"d{len(options)}"
-        write_broken(root, mutation("", "", files=with_stats(**options)))
+    for whose in ("episode", "dataset"):
+        root = tmp_path / whose
+        write_broken(root, mutation("", "", files=with_stats(episode_quantiles=whose)))
         with collect_notices() as said:
             build_mixture_heads(resolve_mixture(mixture_from_roots([root])), HeadOptions())
         told = any(notice.kind == "pooled_quantile_rank" for notice in said)
-        assert told == (not options)
+        assert told == (whose == "episode")
         assert codes_of(check(root)) == ({"S020"} if told else set())
 
 
