@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all lint type check docs clean check-transformers check-lerobot \
+.PHONY: help demo test test-slow test-all lint type check docs clean check-transformers check-lerobot check-lerobot-tokenizer \
 	check-ray torture test-lowest run stats heads speed-percentiles fit-tokenizer validate forecast report
 
 help: ## Show this text
@@ -67,6 +67,9 @@ check-transformers: $(DEV) ## Load a tokenizer folder under transformers 4.57 an
 
 check-lerobot: $(DEV) ## Run LeRobot 0.4.4's own code on datasets with our stats; LEROBOT_PYTHON=python with lerobot
 	PYTHONPATH=. $(LEROBOT_PYTHON) scripts/check_lerobot.py $(ARGS)
+
+check-lerobot-tokenizer: $(DEV) ## Encode and decode with LeRobot 0.4.4 on fitted tokenizers; LEROBOT_PYTHON as above
+	PYTHONPATH=. $(LEROBOT_PYTHON) scripts/check_lerobot_tokenizer.py $(ARGS)
 
 check-ray: $(DEV) ## Run the tests of the ray engine; installs ray
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray]'
