@@ -63,7 +63,9 @@ def rank_faults(
         if wanted is None or row >= len(below):
             continue
         low, high = below[row] / total, (below[row] + equal[row]) / total
-        slack = (_TAIL_SLACK if min(wanted, 1 - wanted) < _TAIL else _SLACK) + 1 / total
+        # 1 - 0.9 is a little less than 0.1: q10 and q90 must be judged alike.
+        in_tail = min(wanted, 1 - wanted) < _TAIL - 1e-9
+        slack = (_TAIL_SLACK if in_tail else _SLACK) + 1 / total
         off = np.maximum(low - wanted, wanted - high)
         dims = np.flatnonzero((off > slack) & (count > 0))
         if len(dims):

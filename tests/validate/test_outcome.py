@@ -49,7 +49,8 @@ BROKEN = mutation(
 
 
 @pytest.fixture
-def broken(tmp_path: Path) -> Path:
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)  # what is written for roots goes to the working directory
     root = tmp_path / "broken"
     write_broken(root, BROKEN)
     return root

@@ -127,8 +127,8 @@ RULES = (
         "An artifact was made of other episodes, tasks or data than are there now (content, not"
         " modification time; without `--deep`, data files are compared by number and size).",
         "Training reads it as if it were up to date: buckets, heads and tokens of another dataset.",
-        "Run its command again with --force (`--fix` does so for stats, speed percentiles and the"
-        " heads of the mixture).",
+        "Make it again; the old file is kept. `--fix` does so for stats, speed percentiles and the"
+        " heads of the mixture.",
         stale,
     ),
     Rule(
@@ -145,7 +145,7 @@ RULES = (
         "artifact-edited",
         "warning",
         "An artifact was changed after it was written.",
-        "It is trusted as it stands, and not renewed without --force.",
+        "It is trusted as it is, and not renewed without --force.",
         "Keep it if that was meant; else run its command with --force.",
         edited,
     ),
@@ -166,7 +166,7 @@ RULES = (
         " that do not exist, or has rows that training cannot read.",
         "It was computed from a subset of the episodes, as in a debug run: everyone's speed"
         " buckets are that subset's.",
-        "Run `opentau-prep speed-percentiles --force`; it keeps the old file.",
+        "Recompute it from all episodes; the old file is kept.",
         speed_incomplete,
         command=("opentau-prep", "speed-percentiles", "{root}", "--force"),
     ),

@@ -223,7 +223,7 @@ def camera_fps(view: DatasetView) -> Iterator[Hit]:
             continue
         if abs(fps - view.fps) > 1e-3 * fps:
             yield hit(
-                f"its video has {fps:g} frames a second, the dataset {view.fps:g}",
+                f"its video has {fps:g} frames per second, the dataset {view.fps:g}",
                 file=INFO,
                 column=name,
             )
@@ -331,7 +331,7 @@ RULES = (
         "warning",
         "There are more or fewer names than dims, or two dims have one name.",
         "Whoever picks dims by name picks the wrong ones.",
-        "Write one name a dim.",
+        "Write one name per dim.",
         names_count,
     ),
     Rule(

@@ -227,7 +227,7 @@ RULES = (
         "E003",
         "length-not-positive",
         "error",
-        "Episodes of length 0 stand in the table.",
+        "Episodes of length 0 are in the table.",
         "Samplers divide by it or draw a frame that is not there.",
         "Remove them from the tables.",
         length_not_positive,

@@ -129,7 +129,7 @@ def fps_invalid(view: DatasetView) -> Iterator[Hit]:
         yield hit(fault.message, fault.hint or "", file=INFO)
     elif view.fps is not None and not 1 <= view.fps <= 1000:
         yield hit(
-            f"fps is {view.fps:g}: robots are recorded at 1 to 1,000 frames a second", file=INFO
+            f"fps is {view.fps:g}: robots are recorded at 1 to 1,000 frames per second", file=INFO
         )
 
 
@@ -172,7 +172,7 @@ RULES = (
         "version-mismatch",
         "error",
         "`codebase_version` names one layout and the files have another, such as a v3.0 info.json"
-        " over one file an episode.",
+        " over one file per episode.",
         "Training looks for tables that are not there.",
         "Correct codebase_version, or finish the conversion that was begun.",
         version_mismatch,

@@ -204,7 +204,7 @@ RULES = (
         " published datasets at hand no step exceeds 37 % of the range.",
         "A spike of an encoder or a cut in the recording: it widens min and max, and the policy"
         " learns a motion that the robot cannot make.",
-        "Mend the frames, or list the episodes in excluded_episodes.",
+        "Correct the frames, or list the episodes in excluded_episodes.",
         jumps,
         "frames",
     ),
@@ -228,7 +228,7 @@ RULES = (
         " 0.7). Robots follow their commands after a short delay: 0.10 to 0.13 s in the published"
         " datasets at hand.",
         "The policy is taught to repeat what has happened, or acts on commands long past.",
-        "Shift one of the columns so that an action stands beside the state it was given in.",
+        "Shift one of the columns so that an action is in the row of the state it was given in.",
         shifted,
         "frames",
     ),

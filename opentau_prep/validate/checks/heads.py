@@ -228,7 +228,7 @@ RULES = (
         "error",
         "The stats of a head's members cannot be pooled.",
         "`heads` and training stop.",
-        "Mend the stats that the message names.",
+        "Correct the stats that the message names.",
         not_buildable,
         "mixture",
     ),

@@ -197,7 +197,6 @@ def training_quantiles(view: DatasetView) -> Iterator[Hit]:
             yield hit(
                 f"{'pools to' if file == EPISODES_STATS else 'has'} quantiles that are none of the"
                 f" data: {listed(told)}",
-                _POOLED if file == EPISODES_STATS else "",
                 file=file,
                 column=column,
                 dims=sorted({d for r in ranks for d in r.dims_off}),
@@ -217,11 +216,7 @@ def _fresh_sketches(view: DatasetView) -> Mapping[str, QuantileSketch]:
     return {}
 
 
-_POOLED = (
-    "Let each episode's row hold the dataset's: `opentau-prep stats --episode-quantiles dataset"
-    " --force`; or take the real ones: `opentau-prep heads --quantiles sketch`."
-)
-_AGAIN = "Compute them again: `opentau-prep stats --force`, which keeps the old file."
+_AGAIN = "Recompute them; the old file is kept."
 RULES = (
     Rule(
         "S016",
@@ -264,11 +259,12 @@ RULES = (
         "quantile-rank",
         "warning",
         "A quantile of `meta/stats.json` does not have its rank in the data: q01 and q99 may be"
-        " off by 0.005, others by 0.02. Means of the episodes' quantiles, which LeRobot writes,"
-        " are no quantiles of the dataset.",
+        " off by 0.005, others by 0.02. LeRobot 0.4.4 writes the weighted mean of the episodes'"
+        " quantiles; main since 6 Aug 2026 (0.6.2) the smallest (q50 and below) or largest of them,"
+        " an envelope that is too wide. Neither is a quantile of the dataset.",
         "Quantile normalization then cuts off far more of the data than the two per cent it means"
         " to, or far less.",
-        "Compute exact ones: `opentau-prep stats --force`, which keeps the old file.",
+        "Compute exact ones; the old file is kept.",
         quantile_rank,
         "frames",
         command=RUN_STATS_AGAIN,
@@ -278,14 +274,14 @@ RULES = (
         "training-quantiles",
         "note",
         "q01 or q99 as training takes it does not have its rank in the data: it is off by over"
-        " 0.005. v2.1 readers average the quantiles of the episodes, and that is no"
-        " quantile of the dataset. Told where `stats` has left its sketch of the frames.",
+        " 0.005. OpenTau 0.13 averages the quantiles of a v2.1 dataset's episodes, weighted by"
+        " count, and that is no quantile of the dataset. Reported where `stats` has left its"
+        " sketch of the frames.",
         "A policy that normalizes with quantiles then cuts off far more of the data than the two"
         " per cent it means to, or far less; to one that normalizes with min and max or mean and"
-        " std it is nothing.",
-        "Let each episode's row hold the dataset's quantiles (`opentau-prep stats"
-        " --episode-quantiles dataset --force`), or take the heads' from sketches (`opentau-prep"
-        " heads --quantiles sketch`).",
+        " std it makes no difference.",
+        "Let each episode's row hold the dataset's quantiles, or take the heads' from sketches:"
+        " `opentau-prep heads --quantiles sketch`.",
         training_quantiles,
         command=(*RUN_STATS_AGAIN, "--episode-quantiles", "dataset"),
     ),

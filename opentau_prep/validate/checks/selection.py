@@ -143,8 +143,8 @@ def upsampled(view: DatasetView) -> Iterator[Hit]:
     for spec in view.target.entries:
         if spec.action_freq is not None and view.fps and spec.action_freq > view.fps:
             yield hit(
-                f"action_freq is {spec.action_freq:g} Hz, the dataset has {view.fps:g} frames a"
-                " second",
+                f"action_freq is {spec.action_freq:g} Hz, the dataset has {view.fps:g} frames"
+                " per second",
                 file=_place(spec, "action_freq"),
             )
 
@@ -203,7 +203,7 @@ RULES = (
         "M007",
         "selection-overlap",
         "warning",
-        "Episodes stand both in `episodes` and in `excluded_episodes`.",
+        "Episodes are both in `episodes` and in `excluded_episodes`.",
         "They are left out; one of the two lists is not what was meant.",
         "Remove them from one of the lists.",
         overlap,

@@ -196,7 +196,7 @@ def coverage(view: DatasetView) -> Iterator[Hit]:
             )
 
 
-_AGAIN = "Compute them again: `opentau-prep stats`."
+_AGAIN = "Recompute them from the frames; a file that was there is kept."
 RULES = (
     Rule(
         "S001",
@@ -264,7 +264,7 @@ RULES = (
         "error",
         "Stats of the state or the actions are NaN or infinite.",
         "Every normalized value of the dim becomes NaN, and with it the loss.",
-        "Look for the frames with `validate --deep`, mend them, and compute the stats again.",
+        "Look for the frames with `validate --deep`, correct them, and compute the stats again.",
         non_finite,
         command=RUN_STATS_AGAIN,
     ),

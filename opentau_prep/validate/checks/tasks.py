@@ -30,7 +30,7 @@ def index_repeated(view: DatasetView) -> Iterator[Hit]:
     twice = [i for i, n in Counter(row.index for row in rows).items() if n > 1]
     if twice:
         yield hit(
-            f"task_index {listed(twice)} stands there more than once; the last row counts",
+            f"task_index {listed(twice)} is there more than once; the last row counts",
             file=tasks_file(view.meta),
         )
 
@@ -185,7 +185,7 @@ RULES = (
         "K002",
         "task-index-repeated",
         "error",
-        "A task_index stands in the tasks table more than once.",
+        "A task_index is in the tasks table more than once.",
         "Which instruction an episode gets depends on the reader.",
         "Give every task a number of its own.",
         index_repeated,

@@ -65,7 +65,7 @@ def _implied_fps(view: DatasetView) -> float | None:
 def fps_wrong(view: DatasetView) -> Iterator[Hit]:
     if (implied := _implied_fps(view)) is not None:
         yield hit(
-            f"timestamps are those of {implied:.4g} frames a second, info.json says {view.fps:g}",
+            f"timestamps are those of {implied:.4g} frames per second, info.json says {view.fps:g}",
             file="data",
             column=_COLUMN,
         )

@@ -299,7 +299,7 @@ RULES = (
         "error",
         "The stats of the norm heads are not those that the tokenizer was fitted with, or heads"
         " have come in.",
-        "Training normalizes with other numbers than the fit did: tokens stand for other motions.",
+        "Training normalizes with other numbers than the fit did: tokens mean other motions.",
         _FIT,
         heads_differ,
         "mixture",

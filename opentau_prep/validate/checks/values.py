@@ -144,7 +144,7 @@ def mixed_scales(view: DatasetView) -> Iterator[Hit]:
         ticks = np.flatnonzero(largest >= TICKS)
         if len(ticks) and ((largest > 0) & (largest <= _SMALL)).any():
             yield hit(
-                f"dims reach {float(largest[ticks].max()):,.0f} beside others that stay below"
+                f"dims reach {float(largest[ticks].max()):,.0f} next to others that stay below"
                 f" {_SMALL}",
                 file=own_stats_file(view),
                 column=column,
@@ -152,7 +152,7 @@ def mixed_scales(view: DatasetView) -> Iterator[Hit]:
             )
 
 
-_AGAIN = "Compute them again: `opentau-prep stats`."
+_AGAIN = "Recompute them from the frames; the old file is kept."
 RULES = (
     Rule(
         "S009",
@@ -180,8 +180,8 @@ RULES = (
         "constant-dim",
         "warning",
         "A dim of the state or the actions has one value throughout the dataset.",
-        "Its range is zero: noise on the robot becomes a huge normalized value, and a head that"
-        " others share gets a dim that means nothing here.",
+        "Its range is zero: noise on the robot becomes a huge normalized value, and a shared head"
+        " gets a dim that means nothing here.",
         "Leave the dim out with state_index or action_index, unless it is meant.",
         constant_dims,
     ),
@@ -202,7 +202,7 @@ RULES = (
         "mixed-scales",
         "warning",
         f"Within one vector some dims reach {TICKS:,} and others stay below {_SMALL}: motor ticks"
-        " beside radians.",
+        " next to radians.",
         "A dataset in ticks that shares a head with one in radians squeezes the latter to a point;"
         " delta actions mix units.",
         "Convert the ticks, or give the dataset a control_mode of its own.",

@@ -1,0 +1,715 @@
+"""Plant faults in datasets at three severities and write down what `validate --deep` finds.
+
+python scripts/bench_faults.py [--real FOLDER ...] [--workers 2] [--write | --check] [--only WORD]
+
+Datasets: two of the demo, and the first 20 episodes of each FOLDER (v2.1 or v3.0). Frames are
+changed before the stats are computed, as a faulty recording would have it; faults of metadata and
+files are planted afterwards. A fault is found when a rule fires that does not fire on the clean
+copy. `--write` writes docs/faults.md, `--check` compares with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO / "tests/validate"))
+
+from mp4_files import mp4, promised, write_videos  # noqa: E402
+
+from opentau_prep.config.load import mixture_from_roots  # noqa: E402
+from opentau_prep.context import RunContext  # noqa: E402
+from opentau_prep.demo.mixture import write_demo  # noqa: E402
+from opentau_prep.metadata.resolve import resolve_mixture  # noqa: E402
+from opentau_prep.notices import collect_notices  # noqa: E402
+from opentau_prep.stats import prepare_stats  # noqa: E402
+from opentau_prep.validate import CheckOptions, Subject, validate  # noqa: E402
+
+PAGE = REPO / "docs/faults.md"
+STATE, ACTION = "observation.state", "action"
+EPISODES = 20
+Columns = dict[str, np.ndarray]
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1234\n"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault; `frames` edits an episode's columns, `files` the dataset on disk.
+
+    Attributes:
+        name: What is wrong.
+        severities: Three labels and parameters.
+        frames: (columns, number of the episode, how many there are, parameter, ranges).
+        files: (root, parameter).
+        versions: The formats that it can be planted in.
+    """
+
+    name: str
+    severities: tuple[tuple[str, Any], ...]
+    frames: Callable[[Columns, int, int, Any, dict[str, np.ndarray]], None] | None = None
+    files: Callable[[Path, Any], None] | None = None
+    versions: tuple[str, ...] = ("v2.1", "v3.0")
+
+
+# Faults of frames
+
+
+def idle(columns: Columns, number: int, total: int, share: float, _: Any, *, end: bool) -> None:
+    if number != total // 2:
+        return
+    for name in (STATE, ACTION):
+        n = int(share * len(columns[name]))
+        if end:
+            columns[name][len(columns[name]) - n :] = columns[name][-n - 1]
+        else:
+            columns[name][:n] = columns[name][n]
+
+
+def tremble(columns: Columns, number: int, total: int, share: float, ranges: Any) -> None:
+    if number == total // 2:
+        for name in (STATE, ACTION):
+            sign = (-1.0) ** np.arange(len(columns[name]))
+            columns[name][:, 1] += share * ranges[name][1][1] * sign
+
+
+def clip(
+    columns: Columns, number: int, total: int, share: float, ranges: Any, *, name: str
+) -> None:
+    columns[name][:, 1] = np.minimum(columns[name][:, 1], ranges[f"{name} quantiles"](1 - share)[1])
+
+
+def offset(
+    columns: Columns, number: int, total: int, share: float, ranges: Any, *, name: str
+) -> None:
+    columns[name][:, 0] += share * ranges[STATE][1][0]
+
+
+def spike(
+    columns: Columns, number: int, total: int, share: float, ranges: Any, *, name: str
+) -> None:
+    if number == total // 2:
+        columns[name][len(columns[name]) // 2, 2] += share * ranges[name][1][2]
+
+
+def stuck(columns: Columns, number: int, total: int, share: float, _: Any) -> None:
+    if number < share * total:
+        columns[STATE][:, 2] = columns[STATE][0, 2]
+
+
+def shifted(columns: Columns, number: int, total: int, frames: int, _: Any) -> None:
+    old = columns[ACTION]
+    moved = np.roll(old, frames, axis=0)
+    if frames > 0:
+        moved[:frames] = old[0]
+    else:
+        moved[frames:] = old[-1]
+    columns[ACTION] = moved
+
+
+def same(columns: Columns, number: int, total: int, share: float, _: Any) -> None:
+    if number < share * total and columns[ACTION].shape == columns[STATE].shape:
+        columns[ACTION] = columns[STATE].copy()
+
+
+def nan(columns: Columns, number: int, total: int, share: float, _: Any) -> None:
+    if number == total // 2:
+        columns[STATE][: max(int(share * len(columns[STATE])), 1), 0] = np.nan
+
+
+def ends(columns: Columns, number: int, total: int, share: float, ranges: Any) -> None:
+    if number != total // 2:
+        return
+    for name in (STATE, ACTION):
+        low, size = ranges[name]
+        last = columns[name][-1]
+        far = np.where(last - low > low + size - last, low, low + size)
+        ramp = share * np.linspace(0, 1, len(columns[name]))[:, None] ** 2
+        columns[name] = (columns[name] * (1 - ramp) + far * ramp).astype(columns[name].dtype)
+
+
+def wraps(columns: Columns, number: int, total: int, share: float, _: Any) -> None:
+    if number < share * total:
+        turn = np.linspace(0, 4 * np.pi, len(columns[STATE]))
+        columns[STATE][:, 1] = (turn + np.pi) % (2 * np.pi) - np.pi
+    else:
+        columns[STATE][:, 1] *= np.pi / max(np.abs(columns[STATE][:, 1]).max(), np.pi)
+
+
+def swapped(columns: Columns, number: int, total: int, share: float, _: Any) -> None:
+    if number < share * total:
+        columns[ACTION][:, [0, 1]] = columns[ACTION][:, [1, 0]]
+
+
+def flipped(columns: Columns, number: int, total: int, share: float, _: Any) -> None:
+    if number < share * total:
+        columns[ACTION][:, 1] *= -1
+
+
+def rescaled(columns: Columns, number: int, total: int, share: float, _: Any) -> None:
+    if number < share * total:
+        columns[STATE][:, 0] *= 57.29578
+
+
+def gap(columns: Columns, number: int, total: int, frames: int, _: Any) -> None:
+    if number == total // 2:
+        half = len(columns["frame_index"]) // 2
+        step = columns["timestamp"][1] - columns["timestamp"][0]
+        columns["frame_index"][half:] += frames
+        columns["timestamp"][half:] += frames * step
+
+
+def jitter(columns: Columns, number: int, total: int, seconds: float, _: Any) -> None:
+    random = np.random.default_rng(number)
+    columns["timestamp"] += random.uniform(-seconds, seconds, len(columns["timestamp"])).astype(
+        "f4"
+    )
+
+
+def rate(columns: Columns, number: int, total: int, factor: float, _: Any) -> None:
+    columns["timestamp"] *= np.float32(factor)
+
+
+def late(columns: Columns, number: int, total: int, seconds: float, _: Any) -> None:
+    if number == total // 2:
+        columns["timestamp"] += np.float32(seconds)
+
+
+def repeated(columns: Columns, number: int, total: int, frames: int, _: Any) -> None:
+    if number == total // 2:
+        columns["timestamp"][5 : 5 + frames] = columns["timestamp"][4]
+
+
+def backwards(columns: Columns, number: int, total: int, frames: int, _: Any) -> None:
+    if number == total // 2:
+        half = len(columns["timestamp"]) // 2
+        columns["timestamp"][half : half + frames] -= np.float32(2.0)
+
+
+def task_changes(columns: Columns, number: int, total: int, share: float, _: Any) -> None:
+    if number < max(share * total, 1):
+        columns["task_index"][len(columns["task_index"]) // 2 :] += 1
+
+
+# Faults of metadata and files
+
+
+def info(root: Path, **changes: Callable[[Any], Any]) -> None:
+    file = root / "meta/info.json"
+    content = json.loads(file.read_text())
+    for name, change in changes.items():
+        content[name] = change(content[name])
+    file.write_text(json.dumps(content))
+
+
+def feature(root: Path, name: str, **changes: Any) -> None:
+    info(root, features=lambda features: {**features, name: {**features[name], **changes}})
+
+
+def lengths(root: Path, change: Callable[[int], int]) -> None:
+    jsonl = root / "meta/episodes.jsonl"
+    if jsonl.exists():
+        rows = [json.loads(line) for line in jsonl.read_text().splitlines()]
+        rows[1]["length"] = change(rows[1]["length"])
+        jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return
+    v3_column(root, "length", lambda v: [v[0], change(v[1]), *v[2:]])
+
+
+def v3_column(root: Path, name: str, change: Callable[[list[Any]], list[Any]]) -> None:
+    file = sorted((root / "meta/episodes").rglob("*.parquet"))[0]
+    table = pq.read_table(file)
+    at = table.column_names.index(name)
+    values = pa.array(change(table.column(name).to_pylist()), table.schema.field(name).type)
+    pq.write_table(table.set_column(at, name, values), file)
+
+
+def stat(root: Path, name: str, share: float) -> None:
+    """Move a stat of dim 0 of the state by a share of its range, where training reads it."""
+    jsonl = root / "meta/episodes_stats.jsonl"
+    if jsonl.exists():
+        rows = [json.loads(line) for line in jsonl.read_text().splitlines()]
+        for row in rows:
+            entry = row["stats"][STATE]
+            entry[name][0] += share * (entry["max"][0] - entry["min"][0])
+        jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return
+    file = root / "meta/stats.json"
+    stats = json.loads(file.read_text())
+    stats[STATE][name][0] += share * (stats[STATE]["max"][0] - stats[STATE]["min"][0])
+    file.write_text(json.dumps(stats))
+
+
+def quantile(root: Path, other: str) -> None:
+    file = root / "meta/stats.json"
+    stats = json.loads(file.read_text())
+    stats[STATE]["q99"][0] = stats[STATE][other][0]
+    file.write_text(json.dumps(stats))
+
+
+def counted(root: Path, share: float) -> None:
+    file = root / "meta/stats.json"
+    stats = json.loads(file.read_text())
+    stats[STATE]["count"] = [int(stats[STATE]["count"][0] * (1 + share)) + 1]
+    file.write_text(json.dumps(stats))
+
+
+def some(root: Path, pattern: str, share: float) -> list[Path]:
+    files = sorted(root.glob(pattern))
+    return files[: max(int(share * len(files)), 1)]
+
+
+def cut(root: Path, pattern: str, kept: float) -> None:
+    file = some(root, pattern, 0)[0]
+    content = file.read_bytes()
+    file.write_bytes(content[: int(kept * len(content)) if kept < 1 else -int(kept)])
+
+
+def pointers(root: Path, pattern: str, share: float) -> None:
+    for file in some(root, pattern, share):
+        file.write_bytes(LFS)
+
+
+def removed(root: Path, pattern: str, share: float) -> None:
+    for file in some(root, pattern, share):
+        file.unlink()
+
+
+def video(root: Path, change: Callable[[int, float], tuple[int, float]]) -> None:
+    content = json.loads((root / "meta/info.json").read_text())
+    cameras = [n for n, f in content["features"].items() if f["dtype"] == "video"]
+    rel, frames = next(iter(promised(root, content, cameras).items()))
+    (root / rel).write_bytes(mp4(*change(frames, content["fps"])))
+
+
+def spans(root: Path, frames: float) -> None:
+    content = json.loads((root / "meta/info.json").read_text())
+    camera = next(n for n, f in content["features"].items() if f["dtype"] == "video")
+    moved = frames / content["fps"]
+    v3_column(root, f"videos/{camera}/to_timestamp", lambda v: [v[0] + moved, *v[1:]])
+
+
+def tasks(root: Path, many: int) -> None:
+    jsonl = root / "meta/episodes.jsonl"
+    if jsonl.exists():
+        rows = [json.loads(line) for line in jsonl.read_text().splitlines()]
+        for row in rows[:many]:
+            row["tasks"] = [f"please {row['tasks'][0]}"]
+        jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        v3_column(root, "tasks", lambda v: [[f"please {t[0]}"] for t in v[:many]] + v[many:])
+
+
+def shares(*values: float) -> tuple[tuple[str, Any], ...]:
+    return tuple((f"{value:.3g} of episodes" if value < 1 else "all", value) for value in values)
+
+
+def percents(*values: float) -> tuple[tuple[str, Any], ...]:
+    return tuple((f"{100 * value:.3g} %", value) for value in values)
+
+
+def counts(*values: int) -> tuple[tuple[str, Any], ...]:
+    return tuple((str(value), value) for value in values)
+
+
+def bound(function: Callable[..., None], **fixed: Any) -> Callable[..., None]:
+    return lambda *args: function(*args, **fixed)
+
+
+DATA, VIDEO = "data/*/*.parquet", "videos/**/*.mp4"
+FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "idle at the start, share of one episode", percents(0.15, 0.45, 0.6), bound(idle, end=False)
+    ),
+    Fault(
+        "idle at the end, share of one episode", percents(0.15, 0.45, 0.6), bound(idle, end=True)
+    ),
+    Fault("one episode trembles, share of the range", percents(0.01, 0.05, 0.15), tremble),
+    Fault(
+        "a state dim is clipped, share of frames", percents(0.05, 0.2, 0.4), bound(clip, name=STATE)
+    ),
+    Fault(
+        "an action dim is clipped, share of frames",
+        percents(0.05, 0.2, 0.4),
+        bound(clip, name=ACTION),
+    ),
+    Fault(
+        "actions are offset from the state, share of the range",
+        percents(0.03, 0.1, 0.25),
+        bound(offset, name=ACTION),
+    ),
+    Fault(
+        "the state is offset from the actions, share of the range",
+        percents(0.03, 0.1, 0.25),
+        bound(offset, name=STATE),
+    ),
+    Fault(
+        "a spike in the state, share of the range",
+        percents(0.2, 0.7, 2.0),
+        bound(spike, name=STATE),
+    ),
+    Fault(
+        "a spike in the actions, share of the range",
+        percents(0.2, 0.7, 2.0),
+        bound(spike, name=ACTION),
+    ),
+    Fault("a state dim is stuck", shares(0.4, 0.8, 0.95), stuck),
+    Fault("actions come frames late", counts(6, 12, 24), shifted),
+    Fault("actions come frames early", tuple((str(n), -n) for n in (6, 15, 24)), shifted),
+    Fault("actions are the state", shares(0.2, 0.6, 1.0), same),
+    Fault(
+        "NaN in the state, share of one episode",
+        (("1 frame", 0.0), ("1 %", 0.01), ("all", 1.0)),
+        nan,
+    ),
+    Fault("one episode ends elsewhere, share of the way", percents(0.3, 0.6, 1.0), ends),
+    Fault("an angle wraps", shares(0.2, 0.5, 1.0), wraps),
+    Fault("two action dims are swapped", shares(0.1, 0.5, 1.0), swapped),
+    Fault("an action dim is inverted", shares(0.1, 0.5, 1.0), flipped),
+    Fault("a state dim is in degrees", shares(0.1, 0.5, 1.0), rescaled),
+    Fault("frames are lost in the middle", counts(1, 5, 20), gap),
+    Fault(
+        "timestamps jitter, seconds",
+        tuple((f"{s:g}", s) for s in (0.0002, 0.002, 0.01)),
+        jitter,
+    ),
+    Fault("timestamps run at another rate", tuple((f"{f:g} x", f) for f in (1.02, 1.1, 1.5)), rate),
+    Fault("one episode starts late, seconds", tuple((f"{s:g}", s) for s in (0.01, 0.5, 5.0)), late),
+    Fault("timestamps are repeated, frames", counts(1, 5, 20), repeated),
+    Fault("time runs backwards, frames", counts(1, 5, 20), backwards),
+    Fault("the task changes within episodes", shares(0.05, 0.3, 1.0), task_changes),
+    Fault(
+        "total_episodes is wrong, by",
+        counts(1, 10, 1000),
+        files=lambda r, n: info(r, total_episodes=lambda v: v + n),
+    ),
+    Fault(
+        "total_frames is wrong, by",
+        counts(1, 100, 100_000),
+        files=lambda r, n: info(r, total_frames=lambda v: v + n),
+    ),
+    Fault(
+        "an episode's length is wrong, by",
+        counts(1, 10, 100),
+        files=lambda r, n: lengths(r, lambda v: v + n),
+    ),
+    Fault(
+        "mean of the stats is off, share of the range",
+        percents(0.005, 0.05, 0.5),
+        files=lambda r, s: stat(r, "mean", s),
+    ),
+    Fault(
+        "max of the stats is off, share of the range",
+        percents(0.005, 0.05, 0.5),
+        files=lambda r, s: stat(r, "max", s),
+    ),
+    Fault(
+        "std of the stats is off, share of the range",
+        percents(0.005, 0.05, 0.5),
+        files=lambda r, s: stat(r, "std", s),
+    ),
+    Fault(
+        "q99 holds another quantile",
+        tuple((q, q) for q in ("q90", "q50", "q10")),
+        files=quantile,
+        versions=("v3.0",),
+    ),
+    Fault(
+        "count of the stats is wrong, share",
+        percents(0.01, 0.1, 1.0),
+        files=counted,
+        versions=("v3.0",),
+    ),
+    Fault(
+        "a data file is cut off",
+        (("8 bytes", 8), ("half", 0.5), ("all", 0.0)),
+        files=lambda r, k: cut(r, DATA, k),
+    ),
+    Fault(
+        "data files are Git LFS pointers",
+        (("1", 0.0), ("half", 0.5), ("all", 1.0)),
+        files=lambda r, s: pointers(r, DATA, s),
+    ),
+    Fault(
+        "data files are missing",
+        (("1", 0.0), ("half", 0.5), ("all", 1.0)),
+        files=lambda r, s: removed(r, DATA, s),
+    ),
+    Fault(
+        "fps of info.json is wrong",
+        tuple((f"{f:g} x", f) for f in (1.02, 1.1, 2.0)),
+        files=lambda r, f: info(r, fps=lambda v: v * f),
+    ),
+    Fault(
+        "shape of the state is wrong, dims",
+        counts(1, 3, 10),
+        files=lambda r, n: feature(
+            r,
+            STATE,
+            shape=[
+                json.loads((r / "meta/info.json").read_text())["features"][STATE]["shape"][0] + n
+            ],
+        ),
+    ),
+    Fault(
+        "names of the state are missing",
+        counts(1, 2, 4),
+        files=lambda r, n: feature(
+            r,
+            STATE,
+            names=[
+                f"j{i}"
+                for i in range(
+                    json.loads((r / "meta/info.json").read_text())["features"][STATE]["shape"][0]
+                    - n
+                )
+            ],
+        ),
+    ),
+    Fault(
+        "video files are missing",
+        (("1", 0.0), ("half", 0.5), ("all", 1.0)),
+        files=lambda r, s: removed(r, VIDEO, s),
+    ),
+    Fault(
+        "a video file is cut off",
+        (("1 byte", 1), ("half", 0.5), ("all", 0.0)),
+        files=lambda r, k: cut(r, VIDEO, k),
+    ),
+    Fault(
+        "video files are Git LFS pointers",
+        (("1", 0.0), ("half", 0.5), ("all", 1.0)),
+        files=lambda r, s: pointers(r, VIDEO, s),
+    ),
+    Fault(
+        "a video lacks frames",
+        counts(1, 5, 30),
+        files=lambda r, n: video(r, lambda f, fps: (max(f - n, 1), fps)),
+    ),
+    Fault(
+        "a video plays at another rate",
+        tuple((f"{f:g} x", f) for f in (1.005, 1.05, 2.0)),
+        files=lambda r, x: video(r, lambda f, fps: (f, fps * x)),
+    ),
+    Fault(
+        "an episode's video span is wrong, frames",
+        (("0.2", 0.2), ("1", 1.0), ("30", 30.0)),
+        files=spans,
+        versions=("v3.0",),
+    ),
+    Fault(
+        "row ranges are wrong, rows",
+        counts(1, 10, 100),
+        files=lambda r, n: v3_column(r, "dataset_to_index", lambda v: [v[0] + n, *v[1:]]),
+        versions=("v3.0",),
+    ),
+    Fault("task strings are paraphrased, episodes", counts(1, 2, 4), files=tasks),
+)
+
+
+# Planting and looking
+
+
+def version_of(root: Path) -> str:
+    return str(json.loads((root / "meta/info.json").read_text())["codebase_version"])
+
+
+def shorten(root: Path) -> None:
+    """Keep the first episodes of a v2.1 dataset."""
+    episodes = root / "meta/episodes.jsonl"
+    if not episodes.exists():
+        return
+    for name in ("episodes.jsonl", "episodes_stats.jsonl"):
+        file = root / "meta" / name
+        lines = file.read_text().splitlines()[:EPISODES]
+        file.write_text("\n".join(lines) + "\n")
+    files = sorted(root.glob(DATA))
+    for file in files[EPISODES:]:
+        file.unlink()
+    rows = [json.loads(line) for line in episodes.read_text().splitlines()]
+    total = sum(row["length"] for row in rows)
+    info(
+        root,
+        total_episodes=lambda _: len(rows),
+        total_frames=lambda _: total,
+        splits=lambda _: {"train": f"0:{len(rows)}"},
+    )
+
+
+def restate(root: Path) -> None:
+    """Compute the stats of the frames as they are."""
+    with collect_notices():
+        prepare_stats(
+            resolve_mixture(mixture_from_roots([root])), RunContext(workers=1, force=True)
+        )
+    shutil.rmtree(root / "meta/prep", ignore_errors=True)
+    for file in (root / "meta").glob("*.bak-*"):
+        file.unlink()
+
+
+def columns_of(table: pa.Table) -> Columns:
+    found: Columns = {}
+    for name in table.column_names:
+        column = table.column(name).combine_chunks()
+        if name in (STATE, ACTION):
+            found[name] = np.array(column.to_pylist(), dtype=np.float32)
+        elif pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+            found[name] = column.to_numpy(zero_copy_only=False).copy()
+    return found
+
+
+def plant_frames(root: Path, fault: Fault, value: Any) -> None:
+    files = sorted(root.glob(DATA))
+    tables = [pq.read_table(file) for file in files]
+    loaded = [columns_of(table) for table in tables]
+    ranges: dict[str, Any] = {}
+    for name in (STATE, ACTION):
+        whole = np.concatenate([columns[name] for columns in loaded])
+        low = whole.min(axis=0)
+        ranges[name] = (low, whole.max(axis=0) - low)
+        ranges[f"{name} quantiles"] = lambda q, w=whole: np.quantile(w, q, axis=0)
+    numbers = np.unique(np.concatenate([columns["episode_index"] for columns in loaded]))
+    for file, table, columns in zip(files, tables, loaded, strict=True):
+        for number in np.unique(columns["episode_index"]):
+            rows = np.flatnonzero(columns["episode_index"] == number)
+            part = {name: values[rows] for name, values in columns.items()}
+            assert fault.frames is not None
+            fault.frames(part, int(np.searchsorted(numbers, number)), len(numbers), value, ranges)
+            for name, values in part.items():
+                columns[name][rows] = values
+        for name, values in columns.items():
+            kind = table.schema.field(name).type
+            array = pa.array(list(values), kind) if values.ndim > 1 else pa.array(values, kind)
+            table = table.set_column(table.column_names.index(name), name, array)
+        pq.write_table(table, file)
+    restate(root)
+
+
+def codes(root: Path) -> set[str]:
+    subject = Subject(mixture_from_roots([root]), "bench")
+    report = validate(subject, RunContext(workers=1), CheckOptions(deep=True))
+    return {finding.code for finding in report.findings if finding.severity != "note"}
+
+
+def try_fault(work: tuple[str, str, int, int]) -> tuple[str, int, int, list[str] | None]:
+    """Plant one fault at one severity in a copy of one dataset."""
+    label, source, number, level = work
+    fault = FAULTS[number]
+    if version_of(Path(source)) not in fault.versions:
+        return label, number, level, None
+    with TemporaryDirectory() as folder:
+        root = Path(folder) / "set"
+        shutil.copytree(source, root)
+        clean = set(json.loads((Path(source) / "clean.json").read_text()))
+        value = fault.severities[level][1]
+        if fault.frames is not None:
+            plant_frames(root, fault, value)
+        else:
+            assert fault.files is not None
+            fault.files(root, value)
+        return label, number, level, sorted(codes(root) - clean)
+
+
+def prepare(folder: Path, real: Sequence[Path]) -> dict[str, Path]:
+    """Return label -> a clean dataset with videos and true stats."""
+    write_demo(folder / "demo")
+    found = {
+        f"demo {name} ({version})": folder / "demo/datasets/demo" / name
+        for name, version in (("arm6_pick", "v3.0"), ("bimanual_fold", "v2.1"))
+    }
+    for root in real:
+        copy = folder / "real" / root.name
+        shutil.copytree(root, copy)
+        shorten(copy)
+        found[f"{root.name} ({version_of(copy)})"] = copy
+    for root in found.values():
+        write_videos(root)
+        restate(root)
+        (root / "clean.json").write_text(json.dumps(sorted(codes(root))))
+    return found
+
+
+def page(labels: dict[str, list[str]], results: dict[tuple[int, int], dict[str, list[str]]]) -> str:
+    lines = [
+        "# What `validate --deep` finds of planted faults\n",
+        "Written by `scripts/bench_faults.py`; frames are changed before the stats are computed, so"
+        "\nthat no rule on stale stats gives a fault away. Each cell: severity, on how many of the"
+        "\ndatasets that the fault fits a new error or warning is reported, and by which rules."
+        "\nA003 on clean copies is this script's doing: it removes the records of the stats that it"
+        " computes."
+        "\nOther rules on clean copies are false alarms.\n",
+        "| clean dataset | errors and warnings |",
+        "| --- | --- |",
+        *(f"| {label} | {', '.join(found) or 'none'} |" for label, found in labels.items()),
+        "",
+        "| fault | mild | middle | severe |",
+        "| --- | --- | --- | --- |",
+    ]
+    for number, fault in enumerate(FAULTS):
+        cells = []
+        for level, (label, _) in enumerate(fault.severities):
+            found = results.get((number, level), {})
+            rules = sorted({code for some_codes in found.values() for code in some_codes})
+            hits = sum(bool(some_codes) for some_codes in found.values())
+            cells.append(f"{label}: {hits} of {len(found)} {' '.join(rules)}".rstrip())
+        lines.append(f"| {fault.name} | {' | '.join(cells)} |")
+    whole = [results.get((n, level), {}) for n in range(len(FAULTS)) for level in range(3)]
+    for level, name in enumerate(("mild", "middle", "severe")):
+        some_results = [results.get((n, level), {}) for n in range(len(FAULTS))]
+        planted = sum(map(len, some_results))
+        found_n = sum(bool(c) for one in some_results for c in one.values())
+        lines.append(f"\n{name.capitalize()}: {found_n} of {planted} planted faults are found.")
+    lines.append(f"\n{len(FAULTS)} faults, {sum(map(len, whole))} planted in all.\n")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--real", type=Path, nargs="*", default=[])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--only", default="")
+    args = parser.parse_args()
+    numbers = [n for n, fault in enumerate(FAULTS) if args.only in fault.name]
+    results: dict[tuple[int, int], dict[str, list[str]]] = {}
+    with TemporaryDirectory() as folder:
+        datasets = prepare(Path(folder), args.real)
+        clean = {
+            label: json.loads((root / "clean.json").read_text()) for label, root in datasets.items()
+        }
+        work = [
+            (label, str(root), number, level)
+            for number in numbers
+            for level in range(3)
+            for label, root in datasets.items()
+        ]
+        with ProcessPoolExecutor(args.workers) as pool:
+            for label, number, level, found in pool.map(try_fault, work):
+                if found is not None:
+                    results.setdefault((number, level), {})[label] = found
+    text = page(clean, results)
+    if args.check:
+        same_page = PAGE.exists() and PAGE.read_text() == text
+        print(f"{PAGE.name} is {'what was measured' if same_page else 'stale'}")
+        return int(not same_page)
+    if args.write:
+        PAGE.write_text(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
