@@ -58,8 +58,8 @@ def _files(console: Console, report: HeadsReport) -> None:
     if report.out is not None:
         console.print(f"{report.out.path}: {report.out.status}", markup=False, soft_wrap=True)
     counts = Counter(file.status for file in report.files)
-    told = ", ".join(f"{n:,} {status}" for status, n in counts.items())
-    console.print(f"meta/norm_heads/ of the datasets: {told or 'none'}", markup=False)
+    parts = ", ".join(f"{n:,} {status}" for status, n in counts.items())
+    console.print(f"meta/norm_heads/ of the datasets: {parts or 'none'}", markup=False)
 
 
 def _explanation(console: Console, each: DimExplanation) -> None:

@@ -103,7 +103,7 @@ class AuditReport:
 
     Attributes:
         findings: In order of heads, then of members.
-        heads: One a head, by row.
+        heads: One per head, by row.
     """
 
     findings: Sequence[AuditFinding]
@@ -168,9 +168,9 @@ def _audit_head(key: str, group: Sequence[HeadMember], *, few: bool) -> list[Aud
         if member.name in declared:
             findings.append(_declared(member, key, declared[member.name]))
         # What info.json says itself need not be guessed.
-        beside = {"dim_order"} if member.name in declared else set()
-        beside |= {"unlike"} if factor < _LEAST_LOF else set()
-        kept = [f for f in found[member.name] if f.suspicion.kind not in beside]
+        left_out = {"dim_order"} if member.name in declared else set()
+        left_out |= {"unlike"} if factor < _LEAST_LOF else set()
+        kept = [f for f in found[member.name] if f.suspicion.kind not in left_out]
         findings += _merged(member, key, kept, len(group), few=few)
     if few and any(finding.kind in _BIG_UNITS for finding in findings):
         # Of two units in a pair either may be the wrong one; the odd one is named once.
@@ -226,13 +226,13 @@ def _outlier_factors(deviations: NDArray[np.float64], *, few: bool) -> NDArray[n
 def _declared(member: HeadMember, key: str, found: Sequence[Reordered]) -> AuditFinding:
     """Return the finding for dims that are declared in another order."""
     dims = {each.feature: each.dims for each in found}
-    told = "; ".join(
+    parts = "; ".join(
         f"{each.feature} {_ranges(each.dims)}: info.json names them"
         f" {', '.join(each.own[d] for d in each.dims)}, and most members"
         f" {', '.join(each.others[d] for d in each.dims)}"
         for each in found
     )
-    message = f"{member.name}: declares its dims in another order: {told}"
+    message = f"{member.name}: declares its dims in another order: {parts}"
     return AuditFinding(member.name, key, "dim_names", dims, message, 1.0, 0.0)
 
 
@@ -252,9 +252,9 @@ def _merged(
         strongest = max(group, key=lambda each: each.suspicion.gain)
         margin = _margin(strongest.suspicion, few=few)
         confidence = 1 / (1 + math.exp(-min(margin + 1.0, 50.0)))
-        told = _words(member.name, dims, strongest, n_members)
+        parts = _words(member.name, dims, strongest, n_members)
         gain = strongest.suspicion.gain
-        findings.append(AuditFinding(member.name, key, kind, dims, told, confidence, gain))
+        findings.append(AuditFinding(member.name, key, kind, dims, parts, confidence, gain))
     return findings
 
 
@@ -264,7 +264,7 @@ def _words(name: str, dims: Mapping[str, tuple[int, ...]], found: _Found, n_memb
         f"{feature} {_ranges(feature_dims)}" for feature, feature_dims in dims.items()
     )
     dim = max(suspicion.dims, key=lambda d: float(np.abs(model.z(stats)[:, d]).max()))
-    told = (
+    parts = (
         f"{name}: {places}: looks like {KINDS[suspicion.kind]}; for example {found.feature} {dim}"
         f" has mean {stats.mean[dim]:.4g} (from {stats.low[dim]:.4g} to {stats.high[dim]:.4g})"
         f" where the other {n_members - 1} have about {model.center[dim]:.4g} (from"
@@ -272,8 +272,8 @@ def _words(name: str, dims: Mapping[str, tuple[int, ...]], found: _Found, n_memb
     )
     if suspicion.source:
         pairs = zip(suspicion.source, suspicion.dims, strict=True)
-        told += "; " + ", ".join(f"dim {source} belongs in {dim}" for source, dim in pairs)
-    return told
+        parts += "; " + ", ".join(f"dim {source} belongs in {dim}" for source, dim in pairs)
+    return parts
 
 
 def _ranges(dims: Sequence[int]) -> str:

@@ -2,7 +2,7 @@
 
 A dim of a dataset is the pair (mean, log std). Mean and spread are taken on the head's own scale
 (the median std of the other members), so that radians, metres and ticks are judged alike, and each
-is expected to follow a Student t distribution whose width is how much members really differ. The
+is expected to follow a Student t distribution whose width is how much members differ. The
 tails are heavy: one odd number is no evidence to speak of.
 """
 

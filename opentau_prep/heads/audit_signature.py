@@ -1,7 +1,7 @@
 """Whose dims stand in whose place: the signature of each dim of a head, and how far members stray.
 
 A dim's signature is (mean, log std, minimum, maximum), on the scale that the other members give the
-place where it stands. Members stray from the usual signature by a multivariate Student t: each
+place that it has. Members stray from the usual signature by a multivariate Student t: each
 place has its own widths, drawn towards those of all places (a few members tell little about each),
 and one correlation holds for all, as a mean moves its extremes along.
 """
@@ -19,11 +19,11 @@ Floats = NDArray[np.float64]
 Dims = NDArray[np.intp]
 
 _N = 4
-# Degrees of freedom of the Student t, beyond one a member: the more there are, the better is known
-# how far they stray.
+# Degrees of freedom of the Student t, beyond one per member: the more members there are, the better
+# is known how far they stray.
 _NU = 5.0
 # How far members stray before any was seen, its share in what is expected of all places, and for
-# how many members that stands in each.
+# how many members that is in each.
 _PRIOR = np.array([0.5, 0.35, 0.7, 0.7])
 _PRIOR_SHARE = 0.3
 _POOLED_WEIGHT = 10.0
@@ -83,7 +83,7 @@ class Signatures:
         return kept, _log_density(self, squares, kept)
 
     def lost_by_others(self, places: Dims, sources: Dims) -> float:
-        """Return the median of the log odds that others lose if `sources` stood in `places`."""
+        """Return the median of the log odds that others lose if `sources` were in `places`."""
         return float(-np.median(np.nan_to_num(reordered(self.others, places, sources))))
 
     def lost_by_swaps(self, kept: Dims) -> Floats:

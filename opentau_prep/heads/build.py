@@ -179,7 +179,7 @@ def _warn_pooled_placeholders(
             warn(
                 "placeholder_pooled",
                 f"{key}: {len(lacking)} of {len(having)} datasets have no {camera}; placeholders "
-                "stand in for its stats and are pooled with the others' real ones, as in training "
+                "take the place of its stats and are pooled with the others', as in training "
                 f"({', '.join(shown)}{suffix})",
                 feature=camera,
                 context=key,

@@ -1,4 +1,4 @@
-"""The verb behind `heads`: the mixture's heads, each dataset's file, and what is to be said."""
+"""The verb behind `heads`: the mixture's heads, each dataset's file, and the warnings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from opentau_prep.heads.files import encode_heads, head_document
 from opentau_prep.heads.mixture import MixtureHeads, build_mixture_heads
 from opentau_prep.heads.options import HeadOptions
 from opentau_prep.heads.report import HeadFile, HeadsReport, HeadSummary
-from opentau_prep.heads.stale import stale_said_once
+from opentau_prep.heads.stale import stale_reported_once
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
@@ -74,7 +74,7 @@ def prepare_heads(
         write = partial(_write, rank=rank, force=context.force, dry_run=context.dry_run)
         jobs = _dataset_jobs(resolved, built, options, context)
         labels = [", ".join(job.datasets) for job in jobs]
-        with stale_said_once():
+        with stale_reported_once():
             mixture_file = write(_mixture_job(resolved, built, options, out))
             # Small files wait for the disk, and for that one process does as well as several.
             done = context.map(COMMAND, write, jobs, labels, items_per_worker=len(jobs))

@@ -76,7 +76,7 @@ class DimExplanation:
         dim: The dim.
         values: Stat -> the head's number.
         how: `verbatim` (a head of one dataset), `pooled`, or `pooled, quantiles from sketches`.
-        contributions: One a member that has the feature, in mixture order.
+        contributions: One per member that has the feature, in mixture order.
         dropped_quantiles: Those that some members have and others lack.
     """
 

@@ -1,7 +1,7 @@
 """Norm heads as files: every bit and dtype comes back.
 
-Stats are plain nested lists, so that any JSON reader can use them. What JSON cannot say stands
-beside them: `dtypes` names each array that is not float64.
+Stats are plain nested lists, so that any JSON reader can use them. What JSON cannot say is next
+to them: `dtypes` names each array that is not float64.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def encode_heads(heads: NormHeads, extra: Mapping[str, Any] | None = None) -> by
 
     Args:
         heads: The heads.
-        extra: JSON-ready facts to stand beside them, such as the options.
+        extra: JSON-ready facts that are written next to them, such as the options.
     """
     return dump_own(
         {

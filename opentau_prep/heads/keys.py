@@ -157,7 +157,7 @@ def _tag_text(tag: str, value: Any, dataset: str) -> str:
         raise MetadataError(
             f"{tag} must be a string or null, not {value!r}",
             where=dataset,
-            hint=f"Mend meta/info.json, or set {tag} in the mixture's dataset entry.",
+            hint=f"Fix meta/info.json, or set {tag} in the mixture's dataset entry.",
         )
     return value.strip()
 
@@ -194,11 +194,11 @@ def _check_no_fallback_is_a_key(
 def _warn_ambiguous(spellings: Mapping[str, Mapping[tuple[str, ...], str]]) -> None:
     for key, pairs in spellings.items():
         if len(pairs) > 1:
-            told = "; ".join(f"{name} has {pair!r}" for pair, name in pairs.items())
+            parts = "; ".join(f"{name} has {pair!r}" for pair, name in pairs.items())
             warn(
                 "ambiguous_norm_key",
-                f"norm key {key!r} stands for different robot types and control modes, which "
-                f"training pools into one head: {told}",
+                f"norm key {key!r} is that of different robot types and control modes, which "
+                f"training pools into one head: {parts}",
                 context=key,
                 tags=[list(pair) for pair in pairs],
             )

@@ -212,9 +212,9 @@ def _say_truncated(members: Sequence[HeadMember]) -> None:
         ]
         for member in members
     }
-    told = [f"{name} ({', '.join(dims)})" for name, dims in cut.items() if dims]
-    if told:
-        shown, suffix = shorten_names(told)
+    parts = [f"{name} ({', '.join(dims)})" for name, dims in cut.items() if dims]
+    if parts:
+        shown, suffix = shorten_names(parts)
         warn(
             "truncated_dims",
             f"dims beyond the maximum are cut off: {', '.join(shown)}{suffix}",

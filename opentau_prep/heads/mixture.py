@@ -35,7 +35,7 @@ class MixtureHeads:
         heads: The heads.
         members: The robot datasets, in mixture order.
         vqa: The vqa entries, in mixture order: each has a row, too.
-        ranks: Norm key -> where its pooled q01 and q99 really lie, where that is known.
+        ranks: Norm key -> which true quantiles its pooled q01 and q99 are, where that is known.
     """
 
     heads: NormHeads

@@ -1,4 +1,4 @@
-"""What decides the norm heads of a mixture, beside the mixture itself."""
+"""What decides the norm heads of a mixture, besides the mixture itself."""
 
 from __future__ import annotations
 

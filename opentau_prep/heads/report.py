@@ -1,4 +1,4 @@
-"""What `heads` has to report."""
+"""What `heads` returns: files, heads in short, findings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class HeadSummary:
         state_dim: Width of the state that holds data.
         action_dim: Width of the actions that holds data.
         is_fallback: Whether it is a dataset's own, for lack of a tag.
-        ranks: Where its pooled q01 and q99 really lie; empty where that is not known.
+        ranks: Which true quantiles its pooled q01 and q99 are; empty where that is not known.
     """
 
     key: str
@@ -97,9 +97,9 @@ class HeadsReport:
 
     Attributes:
         heads: The heads themselves.
-        summaries: One a head, by row.
+        summaries: One per head, by row.
         out: The mixture's file; None when it could not be asked for.
-        files: One a dataset.
+        files: One per dataset.
         failures: The datasets whose file could not be written.
         audit: The findings, when they were asked for.
         explanations: Where numbers come from, when that was asked for.

@@ -40,7 +40,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class QuantileRanks:
-    """Where a head's pooled quantile really lies in its members' frames.
+    """Which true quantile of its members' frames a head's pooled quantile is.
 
     Attributes:
         feature: `state` or `actions`.
@@ -151,24 +151,24 @@ def warn_ranks(ranks: Mapping[str, Sequence[QuantileRanks]]) -> None:
     Args:
         ranks: Norm key -> the ranks of its pooled q01 and q99.
     """
-    told = []
+    parts = []
     for key, found in ranks.items():
         if any(each.dims_off for each in found):
             worst = max(found, key=lambda each: float(each.errors.max()))
             dim = int(worst.errors.argmax())
             n_off = len({(each.feature, d) for each in found for d in each.dims_off})
-            told.append(
+            parts.append(
                 f"{key} ({n_off} dims; {worst.quantile} of {worst.feature} {dim} is the"
                 f" {worst.ranks[dim]:.1%} quantile)"
             )
-    if told:
-        shown, suffix = shorten_names(told)
+    if parts:
+        shown, suffix = shorten_names(parts)
         off = {key: [each.as_json() for each in found] for key, found in ranks.items()}
         warn(
             "pooled_quantile_rank",
             f"pooled q01 or q99 are off by more than {RANK_TOLERANCE:.1%} among the members' frames"
-            f" in {len(told)} heads, at worst: {', '.join(shown)}{suffix}. --quantiles sketch takes"
-            " the real ones",
+            f" in {len(parts)} heads, at worst: {', '.join(shown)}{suffix}. Use"
+            " --quantiles sketch for the true ones",
             ranks={key: found for key, found in off.items() if any(e["dims_off"] for e in found)},
         )
 
@@ -217,7 +217,7 @@ def _member_sketches(
             raise MetadataError(
                 f"the sketch of {column!r} has {whole[column].dims} dims, its stats have more",
                 where=member.name,
-                hint="Make it again: `opentau-prep stats --force`.",
+                hint="Recompute it: `opentau-prep stats --force`.",
             )
         parts = whole[column].to_bytes()
         found[feature] = type(whole[column]).from_bytes([parts[dim] for dim in kept])
@@ -231,7 +231,7 @@ def _lacking(members: Sequence[HeadMember]) -> PrepError:
     target = f"--mixture-json {mixture}" if mixture else roots
     return MetadataError(
         f"{len(members)} datasets have no {_SKETCH_FILE}, which --quantiles sketch needs:{names}",
-        hint=f"Make them: `opentau-prep stats {target}`.",
+        hint=f"Write them: `opentau-prep stats {target}`.",
     )
 
 

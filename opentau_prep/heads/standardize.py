@@ -151,7 +151,7 @@ def standardize_native(
     truncate_dims: bool = False,
     repo_id: str = "",
 ) -> dict[str, FeatureStats]:
-    """Return `native_stats` padded to the policy's widths, with stand-ins for missing cameras.
+    """Return `native_stats` padded to the policy's widths, with placeholders for missing cameras.
 
     Args:
         native: From `native_stats`.

@@ -2,7 +2,7 @@
 
 Masks are per dim: a contributor with a broken value in one dim is left out there and nowhere else.
 `aggregate_stats` is what training computes; `pool_feature` is the same for one feature with the
-contributors, weights and masks beside the numbers, for whoever has to explain them.
+contributors, weights and masks as well, for whoever has to explain the numbers.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ def aggregate_stats(
     (`dropped_quantiles`).
 
     Args:
-        stats_list: One `feature -> stat -> array` a contributor; any (..., ) shape of at least one
-            axis, the same for all contributors of a feature; `count` has shape (1,).
-        weights: One finite number >= 0 a contributor; by default each feature's own `count`.
-        contributor_names: One name a contributor, for messages.
+        stats_list: One `feature -> stat -> array` per contributor; any (..., ) shape of at least
+            one axis, the same for all contributors of a feature; `count` has shape (1,).
+        weights: One finite number >= 0 per contributor; by default each feature's own `count`.
+        contributor_names: One name per contributor, for messages.
         context: What is being pooled (such as a norm key), for messages.
 
     Returns:
@@ -102,7 +102,7 @@ def aggregate_stats(
 
 
 def aggregate_stacked(blocks: Mapping[str, FeatureStats]) -> dict[str, dict[str, Array]]:
-    """Return what `aggregate_stats` does, from contributors that stand in blocks already.
+    """Return what `aggregate_stats` does, from contributors that are stacked already.
 
     Args:
         blocks: `feature -> stat -> (n, *shape) array`: n contributors, each of which has all of the
