@@ -111,7 +111,9 @@ def test_prepare_heads_artifact_root_leaves_datasets_alone(mixture, tmp_path_fac
     resolved = resolve_mixture(load_mixture(mixture))
     report, _ = prepare(mixture, context, out=context.prep_path(resolved.mixture, "norm_heads"))
     made = set(files_below(mixture.parent)) - set(before)
-    assert {name.split("/")[0] for name in made} == {f"{mixture.stem}.prep"}
+    assert {Path(name).relative_to(mixture.parent).parts[0] for name in made} == {
+        f"{mixture.stem}.prep"
+    }
     assert all(elsewhere in file.path.parents for file in report.files)
 
 
