@@ -287,13 +287,15 @@ class RemoteStorage(ParquetReads):
         top, _, below = rel.partition("/")
         if below and top not in self._unlisted:
             try:
-                if listing := self._listing(top):
+                listing = self._listing(top)
+                if listing or any(self._listings.values()):
                     return listing.get(rel)
             except PrepError as error:  # who may read need not be allowed to list
                 if is_silence(error):
                     raise
                 self._unlisted.add(top)
-        # An empty listing proves nothing: some drivers pass over what they may not list.
+        # Where all listings are empty they prove nothing: some drivers pass over what they may not
+        # list.
         info = self._ask(rel, partial(_facts, path=path))
         if info is None or info.get("type", "file") == "directory":
             return None

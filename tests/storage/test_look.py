@@ -137,3 +137,11 @@ def test_datasets_in_stores_are_read_in_few_requests(tmp_path: Path, version: st
         )
         assert len(set(store.asked)) == len(store.asked) <= 5 * len(names)
         assert not [path for path, *_ in store.asked if "/data/" in path]
+
+
+def test_empty_folder_is_believed_where_another_can_be_listed() -> None:
+    with fake_store("fake", {"bucket/ds/meta/info.json": b"{}"}, concurrent=True) as store:
+        storage = open_storage("fake://bucket/ds")
+        assert storage.exists("meta/info.json")
+        store.fault = lambda what, path: pytest.fail(path) if what == "info" else None
+        assert not [i for i in range(20) if storage.exists(f"videos/{i}.mp4")]
