@@ -81,6 +81,12 @@ def fit_tokenizer(
     sweep_more: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME=N,N]", help="More of --sweep.")
     ] = None,
+    measure: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Measure the FAST tokenizer in this folder; write nothing."
+        ),
+    ] = None,
     num_workers: Annotated[int | None, typer.Option(hidden=True, min=0)] = None,
     max_state_dim: Annotated[int | None, typer.Option(hidden=True)] = None,
     dataloader_batch_size: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -139,6 +145,14 @@ def fit_tokenizer(
     if grid is not None:
         swept = sweep_tokenizers(resolved, context, options, grid)
         return Result(swept.as_json(), sweep_table(swept), exit_code=int(swept.needs_attention))
+    if measure is not None:
+        from opentau_prep.cli.fit_tokenizer_tables import measure_tables
+        from opentau_prep.tokenizer.measure import measure_tokenizer
+
+        found = measure_tokenizer(
+            resolved, context, options, measure, max_length=discrete_action_max_length
+        )
+        return Result(found.as_json(), measure_tables(found))
     report = prepare_tokenizer(
         resolved,
         context,

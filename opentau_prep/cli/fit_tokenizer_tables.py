@@ -10,10 +10,11 @@ from opentau_prep.cli.tables import Render, failures_text, table
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from opentau_prep.tokenizer.measure import MeasureReport
     from opentau_prep.tokenizer.report import TokenizerReport
     from opentau_prep.tokenizer.sweep import SweepReport
 
-__all__ = ["sweep_table", "tokenizer_tables"]
+__all__ = ["measure_tables", "sweep_table", "tokenizer_tables"]
 
 _MAX_ROWS = 20
 _BINS = 12
@@ -31,6 +32,28 @@ def tokenizer_tables(report: TokenizerReport) -> Render:
             _draw_lengths(console, document)
             _draw_histogram(console, document["token_lengths"])
         failures_text(console, report.failures)
+
+    return render
+
+
+def measure_tables(report: MeasureReport) -> Render:
+    """Return what draws the measurement of a tokenizer that exists."""
+
+    def render(console: Console) -> None:
+        found = report.document
+        share = found["lossy_chunks"] / found["chunks"]
+        lines = (
+            f"{report.folder}: {found['tokens']:,} tokens, scale {found['scale']:g}, min_token"
+            f" {found['min_token']}; {found['vocabulary_used']:.0%} of the vocabulary used",
+            f"of {found['chunks']:,} chunks of {found['chunk_size']} x {found['action_dim']}"
+            f" ({found['normalization_mode']}): {found['clipped_chunks']:,} hold numbers without a"
+            f" code point; {found['lossy_chunks']:,} ({share:.1%}) do not decode to what was"
+            f" encoded, {found['wrong_length_chunks']:,} of them to another number of values",
+        )
+        for line in lines:
+            console.print(line, markup=False, soft_wrap=True)
+        _draw_lengths(console, found)
+        _draw_histogram(console, found["token_lengths"])
 
     return render
 

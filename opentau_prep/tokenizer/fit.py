@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from opentau_prep.tokenizer.corpus import Corpus
     from opentau_prep.tokenizer.options import FitOptions
 
-__all__ = ["Clipped", "Fitted", "Measured", "affordable_chunks", "fit_corpus"]
+__all__ = ["Clipped", "Fitted", "Measured", "affordable_chunks", "fit_corpus", "inexact_rows"]
 
 # A chunk's numbers take one to four bytes in UTF-8; one is what a fit can hope for at best.
 _BEST_BYTES = 1
@@ -212,17 +212,20 @@ def _measure(fit: BpeFit, points: Points) -> tuple[npt.NDArray[np.int64], Vocabu
         block = points[start : start + _BLOCK]
         rows = encode_points(fit.tokenizer, block)
         flat, counts = decode_points(fit.tokenizer, rows)
-        n_inexact += _n_inexact(block, flat, counts)
+        n_inexact += int(inexact_rows(block, flat, counts).sum())
         lengths.append(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
         ids += rows
     use = vocabulary_use(ids, fit.tokenizer.get_vocab())
     return np.concatenate(lengths), use, n_inexact
 
 
-def _n_inexact(block: Points, flat: Points, counts: npt.NDArray[np.int64]) -> int:
+def inexact_rows(
+    block: Points, flat: Points, counts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Return which rows of (N, L) code points are not what `decode_points` gave for them."""
     if len(flat) == block.size and (counts == block.shape[1]).all():
-        return int((flat.reshape(block.shape) != block).any(axis=1).sum())
+        return np.asarray((flat.reshape(block.shape) != block).any(axis=1))
     ends: Sequence[int] = np.cumsum(counts).tolist()
     starts = [0, *ends[:-1]]
     spans = zip(starts, ends, block, strict=True)
-    return sum(not np.array_equal(flat[a:b], row) for a, b, row in spans)
+    return np.array([not np.array_equal(flat[a:b], row) for a, b, row in spans], dtype=np.bool_)

@@ -26,12 +26,19 @@ from opentau_prep.tokenizer.evaluate import (
 if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedMixture
     from opentau_prep.tokenizer.corpus import Corpus
-    from opentau_prep.tokenizer.fit import Fitted
+    from opentau_prep.tokenizer.fit import Fitted, Measured
     from opentau_prep.tokenizer.options import FitOptions
     from opentau_prep.tokenizer.plan import DatasetPlan
     from opentau_prep.tokenizer.recipes import ActionHeads
 
-__all__ = ["TokenizerReport", "build_report", "forecast", "with_forecast"]
+__all__ = [
+    "TokenizerReport",
+    "build_report",
+    "forecast",
+    "head_names_of",
+    "length_groups",
+    "with_forecast",
+]
 
 FORMAT = "opentau-prep/fit-report"
 
@@ -97,7 +104,7 @@ def build_report(
         corpus: The chunks.
         fitted: The tokenizer; None with `skip_fit`.
     """
-    head_names = [heads.keys[heads.rows[_member(heads, plan)]] for plan in plans]
+    head_names = head_names_of(heads, plans)
     document = {
         "format": FORMAT,
         **_facts(resolved, options),
@@ -109,7 +116,7 @@ def build_report(
     }
     if fitted is not None:
         document["fit"] = _fit(fitted)
-        document["token_lengths"] = _lengths(plans, fitted, head_names)
+        document["token_lengths"] = length_groups(plans, fitted.measured, head_names)
         document["roundtrip"] = {
             **document["roundtrip"],
             "avg_token_length": document["token_lengths"]["total"]["mean"],
@@ -286,10 +293,15 @@ def _fit(fitted: Fitted) -> dict[str, Any]:
     }
 
 
-def _lengths(
-    plans: Sequence[DatasetPlan], fitted: Fitted, head_names: Sequence[str]
+def head_names_of(heads: ActionHeads, plans: Sequence[DatasetPlan]) -> list[str]:
+    """Return the key of each dataset's head."""
+    return [heads.keys[heads.rows[_member(heads, plan)]] for plan in plans]
+
+
+def length_groups(
+    plans: Sequence[DatasetPlan], measured: Measured, head_names: Sequence[str]
 ) -> dict[str, Any]:
-    measured = fitted.measured
+    """Return the distribution of token lengths in all, by head and by dataset, JSON-ready."""
     own = [measured.dataset == i for i in range(len(plans))]
     heads = {}
     for name in dict.fromkeys(head_names):
