@@ -1,11 +1,14 @@
-"""Time `validate`: metadata of many datasets, and `--deep` beside the raw read of the same columns.
+"""Time `validate`: one dataset, videos, many datasets, and `--deep` next to a raw read.
 
-python scripts/bench_validate.py [--datasets 1000] [--frames 600000] [--workers N]
+python scripts/bench_validate.py [--datasets 1000] [--frames 600000] [--videos 2000] [--workers N]
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +20,11 @@ import pyarrow.parquet as pq
 from opentau_prep.config.load import load_mixture, mixture_from_roots
 from opentau_prep.context import RunContext
 from opentau_prep.demo.many import write_big, write_many
+from opentau_prep.storage import LocalStorage
 from opentau_prep.validate import CheckOptions, Subject, validate
+from opentau_prep.validate.mp4 import read_video
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/validate"))
 COLUMNS = ["observation.state", "action", "timestamp", "frame_index", "index", "task_index"]
 
 
@@ -70,15 +76,51 @@ def _deep(folder: Path, n_frames: int, context: RunContext) -> None:
         )
 
 
+def _one(folder: Path) -> None:
+    """Print the CPU seconds of the command on one small dataset, next to those of its imports."""
+    root = folder / "one"
+    write_big(root, n_frames=2_000, n_episodes=8, version="v2.1", n_files=None)
+    for label, words in (
+        ("python -c 'import pyarrow'", ["-c", "import pyarrow"]),
+        ("validate, one small dataset", ["-m", "opentau_prep", "validate", str(root)]),
+    ):
+        times = []
+        for _ in range(5):
+            before = os.times()
+            subprocess.run([sys.executable, *words], capture_output=True, check=False)
+            after = os.times()
+            times.append(sum(after[2:4]) - sum(before[2:4]))
+        print(f"{label:32} {min(times):6.2f} s of CPU, the best of 5")
+
+
+def _videos(count: int) -> None:
+    """Print the CPU seconds of reading the boxes of many video files."""
+    from mp4_files import mp4
+
+    with TemporaryDirectory() as folder:
+        storage, content = LocalStorage(folder), mp4(300, 30)
+        for number in range(count):
+            Path(folder, f"{number}.mp4").write_bytes(content)
+        start = time.process_time()
+        for number in range(count):
+            rel = f"{number}.mp4"
+            read_video(lambda a, b, r=rel: storage.read_range(r, a, b), len(content), rel)  # type: ignore[misc]
+        print(f"boxes of {count:,} videos {time.process_time() - start:6.2f} s of CPU")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", type=int, default=1_000)
     parser.add_argument("--frames", type=int, default=600_000)
+    parser.add_argument("--videos", type=int, default=2_000)
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
     context = RunContext(workers=args.workers)
     with TemporaryDirectory() as folder:
-        _deep(Path(folder), args.frames, context)
+        _one(Path(folder))
+        _videos(args.videos)
+        if args.frames:
+            _deep(Path(folder), args.frames, context)
         _metadata(Path(folder), args.datasets, context)
 
 
