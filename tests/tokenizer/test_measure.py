@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from builders import tiny_dataset
-from tokenizer_mixtures import mixture
+from tokenizer_mixtures import mixture, sample
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from opentau_prep.context import RunContext
@@ -39,7 +39,10 @@ def test_measure_counts_chunks_that_lose_bytes_and_numbers(tmp_path):
     (tmp_path / "processor_config.json").write_text(json.dumps(config))
     resolved = mixture(tmp_path, tiny_dataset(tmp_path, lengths=[12] * 10))
     found = measure_tokenizer(resolved, RunContext(workers=1), OPTIONS, tmp_path).document
-    assert found["clipped_chunks"] == found["lossy_chunks"] == found["chunks"]
+    corpus = sample(resolved, chunk_size=8, action_dim=4, total_chunks=120).corpus
+    held = corpus.values[0][corpus.is_held]
+    assert found["clipped_chunks"] == (held < 0).any(axis=1).sum() > 0
+    assert found["lossy_chunks"] == found["chunks"] == len(held)
     assert found["wrong_length_chunks"] == found["chunks"]
     assert found["token_lengths"]["total"]["max"] < 8 * 4
     assert np.sum(list(found["lossy_by_dataset"].values())) == found["chunks"]
