@@ -8,6 +8,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-all lint type check docs clean check-transformers check-lerobot check-lerobot-tokenizer \
@@ -24,6 +25,10 @@ $(STAMP): pyproject.toml
 
 $(DEV): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@
 
 demo: $(STAMP) ## Set up, write the demo mixture to demo/, prepare it, and report on it
@@ -45,6 +50,9 @@ lint: $(DEV) ## Check style
 
 type: $(DEV) ## Check types
 	$(BIN)/mypy
+
+docs: $(DOCS) ## Build the docs site into build/site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 check: lint type test-all ## All of the above
 
