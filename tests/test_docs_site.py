@@ -15,7 +15,15 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 # Pages whose blocks start from an empty folder, with the words of their commands that end with 1.
-RUNNABLE: dict[str, set[str]] = {"index.md": set()}
+RUNNABLE: dict[str, set[str]] = {
+    "index.md": set(),
+    "tutorials/quantiles.md": set(),
+    "tutorials/norm-stats.md": set(),
+    "tutorials/mixture.md": set(),
+    "tutorials/truncated-tokens.md": set(),
+    "tutorials/checkpoint-stats.md": {"demo/datasets/demo/arm6_pick"},
+    "tutorials/ci.md": set(),
+}
 
 
 def test_every_page_is_in_the_navigation_once():
@@ -27,6 +35,22 @@ def test_every_page_is_in_the_navigation_once():
 def test_every_linked_file_exists(page):
     for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         assert link.startswith("https://") or (page.parent / link).exists(), link
+
+
+def test_every_tutorial_is_run():
+    tutorials = {page.relative_to(DOCS).as_posix() for page in (DOCS / "tutorials").glob("*.md")}
+    assert tutorials == {name for name in RUNNABLE if name.startswith("tutorials/")}
+
+
+def test_the_page_of_commands_is_fresh():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/make_cli_page.py"), "--check"],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow

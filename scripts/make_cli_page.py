@@ -1,0 +1,92 @@
+"""Write docs/reference/cli.md from the commands and their help.
+
+python scripts/make_cli_page.py [--check]
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from opentau_prep.cli.app import app
+
+PAGE = Path(__file__).resolve().parents[1] / "docs/reference/cli.md"
+_HEAD = """# Command line
+
+Written by `scripts/make_cli_page.py` from the commands themselves. Exit codes and environment
+variables are in the [README](../../README.md#in-a-pipeline). Options that most commands have are
+explained once, under [Shared options](#shared-options).
+"""
+
+
+def render() -> str:
+    """Return the page: a section per command, then the options that most commands have."""
+    group: Any = typer.main.get_command(app)
+    context = group.make_context("opentau-prep", [], resilient_parsing=True)
+    commands = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    commands = {name: command for name, command in commands.items() if not command.hidden}
+    rows = {name: _rows(command, context, name) for name, command in commands.items()}
+    counts: dict[tuple[str, str], int] = {}
+    for row in (row for listed in rows.values() for row in listed):
+        counts[row] = counts.get(row, 0) + 1
+    shared = [row for row, count in counts.items() if count > len(commands) / 2]
+    lines = [_HEAD]
+    for name, command in commands.items():
+        summary, _, rest = (command.help or "").replace("\b", "").partition("\n")
+        own = [row for row in rows[name] if row not in shared]
+        lines += [f"## `{name}`\n", f"{summary.strip()}\n", *_prose(rest), *_table(own)]
+    lines += ["## Shared options\n", *_table(shared)]
+    return "\n".join(lines)
+
+
+def _rows(command: Any, parent: Any, name: str) -> list[tuple[str, str]]:
+    context = command.make_context(name, [], parent=parent, resilient_parsing=True)
+    found = []
+    for param in command.get_params(context):
+        record = param.get_help_record(context)
+        if record is not None:
+            found.append((_usage(param, record[0]), record[1]))
+    return found
+
+
+def _usage(param: Any, shown: str) -> str:
+    """Return an option's names and value, written alike under every version of typer."""
+    if param.param_type_name == "argument":
+        return str(param.metavar or param.name.upper())
+    return re.sub(r" [<\[](?:list\[)?([^<>\[\]]+)\]?[>\]]$", r" \1", shown)
+
+
+def _prose(text: str) -> list[str]:
+    """Return paragraphs; those of example commands as code."""
+    found = []
+    for paragraph in filter(None, (part.strip() for part in text.split("\n\n"))):
+        lines = [line.strip() for line in paragraph.splitlines()]
+        code = lines[0].startswith("opentau-prep ")
+        found.append("\n".join(["```", *lines, "```"] if code else lines) + "\n")
+    return found
+
+
+def _table(rows: list[tuple[str, str]]) -> list[str]:
+    if not rows:
+        return []
+    cells = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in rows]
+    body = "\n".join(f"| `{option}` | {text.replace('<', '&lt;')} |" for option, text in cells)
+    return [f"| option | meaning |\n| --- | --- |\n{body}\n"]
+
+
+def main() -> int:
+    page = render()
+    if "--check" in sys.argv[1:]:
+        fresh = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page
+        print(f"{PAGE.name} is {'fresh' if fresh else 'stale: run scripts/make_cli_page.py'}")
+        return int(not fresh)
+    PAGE.write_text(page, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
