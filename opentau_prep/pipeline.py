@@ -275,18 +275,18 @@ def _reason_to_stop(report: Any, choices: Choices) -> tuple[str, tuple[str, ...]
     commands = Commands(choices.resolved, choices.context)
     if stats.partial:
         names = some_names(f"{each.name} ({each.coverage})" for each in stats.partial)
-        told = (
+        words = (
             f"only a part of {several(len(stats.partial), 'dataset')} is here: {names}. Download"
             " the rest, or take what is here for the whole dataset"
         )
-        return told, (commands.step("run", "--allow-partial"),)
+        return words, (commands.step("run", "--allow-partial"),)
     if stats.undecided:
         names = some_names(each.name for each in stats.undecided)
-        told = (
+        words = (
             f"published stats of {several(len(stats.undecided), 'dataset')} differ from the frames"
             f" ({names}). Keep them, or replace them (the old files stay as backups)"
         )
-        return told, (commands.published_stats("keep"), commands.published_stats("replace"))
+        return words, (commands.published_stats("keep"), commands.published_stats("replace"))
     return "", ()
 
 

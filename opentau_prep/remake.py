@@ -57,7 +57,7 @@ class Remake:
 def plan_remakes(subject: Subject, context: RunContext, *, deep: bool = False) -> list[Remake]:
     """Return the steps to be done again, in order; nothing is changed.
 
-    Heads are made again only for a mixture file without faults, whose heads they are.
+    Heads are recomputed only for a mixture file without faults, whose heads they are.
 
     Args:
         subject: What is checked.

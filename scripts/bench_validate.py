@@ -57,8 +57,8 @@ def _metadata(folder: Path, n_datasets: int, context: RunContext) -> None:
         file = write_many(folder / f"many_{count}", count, data=True)
         subject = Subject(load_mixture(file), file.name, from_file=True)
         seconds = _best(lambda s=subject: validate(s, context))  # type: ignore[misc]
-        told = f"{seconds:7.2f} s   {seconds / count * 1e3:6.2f} ms a dataset"
-        print(f"metadata of {count:6,} datasets   {told}")
+        words = f"{seconds:7.2f} s   {seconds / count * 1e3:6.2f} ms a dataset"
+        print(f"metadata of {count:6,} datasets   {words}")
 
 
 def _deep(folder: Path, n_frames: int, context: RunContext) -> None:

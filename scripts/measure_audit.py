@@ -5,7 +5,7 @@ python scripts/measure_audit.py [--heads 20] [--robots arm6 arm8 ...] [--real DI
 Heads of 5, 10 and 30 members are made up for four robots, each member with tasks of its own, as the
 audit demo does; then one member is replaced. `possible` of swapped dims is what nobody can beat by
 these stats: how many a classifier tells from right ones that was fitted on 1,000 members of that
-very robot, is told which pair to look at, and may err for one right member in 500 (Gaussians of
+very robot, is reported which pair to look at, and may err for one right member in 500 (Gaussians of
 mean, log std, minimum and maximum).
 `--real` takes a published v2.1 dataset: groups of its episodes stand for members.
 """
@@ -191,8 +191,8 @@ def wrong(fault: Fault, robot: Robot, data: Frames, seed: int) -> Frames:
 def verdict(found: list[AuditFinding], fault: Fault) -> str:
     if not found:
         return "missed"
-    told = [(f.kind, {d for dims in f.dims.values() for d in dims}) for f in found]
-    return "exactly" if told == [(fault.kind, set(fault.dims))] else "otherwise"
+    words = [(f.kind, {d for dims in f.dims.values() for d in dims}) for f in found]
+    return "exactly" if words == [(fault.kind, set(fault.dims))] else "otherwise"
 
 
 def possible(robot: Robot, pair: tuple[int, int]) -> float:
@@ -266,8 +266,8 @@ def made_up(names: list[str], n_heads: int) -> None:
     print("\nhonest but unusual members")
     for name in names:
         for how in UNUSUAL:
-            told = (dict(results[name, size][0][how]) for size in SIZES)
-            print(f"{name:11} {how:12}", *told)
+            words = (dict(results[name, size][0][how]) for size in SIZES)
+            print(f"{name:11} {how:12}", *words)
 
 
 _LABELS = ("untouched", "beside")

@@ -61,7 +61,7 @@ def ensure(
         rank: This process's place among those that do the same; detected by default.
         force: Build and write it whatever is there.
         dry_run: Change nothing on disk.
-        keep_stale: Leave a stale file of ours alone, with a warning, unless forced.
+        keep_stale: Leave a stale our file alone, with a warning, unless forced.
         timeout_s: How long another rank waits; see `wait_for`.
 
     Raises:
@@ -114,7 +114,7 @@ def _make(
     dry_run: bool,
 ) -> Artifact:
     if found.state is State.STALE:
-        _say_stale(place, found, "it is made again")
+        _say_stale(place, found, "it is recomputed")
     content = build()
     return Artifact(content, publish(place, content, recipe, force=force, dry_run=dry_run))
 

@@ -90,7 +90,7 @@ def file_inputs(
         rels: The files, as posix paths.
         opened: See `hash_files`.
         read: Whether files whose hash is not remembered are read. If not, and there are some, only
-            `files` and `bytes` are told; nothing is written to the cache either.
+            `files` and `bytes` are reported; nothing is written to the cache either.
 
     Returns:
         `{"files", "bytes", "sha256"}` over the names and contents, whatever their order, and up to

@@ -96,10 +96,10 @@ def publish_folder(
 ) -> Outcome:
     """Put a folder of files with its provenance in place, if that is allowed.
 
-    A folder of ours that nobody has touched is replaced, and stays as the version `<name>-<hash>`:
+    Our folder that nobody has touched is replaced, and stays as the version `<name>-<hash>`:
     a checkpoint may depend on it. Any other is replaced only with `force`,
-    and is then kept beside it as `<name>.bak-<hash>`; one that is not ours and holds folders (a
-    dataset, a home) is never replaced: it was named by mistake.
+    and then stays as `<name>.bak-<hash>`; one that is not ours and holds folders (a dataset, a
+    home) is never replaced: it was named by mistake.
 
     Args:
         place: Where.

@@ -1,4 +1,4 @@
-"""What an artifact was made from, written beside it: staleness is told from content alone.
+"""What an artifact was made from, written beside it: staleness is reported from content alone.
 
 A record holds no time, host or absolute path: the same inputs give the same bytes on every machine.
 """
@@ -103,7 +103,7 @@ class Provenance:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Provenance | None:
-        """Return the record, or None for what is not one of ours: torn, foreign, malformed."""
+        """Return the record, or None for what this tool did not write: torn, foreign, malformed."""
         try:
             record = load_own(data, where="provenance")
         except MetadataError:
@@ -162,8 +162,8 @@ def same_json(a: Any, b: Any) -> bool:
 def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return in words what differs between two fingerprints of inputs.
 
-    Counts are told as they were and are (`"episodes 19 -> 105"`, `"frames 4,958 -> 27,623"`), other
-    content by its name (`"tasks changed"`, `"data changed (2 of 19 files)"`).
+    Counts are given as they were and are (`"episodes 19 -> 105"`, `"frames 4,958 -> 27,623"`),
+    other content by its name (`"tasks changed"`, `"data changed (2 of 19 files)"`).
     """
     words: list[str] = []
     for name in [*new, *(name for name in old if name not in new)]:

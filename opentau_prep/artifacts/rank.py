@@ -1,9 +1,9 @@
 """Which of several processes writes, and how the others wait for it.
 
 The rank is read once at the start and passed on as a value. Nothing here joins a collective or
-imports torch: a process that was started alone, under torchrun, accelerate, MPI or SLURM is told
-apart by what its environment says, and in library use by a torch.distributed or accelerate that is
-already initialized.
+imports torch: a process that was started alone, under torchrun, accelerate, MPI or SLURM is
+distinguished by what its environment says, and in library use by a torch.distributed or accelerate
+that is already initialized.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class OverwriteRefusedError(ArtifactError):
         super().__init__(
             f"{inspection.state.value}, and unlike what would be written; it was left alone",
             where=str(inspection.path),
-            hint="Use --force to replace it; the old file is kept beside the new one.",
+            hint="Use --force to replace it; the old file is kept as a backup the new one.",
         )
         self.inspection = inspection
         self.content = content
@@ -208,7 +208,7 @@ def publish(
 ) -> Outcome:
     """Write an artifact and its provenance, as one step, if that is called for and allowed.
 
-    A file of ours that is unedited is replaced. A foreign or edited one is replaced only with
+    A our file that is unedited is replaced. A foreign or edited one is replaced only with
     `force` or `extends`, and is then kept as `<name>.bak-<hash>` beside it, as is any file that
     `force` replaces.
 

@@ -34,7 +34,7 @@ try:
     import fcntl
 
     _HAS_LOCKS = True
-except ImportError:  # a platform without POSIX locks: leftovers are told by their age alone
+except ImportError:  # a platform without POSIX locks: leftovers are reported by their age alone
     _HAS_LOCKS = False
 
 __all__ = [

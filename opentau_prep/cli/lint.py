@@ -52,7 +52,7 @@ class LintOptions:
 
 
 def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
-    """Mend if asked to, check, and show."""
+    """Repair if asked to, check, and show."""
     _check_roots(subject, context, options)
     settings = load_settings(Path.cwd())
     fixes = _fix(subject, context) if options.fix else []
@@ -114,9 +114,9 @@ def _check_roots(subject: Subject, context: RunContext, options: LintOptions) ->
     stored = next((root for root in roots if is_remote(root)), None)
     if options.fix and stored is not None:
         raise ConfigError(
-            "--fix mends files in place, and nothing is written into a store",
+            "--fix fixes files in place, and nothing is written into a store",
             where=safe_url(stored),
-            hint="Mend a copy of the dataset, and upload that.",
+            hint="Repair a copy of the dataset, and upload that.",
         )
 
 

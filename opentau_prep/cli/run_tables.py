@@ -108,8 +108,8 @@ def _speed(report: SpeedReport) -> str:
 
 def _tokenizer(report: TokenizerReport) -> str:
     lengths = report.document.get("token_lengths", {}).get("total", {})
-    told = f" · {lengths['mean']:.1f} tokens per chunk on average" if "mean" in lengths else ""
-    return f"{report.status}{told} · {report.out_dir}"
+    parts = f" · {lengths['mean']:.1f} tokens per chunk on average" if "mean" in lengths else ""
+    return f"{report.status}{parts} · {report.out_dir}"
 
 
 def _validate(report: ValidateReport) -> str:

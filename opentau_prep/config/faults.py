@@ -1,4 +1,4 @@
-"""How a fault in a configuration file is told: which file, which JSON path, which value.
+"""How a fault in a configuration file is reported: which file, which JSON path, which value.
 
 Shared by the readers and the schema, so that every message about a configuration looks the same and
 stays on one line whatever the file holds.
@@ -113,7 +113,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def fault_error(faults: Sequence[Fault], *, file: Path | None) -> ConfigError:
-    """Return one error for all faults: one is told on one line, more each on a line of its own.
+    """Return one error for all faults: one is reported on one line, more each on a line of its own.
 
     Args:
         faults: At least one fault.

@@ -327,7 +327,7 @@ class Mixture(_Record):
     def ignored_fields(self) -> tuple[str, ...]:
         """Return the fields that the file sets and that change nothing here, sorted.
 
-        A field of the entries is told once, as `datasets[].video_backend`.
+        A field of the entries is reported once, as `datasets[].video_backend`.
         """
         own = self.model_fields_set & self.fields_without_effect()
         of_entries = {name for entry in self.datasets for name in entry.model_fields_set}

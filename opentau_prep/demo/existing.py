@@ -27,7 +27,7 @@ _STANDARD_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task
 
 @dataclass(frozen=True)
 class ExistingDataset:
-    """A dataset as it stands.
+    """A dataset as it is.
 
     Attributes:
         info: info.json.

@@ -57,7 +57,7 @@ class Motion:
 
     Attributes:
         state: (T, D) float32, where the robot was, with a little sensor noise.
-        actions: (T, D) float32, where it was told to be: the path some steps ahead.
+        actions: (T, D) float32, where it was reported to be: the path some steps ahead.
     """
 
     state: Array

@@ -1,4 +1,4 @@
-"""The dask engine: worker processes of a dask cluster, one of yours or one started for the run.
+"""The dask engine: worker processes of a dask cluster, your own or one started for the run.
 
 Dask cannot stop a function that runs. So each job marks its thread with the run's name, and to stop
 is to ask every worker to raise in the threads of that name: the job unwinds, and a file being
@@ -260,7 +260,7 @@ async def _close_workers(nannies: list[Any]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence dask's own words in this process; what matters of them is told by errors."""
+    """Silence dask's own words in this process; what matters of them is decided by errors."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [logger.level for logger in loggers]
     with warnings.catch_warnings():

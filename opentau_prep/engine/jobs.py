@@ -1,4 +1,4 @@
-"""One job of a map, and what comes of it: a value, or a failure that can be told."""
+"""One job of a map, and what comes of it: a value, or a failure that can be reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ray engine: worker processes of a ray cluster, one of yours or one started for the run.
+"""The ray engine: worker processes of a ray cluster, your own or one started for the run.
 
 To stop, ray is asked to interrupt our tasks, which unwinds them, so that a file being written takes
 its temp file along; after `GRACE_S` their workers are killed.
@@ -62,7 +62,7 @@ class RayEngine(ClusterEngine):
     def pool(self, processes: int) -> Iterator[_Pool]:
         """See `ClusterEngine.pool`."""
         with contextlib.ExitStack() as stack:
-            # Ray prints there what the cluster says of dead workers, and cannot be told not to.
+            # Ray prints there what the cluster says of dead workers, and cannot be reported not to.
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
             stack.enter_context(variables(dict.fromkeys(_LEFT_BEHIND)))
             if self.address is None:
@@ -135,7 +135,7 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
 def _ask_nodes(ray: Any) -> dict[str, Any]:
     """Return what a worker of each node answers to `PROBE`, or the error that it raised."""
     affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    # By value: nodes need nothing of ours to run it.
+    # By value: nodes need none of our modules to run it.
     ask = ray.remote(num_cpus=0, max_retries=0)(lambda text: eval(text))
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     if not nodes:

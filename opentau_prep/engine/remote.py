@@ -1,6 +1,6 @@
 """What cluster engines share: jobs as bytes, a bounded number of them at once, clean stops.
 
-A cluster engine is a `Pool`; `drain` is the loop around it. What travels is bytes of ours, so that
+A cluster engine is a `Pool`; `drain` is the loop around it. What travels is plain bytes, so that
 whatever cannot be pickled, there or back, is the failure of one job.
 """
 
@@ -70,7 +70,7 @@ class Pool(Protocol):
 
 
 class ClusterEngine(abc.ABC):
-    """An engine that runs jobs in a cluster: one of yours, or one started for the run.
+    """An engine that runs jobs in a cluster: your own, or one started for the run.
 
     Args:
         address: Where yours is.

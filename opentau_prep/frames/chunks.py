@@ -48,7 +48,7 @@ def chunk_rows(
         starts: (N,) integer rows of the concatenated selected episodes.
         ep_start: (N,) or scalar, the first row of each start's episode.
         ep_end: (N,) or scalar, one past the last row of each start's episode.
-        chunk_size: Steps a chunk, T.
+        chunk_size: Steps per chunk, T.
         fps: Frame rate of the dataset, Hz.
         action_freq: Control rate of the policy, Hz; None means the dataset's own.
 

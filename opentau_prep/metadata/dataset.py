@@ -51,7 +51,7 @@ class DatasetMetadata:
         repo_id: The dataset's hub id, or its folder's name.
         root: The dataset's folder, as given.
         storage: The way to its files.
-        info: `meta/info.json` as it stands.
+        info: `meta/info.json` as it is.
         version: `"v2.0"`, `"v2.1"` or `"v3.0"`: what the files are, which is not always what
             info.json says.
     """

@@ -114,7 +114,7 @@ def _bare_folder(places: Iterable[str]) -> str | None:
 
 
 def _is_there(path: str) -> bool:
-    # Half the price of a stat that fails. What is no file is told by whoever opens it.
+    # Half the price of a stat that fails. What is no file is decided by whoever opens it.
     try:
         return os.access(path, os.F_OK)
     except ValueError:  # a name that no file can have

@@ -49,8 +49,7 @@ def read_episodes(storage: Storage) -> EpisodeTable:
     if len(twice):
         a, b = order[twice[0]], order[twice[0] + 1]
         raise MetadataError(
-            f"episode {index[a]} stands there twice (lines {lines.numbers[a]} and"
-            f" {lines.numbers[b]})",
+            f"episode {index[a]} occurs twice (lines {lines.numbers[a]} and {lines.numbers[b]})",
             where=lines.where,
             hint="Remove one of the rows.",
         )

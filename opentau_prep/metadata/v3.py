@@ -60,7 +60,7 @@ def read_episodes(storage: Storage) -> EpisodeTable:
     if len(twice):
         episode = index[order[twice[0]]]
         raise MetadataError(
-            f"episode {episode} stands there twice", where=where, hint="Remove one of the rows."
+            f"episode {episode} occurs twice", where=where, hint="Remove one of the rows."
         )
     places = {
         field: integers(table, column, where)[order]

@@ -37,7 +37,7 @@ class SpeedRow:
     percentiles: Percentiles
 
     def as_json(self) -> dict[str, Any]:
-        """Return the row as it stands in the file."""
+        """Return the row as it is in the file."""
         return {
             "task_index": self.task_index,
             "task": self.task,
@@ -92,7 +92,7 @@ def decode_rows(content: bytes, where: str) -> list[SpeedRow]:
     """Read a file's content; people edit it by hand, so every line is checked.
 
     Raises:
-        MetadataError: A line is not a row, or a task stands there twice.
+        MetadataError: A line is not a row, or a task occurs twice.
     """
     try:
         lines = content.decode("utf-8-sig").split("\n")
@@ -105,7 +105,7 @@ def decode_rows(content: bytes, where: str) -> list[SpeedRow]:
         row = _decode_row(line, f"{where}, line {number}")
         if row.task_index in rows:
             raise MetadataError(
-                f"task_index {row.task_index} stands there twice",
+                f"task_index {row.task_index} occurs twice",
                 where=f"{where}, line {number}",
                 hint="Remove one of the rows.",
             )

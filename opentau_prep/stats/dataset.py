@@ -180,7 +180,7 @@ class DatasetWork:
         return self._result(state, [*(f for f, _ in settled), sketch], files_read=pass_.files_read)
 
     def _publish_state(self, state: StatsState, recipe: Recipe) -> str:
-        # Our own file holds nothing that would have to be kept beside the new one.
+        # Our own file holds nothing that would have to be kept as a backup the new one.
         force = self.run_options.force and inspect(self.place, recipe).state not in OURS
         dry_run = self.run_options.dry_run
         try:

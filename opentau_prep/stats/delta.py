@@ -87,7 +87,7 @@ class DeltaStats:
             `action_index` is applied.
         sketch: The same values, mergeable.
         column: The action column.
-        chunk_size: Steps a chunk.
+        chunk_size: Steps per chunk.
         starts: How many chunks there were.
         quantiles: `exact` or `sketch`: where the quantiles in `stats` come from.
         non_finite: (D,) int64 values that were left out.
@@ -201,7 +201,7 @@ def load_delta_stats(
     Args:
         entry: An entry with `use_delta_joint_actions`.
         mixture: The mixture it stands in: its control rate, resampling and row limit count.
-        chunk_size: Steps a chunk; None takes the one that there are stats for.
+        chunk_size: Steps per chunk; None takes the one that there are stats for.
         artifact_root: Where artifacts lie when not in the dataset; that is looked at next.
 
     Raises:

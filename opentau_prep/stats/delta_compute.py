@@ -74,7 +74,7 @@ def compute_delta_stats(
     Args:
         entry: The entry.
         recipe: What its delta actions are.
-        chunk_size: Steps a chunk.
+        chunk_size: Steps per chunk.
         q: Fractions of the quantiles.
         memory_budget: Bytes of chunk values up to which quantiles are exact.
 

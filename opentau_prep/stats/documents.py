@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 _BARE = (b"NaN", b"Infinity")
 _HINT = (
     "Restore it from its source, or let `opentau-prep stats --force` make it from the frames; the"
-    " damaged file is kept beside."
+    " damaged file is kept as a backup."
 )
 
 

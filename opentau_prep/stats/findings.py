@@ -91,9 +91,9 @@ def _non_finite(root: str, feature: str, moments: Moments) -> list[Finding]:
         "+Inf": int(moments.pos_inf.sum()),
         "-Inf": int(moments.neg_inf.sum()),
     }
-    told = ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if n)
+    words = ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if n)
     dims = tuple(bad.tolist())
-    message = f"{feature}: {told} in {len(dims)} dims; stats are over the finite values"
+    message = f"{feature}: {words} in {len(dims)} dims; stats are over the finite values"
     found = [Finding("non_finite", message, root, feature, dims)]
     none = tuple(np.flatnonzero(moments.count == 0).tolist())
     if none:

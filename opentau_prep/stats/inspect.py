@@ -32,21 +32,21 @@ def inspect_stats(
         context: Where artifacts are.
 
     Raises:
-        PrepError: The dataset's tables, or a file of ours, cannot be read.
+        PrepError: The dataset's tables, or a our file, cannot be read.
     """
     options = StatsOptions()
     run = RunOptions.of(context, Rank(), options, jobs=2, keep_options=True)
     run = replace(run, read_data=False)
     yield from DatasetWork(entry, run).found()
-    told = set()
+    words = set()
     for each in resolved.entries_of(entry.dataset):
         if not each.config.use_delta_joint_actions:
             continue
         recipe = delta_recipe(each, resolved.mixture)
         # Where there are none yet, those that `stats` would make on its own are missed.
         for size in delta_sizes(each, recipe, context.artifact_root) or [options.chunk_size]:
-            if (recipe.digest, size) not in told:
-                told.add((recipe.digest, size))
+            if (recipe.digest, size) not in words:
+                words.add((recipe.digest, size))
                 sized = replace(run, stats=replace(options, chunk_size=size))
                 found = inspect_delta(each, resolved.mixture, sized)
                 yield FoundStats(f"{FOLDER}/{found.path.name}", found)

@@ -29,5 +29,10 @@ def recorded_stats_options(place: Place, options: StatsOptions) -> StatsOptions:
             episode_quantiles=recorded["episode_quantiles"],
             allow_partial=options.allow_partial or "partial" in recorded,
         )
-    except (ConfigError, KeyError, TypeError, ValueError):  # a record that nobody of ours wrote
+    except (
+        ConfigError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # a record that this tool did not write
         return options

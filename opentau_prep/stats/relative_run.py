@@ -298,8 +298,8 @@ def _groot_keys(
         else:
             keys[key] = RelativeActions(column, state[0], dims, state[1], options.steps)
     if not keys:
-        told = "; ".join(f"{key} {why}" for key, why in left_out.items()) or "it names none"
-        raise ConfigError(f"no action key can be relative to the state: {told}", where=where)
+        words = "; ".join(f"{key} {why}" for key, why in left_out.items()) or "it names none"
+        raise ConfigError(f"no action key can be relative to the state: {words}", where=where)
     return keys, left_out
 
 

@@ -207,7 +207,7 @@ class DeltaResult:
         path: The artifact.
         status: As in `FileResult`.
         column: The action column.
-        chunk_size: Steps a chunk.
+        chunk_size: Steps per chunk.
         starts: How many chunks.
         quantiles: `exact` or `sketch`.
     """

@@ -2,7 +2,7 @@
 
 A file that this toolkit did not write is compared first: equal within its own precision, it is left
 as it is; lacking something, it is completed without a number being changed; really different, it is
-left alone and the difference is told, unless forced.
+left alone and the difference is reported, unless forced.
 """
 
 from __future__ import annotations
@@ -183,32 +183,32 @@ def settle(
     blocked = any(np.isnan(stats["min"]).any() for stats in stacked.values() if len(episodes))
     differences = () if ours else comparison.differences
     replaced = force or (published == "replace" and bool(comparison.differences or pooled))
-    told = _Told(target, found, comparison, None if replaced else pooled)
+    words = _Told(target, found, comparison, None if replaced else pooled)
     if found.fresh and not replaced:  # by a run that was interrupted before it wrote the others
-        return told.result("up to date"), told.remaining(found.content)
+        return words.result("up to date"), words.remaining(found.content)
     left = "no finite value" if blocked and not force else None
-    if left is None and (differences or told.pooled) and not replaced:
+    if left is None and (differences or words.pooled) and not replaced:
         left = _left_as(differences, comparison.missing, published)
     if left is not None:
-        return told.result(left), told.verdict(found.content, left)
+        return words.result(left), words.verdict(found.content, left)
     if ours or replaced:
         content = document.merged(stacked, episodes, keep=False) if episodes else refreshed
         content = found.content if content is None else content
         outcome = publish(
             target.place, content or b"", recipe, force=force or replaced, dry_run=dry_run
         )
-        return told.outcome(outcome, "written"), None
+        return words.outcome(outcome, "written"), None
     if not comparison.missing:
         content = found.content or b"" if refreshed is None else refreshed
         outcome = publish(target.place, content, recipe, extends=True, dry_run=dry_run)
         done = "up to date" if content == found.content else "extended"
-        return told.outcome(outcome, done), None
+        return words.outcome(outcome, done), None
     content = document.merged(stacked, episodes, keep=True)
     outcome = publish(target.place, content, recipe, extends=True, dry_run=dry_run)
     # What a run that finds the completed file would find in it.
     completed = target.document(content, str(found.path))
-    told = replace(told, pooled=_pooled(target, completed, computed))
-    return told.outcome(outcome, "extended"), told.remaining(content)
+    words = replace(words, pooled=_pooled(target, completed, computed))
+    return words.outcome(outcome, "extended"), words.remaining(content)
 
 
 def _pooled(target: Target, document: Document, computed: Computed) -> Difference | None:

@@ -34,7 +34,7 @@ def facts_of(info: Mapping[str, Any]) -> FileFacts:
 
 
 def identity_of(info: Mapping[str, Any]) -> str | None:
-    """Return 64 hexadecimal digits that change when a file's content does; None when none is told.
+    """Return 64 hexadecimal digits that change when a file's content does, if there are any.
 
     The content's own SHA-256 where the store tells it, as the Hugging Face hub does: the same as
     that of a local copy. Else a hash over the file's size and its checksum or ETag, or, where the

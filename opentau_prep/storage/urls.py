@@ -1,4 +1,4 @@
-"""Roots that are URLs: told apart from folders, checked, and shown without secrets."""
+"""Roots that are URLs: distinguished from folders, checked, and shown without secrets."""
 
 from __future__ import annotations
 

@@ -42,12 +42,12 @@ def write_dataset_files(
     Returns:
         Dataset name -> what became of its file.
     """
-    told: dict[str, str] = {}
+    words: dict[str, str] = {}
     for entries in _measured(resolved, document):
         content = _content(resolved, document, entries)
         status = _write(entries[0], resolved.mixture.mixture_id, content, options, context)
-        told |= {entry.name: status for entry in entries}
-    return told
+        words |= {entry.name: status for entry in entries}
+    return words
 
 
 def inspect_dataset_files(

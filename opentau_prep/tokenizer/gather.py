@@ -49,7 +49,7 @@ class ChunkRecipe:
         state_index: Columns of the state to keep, or None.
         delta_map: Action dim -> state dim that is subtracted, both after that selection.
         width: Action dims that there are after the selection.
-        chunk_size: Steps a chunk, T.
+        chunk_size: Steps per chunk, T.
         action_dim: Width to pad or cut to, D.
         fps: Frame rate, Hz.
         action_freq: Control rate, Hz; None means `fps`.

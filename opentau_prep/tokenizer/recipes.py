@@ -186,18 +186,18 @@ def _recipe(
 
 
 def _say_absolute(resolved: ResolvedMixture, recipes: Sequence[ChunkRecipe]) -> None:
-    told = []
+    words = []
     for entry, recipe in zip(resolved.entries, recipes, strict=True):
         absolute = [d for d in range(recipe.width) if d not in recipe.delta_map]
         if recipe.delta_map and absolute:
-            told.append(f"{entry.name} (dims {', '.join(map(str, absolute))})")
-    if told:
-        shown, suffix = shorten_names(told)
+            words.append(f"{entry.name} (dims {', '.join(map(str, absolute))})")
+    if words:
+        shown, suffix = shorten_names(words)
         warn(
             "absolute_dims",
             "action dims that delta_action_state_map does not name stay absolute:"
             f" {', '.join(shown)}{suffix}",
-            datasets=told,
+            datasets=words,
         )
 
 
@@ -211,7 +211,7 @@ def _state_width(resolved: ResolvedMixture) -> int:
         index = entry.config.state_index
         if index:
             widths.append(len(index))
-        # What is wrong with the stats is told by the heads, which read them next.
+        # What is wrong with the stats is decided by the heads, which read them next.
         with contextlib.suppress(PrepError), collect_notices():
             stats = entry.stats_of([column]).get(column, {})
             widths.append(int(np.size(stats.get("mean", 0))))

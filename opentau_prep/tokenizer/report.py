@@ -143,7 +143,7 @@ def with_forecast(document: Mapping[str, Any], max_length: int | None) -> dict[s
     if max_length is None or lengths is None:
         return {**document, "discrete_action_max_length": max_length}
 
-    def told(group: Mapping[str, Any]) -> dict[str, Any]:
+    def words(group: Mapping[str, Any]) -> dict[str, Any]:
         return {**group, "truncated_share": forecast(group, max_length)}
 
     return {
@@ -151,9 +151,9 @@ def with_forecast(document: Mapping[str, Any], max_length: int | None) -> dict[s
         "discrete_action_max_length": max_length,
         "token_lengths": {
             **lengths,
-            "total": told(lengths["total"]),
-            "heads": {name: told(group) for name, group in lengths["heads"].items()},
-            "datasets": {name: told(group) for name, group in lengths["datasets"].items()},
+            "total": words(lengths["total"]),
+            "heads": {name: words(group) for name, group in lengths["heads"].items()},
+            "datasets": {name: words(group) for name, group in lengths["datasets"].items()},
         },
     }
 
@@ -306,7 +306,7 @@ def length_groups(
     heads = {}
     for name in dict.fromkeys(head_names):
         mine = np.isin(measured.dataset, [i for i, head in enumerate(head_names) if head == name])
-        # A head whose datasets have no share in the total is told by what there is of them.
+        # A head whose datasets have no share in the total is decided by what there is of them.
         shared = mine & measured.in_share
         heads[name] = measured.lengths[shared if shared.any() else mine]
     datasets = {

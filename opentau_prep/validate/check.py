@@ -126,7 +126,7 @@ def _check_one(
 ) -> tuple[list[Finding], list[EntryFacts]]:
     target, frames = work
     rules = [find_rule(code) for code in codes]
-    # Junk in stats overflows: what rules make of it is told as findings, not by NumPy on stderr.
+    # Junk in stats overflows: what rules make of it is a finding, not NumPy's on stderr.
     with collect_notices(), np.errstate(all="ignore"):
         view = DatasetView(target, frames)
         own = dataclasses.replace(settle, root=_absolute(target.root))

@@ -142,10 +142,10 @@ def _folded(group: Sequence[Hit]) -> Hit:
         what = listed([str(p) for p in shown], _FOLDED)
         message = f"{messages.pop()} ({len(group):,} {word}: {what})"
     else:
-        told = [
+        wording = [
             f"{p}: {h.message}" if str(p) else h.message for p, h in zip(shown, group, strict=True)
         ]
-        message = listed(told, _FOLDED, "; ")
+        message = listed(wording, _FOLDED, "; ")
     return replace(group[0], message=message, place=place, places=places)
 
 

@@ -53,11 +53,11 @@ def _summary(report: ValidateReport) -> str:
     checked = _plural(len(report.targets), "dataset")
     if report.deep:
         checked += " with their frames"
-    told = [_plural(n, severity) for severity, n in report.counts.items() if n]
+    words = [_plural(n, severity) for severity, n in report.counts.items() if n]
     known = f" ({_plural(report.known, 'known finding')} accepted)" if report.known else ""
-    if not told:
+    if not words:
         return f"Checked {checked}: nothing found{known}."
-    return f"Checked {checked}: {', '.join(told)}{known}."
+    return f"Checked {checked}: {', '.join(words)}{known}."
 
 
 def _plural(count: int, word: str) -> str:
@@ -122,11 +122,11 @@ def _cases(suite: ElementTree.Element, name: str, found: Sequence[Finding]) -> N
             name=printable(f"{finding.code} {finding.name} {finding.place}".strip()),
         )
         tag = "system-out" if finding.severity == "note" else "failure"
-        told = ElementTree.SubElement(case, tag)
-        told.text = printable(f"{finding.message}. {finding.hint}")
+        words = ElementTree.SubElement(case, tag)
+        words.text = printable(f"{finding.message}. {finding.hint}")
         if tag == "failure":
-            told.set("type", finding.severity)
-            told.set("message", printable(finding.message))
+            words.set("type", finding.severity)
+            words.set("message", printable(finding.message))
 
 
 def explain_rule(rule: Rule) -> str:

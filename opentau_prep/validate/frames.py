@@ -111,7 +111,7 @@ class FrameSummary:
         lags: Column pair's (S, L, D) correlation of velocities, a curve a sampled episode; lag 0
             in the middle, positive where the state follows the action.
         behaviour: How the robot behaves in each episode; None without stats of both vectors.
-        unplaced: Files whose episodes cannot be told apart, and why.
+        unplaced: Files whose episodes cannot be distinguished, and why.
         unreadable: (file, column, why).
     """
 

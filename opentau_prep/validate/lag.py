@@ -48,15 +48,15 @@ def lag_curve(state: npt.NDArray[Any], actions: npt.NDArray[Any], *, fps: float)
         return None
     with np.errstate(invalid="ignore", over="ignore"):
         moved = np.diff(state.astype(np.float64), axis=0)
-        told = np.diff(actions.astype(np.float64), axis=0)
-    if not (np.isfinite(moved).all() and np.isfinite(told).all()):
+        words = np.diff(actions.astype(np.float64), axis=0)
+    if not (np.isfinite(moved).all() and np.isfinite(words).all()):
         return None
-    return np.stack([_correlation(told, moved, lag) for lag in range(-most, most + 1)])
+    return np.stack([_correlation(words, moved, lag) for lag in range(-most, most + 1)])
 
 
-def _correlation(told: Floats, moved: Floats, lag: int) -> Floats:
-    n = len(told) - abs(lag)
-    x, y = (told[:n], moved[lag:]) if lag >= 0 else (told[-lag:], moved[:n])
+def _correlation(words: Floats, moved: Floats, lag: int) -> Floats:
+    n = len(words) - abs(lag)
+    x, y = (words[:n], moved[lag:]) if lag >= 0 else (words[-lag:], moved[:n])
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     scale = np.sqrt((x * x).sum(axis=0) * (y * y).sum(axis=0))
     return np.asarray((x * y).sum(axis=0) / np.where(scale > 0, scale, np.inf))

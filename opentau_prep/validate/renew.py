@@ -1,4 +1,4 @@
-"""Stale artifacts that can be made again, and foreign ones that turn out to be right."""
+"""Stale artifacts that can be recomputed, and foreign ones that turn out to be right."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Renewal", "plan_renewals"]
 
 @dataclass(frozen=True)
 class Renewal:
-    """One artifact to be made again or adopted.
+    """One artifact to be recomputed or adopted.
 
     Attributes:
         path: The artifact.
@@ -45,7 +45,7 @@ class Renewal:
 def plan_renewals(view: DatasetView, context: RunContext) -> list[Renewal]:
     """Return what can be renewed without judgement.
 
-    A file of ours that is stale and unedited is made again; one without provenance that holds
+    A our file that is stale and unedited is recomputed; one without provenance that holds
     exactly what would be computed is adopted. A file that someone edited, or that differs and has
     no provenance, is left to its owner.
     """

@@ -133,7 +133,7 @@ def _blocks(
         except PrepError as fault:
             faults.unplaced.append((part.rel, fault))
     elif columns:
-        # When no column can be read the fault is the file's, and is told once.
+        # When no column can be read the fault is the file's, and is reported once.
         faults.unplaced.append((part.rel, faults.unreadable[-1][2]))
         del faults.unreadable[-len(columns) :]
 

@@ -154,13 +154,13 @@ def _trusted(facts: ArtifactFacts, found: Inspection) -> ArtifactFacts:
     if facts.state in ("stale", "damaged"):
         return replace(facts, force=True)
     if found.state is State.REPARAMETRIZED and EPISODES in parameters:
-        told = f"made of {len(parameters[EPISODES]):,} selected episodes alone"
-        return replace(facts, level="do", detail=told, force=True)
+        words = f"made of {len(parameters[EPISODES]):,} selected episodes alone"
+        return replace(facts, level="do", detail=words, force=True)
     if found.state is State.REPARAMETRIZED and KEPT_ROWS in parameters:
-        told = "holds rows that were kept, though a recomputation would change them"
-        return replace(facts, state="edited", level="look", detail=told, force=True)
+        words = "holds rows that were kept, though a recomputation would change them"
+        return replace(facts, state="edited", level="look", detail=words, force=True)
     if facts.state in ("edited", "not ours"):
-        return replace(facts, detail="it is trusted as it stands")
+        return replace(facts, detail="it is trusted as it is")
     return facts
 
 
@@ -180,8 +180,10 @@ def token_steps(
     for names, state in found:
         facts = judged("fit-tokenizer", "tokens", names, state, root=roots[names[0]])
         if facts.state in ("missing", "other options"):
-            told = facts.detail and "of another fit"
-            facts = replace(facts, state="stale" if told else "missing", detail=told, level="look")
+            words = facts.detail and "of another fit"
+            facts = replace(
+                facts, state="stale" if words else "missing", detail=words, level="look"
+            )
         yield facts
 
 

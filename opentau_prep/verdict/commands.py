@@ -1,4 +1,4 @@
-"""The very commands that mend something, ready to be pasted into a shell."""
+"""The very commands that fix something, ready to be pasted into a shell."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ def validation_facts(
             each = inspect_findings(target)
         except PrepError as fault:
             path = _path(target, context)
-            told = damaged("validate", "findings", names, path, fault, root=target.root)
-            artifacts.append(told)
+            words = damaged("validate", "findings", names, path, fault, root=target.root)
+            artifacts.append(words)
             continue
         state = judged("validate", "findings", names, each.inspection, root=target.root)
         if each.findings is None and each.inspection.content is not None:

@@ -54,12 +54,12 @@ def heads_facts(built: MixtureHeads, options: HeadOptions, audit: AuditReport) -
 
 def off_heads(facts: HeadsFacts) -> list[str]:
     """Return the heads that have a pooled quantile which is not what its name claims, in words."""
-    told = []
+    words = []
     for head in facts.heads:
         off = sum(bool(dim.notes) for dim in (*head.state, *head.actions))
         if off:
-            told.append(f"{head.key}: {several(off, 'dim')}")
-    return told
+            words.append(f"{head.key}: {several(off, 'dim')}")
+    return words
 
 
 def _dims(
@@ -74,8 +74,8 @@ def _dims(
     for each in summary.ranks:
         if each.feature == feature:
             for dim in each.dims_off:
-                told = f"{each.quantile} lies at {each.ranks[dim]:.1%} of the frames"
-                notes.setdefault(dim, []).append(told)
+                words = f"{each.quantile} lies at {each.ranks[dim]:.1%} of the frames"
+                notes.setdefault(dim, []).append(words)
     found = []
     for dim in range(width):
         low, high = float(stats["min"][dim]), float(stats["max"][dim])

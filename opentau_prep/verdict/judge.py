@@ -219,7 +219,7 @@ class _Collector:
             raise ArtifactError("cannot be judged while datasets of the mixture cannot be opened")
 
     def _unknown(self, step: str, kind: str, path: Path, fault: PrepError) -> ArtifactFacts:
-        # Lost datasets are told once, as what is to be done first.
+        # Lost datasets are reported once, as what is to be done first.
         level: Any = "ok" if self.resolved.faults else "do"
         return ArtifactFacts(step, kind, (), None, str(path), "unknown", level, str(fault))
 

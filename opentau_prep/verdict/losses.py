@@ -77,8 +77,8 @@ def _report(
         return None, optional("val-report", "loss report", path)
     facts = judged("val-report", "loss report", (), state)
     if facts.state == "other options":
-        told = {"state": "stale", "level": "look", "detail": "the mixture has changed"}
-        return report, ArtifactFacts(**{**asdict(facts), **told})
+        words = {"state": "stale", "level": "look", "detail": "the mixture has changed"}
+        return report, ArtifactFacts(**{**asdict(facts), **words})
     return report, facts
 
 

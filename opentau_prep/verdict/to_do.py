@@ -176,9 +176,9 @@ def _findings(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
         yield ToDo("do", f"Settle {more} that validate found", (), commands.step("validate"))
     warnings = [each for each in found if each.severity == "warning"]
     if warnings:
-        told = [f"{each.code} {each.dataset}: {each.message}" for each in warnings]
+        parts = [f"{each.code} {each.dataset}: {each.message}" for each in warnings]
         what = f"Read {several(counts['warning'], 'warning')} that validate found"
-        yield ToDo("look", what, _first(told, counts["warning"]), commands.step("validate"))
+        yield ToDo("look", what, _first(parts, counts["warning"]), commands.step("validate"))
 
 
 def _heads(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
@@ -209,8 +209,8 @@ def _tokens(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
     cut = [g for g in tokenizer.groups if g.scope != "dataset" and (g.truncated or 0) > _MANY_CUT]
     if cut:
         what = f"Training would cut off chunks longer than {tokenizer.limit:,} tokens"
-        told = [f"{g.scope} {g.name}: {g.truncated:.2%} of the chunks" for g in cut]
-        yield ToDo("look", what, _first(told, len(told)))
+        parts = [f"{g.scope} {g.name}: {g.truncated:.2%} of the chunks" for g in cut]
+        yield ToDo("look", what, _first(parts, len(parts)))
 
 
 def _first(lines: Sequence[str], total: int, limit: int = 10) -> list[str]:

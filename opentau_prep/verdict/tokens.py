@@ -48,8 +48,8 @@ def check_folder(folder: Path, *_: object, ours: bool) -> None:
         if path.name not in faults and path.is_file() and (torn := _torn(path)):
             faults[path.name] = torn
     if faults:
-        told = "; ".join(f"{name} {why}" for name, why in faults.items())
-        raise ArtifactError(told, where=str(folder))
+        words = "; ".join(f"{name} {why}" for name, why in faults.items())
+        raise ArtifactError(words, where=str(folder))
 
 
 def _torn(path: Path) -> str:
@@ -71,8 +71,8 @@ def tokenizer_facts(folder: Path, document: Mapping[str, Any], limit: int | None
         settings = {name: document[name] for name in _SETTINGS}
         fit = document.get("fit")
         if fit is None:
-            told = "it holds the report of samples, no tokenizer (--skip-fit)"
-            return TokenizerFacts(str(folder), settings, fault=told)
+            words = "it holds the report of samples, no tokenizer (--skip-fit)"
+            return TokenizerFacts(str(folder), settings, fault=words)
         settings["tokens"] = fit["tokens"]
         settings["longest_token_bytes"] = fit["max_token_length"]
         settings["vocabulary_used"] = float(fit["vocabulary"]["share"])
@@ -86,8 +86,8 @@ def tokenizer_facts(folder: Path, document: Mapping[str, Any], limit: int | None
             str(folder), settings, groups, histogram, str(lengths["measured_on"]), limit
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        told = f"its report is damaged ({type(error).__name__}: {error})"
-        return TokenizerFacts(str(folder), fault=told)
+        words = f"its report is damaged ({type(error).__name__}: {error})"
+        return TokenizerFacts(str(folder), fault=words)
 
 
 def _groups(lengths: Mapping[str, Any]) -> Iterator[TokenGroup]:

@@ -132,9 +132,9 @@ def clipped(view: DatasetView) -> Iterator[Hit]:
             share[_hands(view, column, len(share))] = 0
             dims = np.flatnonzero(share > CLIPPED_SHARE)
             if len(dims):
-                told = [f"dim {d} in {share[d]:.0%}" for d in dims]
+                words = [f"dim {d} in {share[d]:.0%}" for d in dims]
                 yield hit(
-                    f"holds exactly its {which} value while the robot moves: {listed(told)} of the"
+                    f"holds exactly its {which} value while the robot moves: {listed(words)} of the"
                     f" frames (over {CLIPPED_SHARE:.0%})",
                     file="data",
                     column=column,
@@ -159,9 +159,9 @@ def calibration_offset(view: DatasetView) -> Iterator[Hit]:
     # Where most dims differ the vectors are of two kinds, not of one badly calibrated robot.
     dims = np.flatnonzero(bad)
     if len(dims) and len(dims) <= len(middle) / 2:
-        told = [f"dim {d} by {middle[d]:+.1%} of its range" for d in dims]
+        words = [f"dim {d} by {middle[d]:+.1%} of its range" for d in dims]
         yield hit(
-            f"the actions stay apart from the state when the robot is slow: {listed(told)} (over"
+            f"the actions stay apart from the state when the robot is slow: {listed(words)} (over"
             f" {OFFSET:.0%}; the median of {int(known.sum()):,} episodes)",
             file="data",
             column=view.vectors["actions"],
@@ -195,11 +195,11 @@ def end_pose(view: DatasetView) -> Iterator[Hit]:
     distance = np.sqrt((z**2).mean(axis=1))
     bad = distance > END_POSE
     if bad.any():
-        told = [
+        words = [
             f"episode {e} ({d:.1f})" for e, d in zip(scan.episodes[bad], distance[bad], strict=True)
         ]
         yield hit(
-            f"{int(bad.sum()):,} episodes end in a pose unlike the others': {listed(told, 5)}"
+            f"{int(bad.sum()):,} episodes end in a pose unlike the others': {listed(words, 5)}"
             f" (deviations, root mean square over the dims; over {END_POSE:g})",
             file="data",
             episodes=scan.episodes[bad],

@@ -70,9 +70,9 @@ def rows_differ(view: DatasetView) -> Iterator[Hit]:
             file=part.rel,
         )
     if wrong:
-        told = [f"{e} ({length:,} in the table, {rows:,} on disk)" for e, length, rows in wrong]
+        words = [f"{e} ({length:,} in the table, {rows:,} on disk)" for e, length, rows in wrong]
         yield hit(
-            f"{len(wrong):,} episodes have another number of rows on disk: {listed(told, 5)}",
+            f"{len(wrong):,} episodes have another number of rows on disk: {listed(words, 5)}",
             file=_table_file(view),
             episodes=[e for e, *_ in wrong],
         )

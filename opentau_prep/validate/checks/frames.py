@@ -64,9 +64,9 @@ def frozen_dims(view: DatasetView) -> Iterator[Hit]:
         varies = low < high
         dims = np.flatnonzero((share >= FROZEN_SHARE) & varies)
         if len(dims):
-            told = [f"dim {d} in {share[d]:.0%}" for d in dims]
+            words = [f"dim {d} in {share[d]:.0%}" for d in dims]
             yield hit(
-                f"does not move within most episodes: {listed(told)} of them",
+                f"does not move within most episodes: {listed(words)} of them",
                 file="data",
                 column=column,
                 dims=dims,

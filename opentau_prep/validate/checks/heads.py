@@ -85,8 +85,8 @@ def width_conflict(view: MixtureView) -> Iterator[Hit]:
     for key, members in _groups(view).items():
         known = [m for m in members if m.dims is not None]
         if len({m.dims for m in known}) > 1:
-            told = [f"{m.name} (state {m.dims[0]}, actions {m.dims[1]})" for m in known if m.dims]
-            yield hit(f"head {key!r} has members of different widths: {listed(told)}")
+            words = [f"{m.name} (state {m.dims[0]}, actions {m.dims[1]})" for m in known if m.dims]
+            yield hit(f"head {key!r} has members of different widths: {listed(words)}")
 
 
 def name_collision(view: MixtureView) -> Iterator[Hit]:

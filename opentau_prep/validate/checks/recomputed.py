@@ -123,16 +123,16 @@ def episodes_stale(view: DatasetView) -> Iterator[Hit]:
     for column, scan in (view.frames.columns if view.frames else {}).items():
         true = _of_moments(scan.moments)
         wrong = np.zeros(scan.max_step.shape, dtype=bool)
-        told = []
+        words = []
         for stat in STATS_COMPARED:
             off = _share_off(view, column, stat, scan.episodes, true)
             if off is not None and (off > 0).any():
-                told.append(f"{stat} by up to {off.max():.0%} of the range")
+                words.append(f"{stat} by up to {off.max():.0%} of the range")
                 wrong |= off > 0
-        if told:
+        if words:
             rows = wrong.any(axis=1)
             yield hit(
-                f"does not describe {int(rows.sum()):,} episodes: {listed(told)}",
+                f"does not describe {int(rows.sum()):,} episodes: {listed(words)}",
                 file=EPISODES_DIR if view.meta.is_v3 else EPISODES_STATS,
                 column=column,
                 dims=np.flatnonzero(wrong.any(axis=0)),
@@ -169,9 +169,9 @@ def quantile_rank(view: DatasetView) -> Iterator[Hit]:
         count = scan.moments.count.sum(axis=0)
         faults = rank_faults(names, below, equal, count)
         if faults:
-            told = [f"{f.name} lies at rank {f.rank:.3f} in dim {f.dim}" for f in faults.values()]
+            words = [f"{f.name} lies at rank {f.rank:.3f} in dim {f.dim}" for f in faults.values()]
             yield hit(
-                f"quantiles are not quantiles of the data: {listed(told, 5)} (the worst of each)",
+                f"quantiles are not quantiles of the data: {listed(words, 5)} (the worst of each)",
                 file=STATS,
                 column=column,
                 dims=sorted({d for f in faults.values() for d in f.dims}),
@@ -193,10 +193,10 @@ def training_quantiles(view: DatasetView) -> Iterator[Hit]:
         ranks = [r for r in quantile_ranks({column: known}, {column: sketch}) if r.dims_off]
         if ranks:
             worst = [(r, int(r.errors.argmax())) for r in ranks]
-            told = [f"{r.quantile} is the {r.ranks[d]:.1%} quantile in dim {d}" for r, d in worst]
+            words = [f"{r.quantile} is the {r.ranks[d]:.1%} quantile in dim {d}" for r, d in worst]
             yield hit(
                 f"{'pools to' if file == EPISODES_STATS else 'has'} quantiles that are none of the"
-                f" data: {listed(told)}",
+                f" data: {listed(words)}",
                 file=file,
                 column=column,
                 dims=sorted({d for r in ranks for d in r.dims_off}),

@@ -97,9 +97,9 @@ def mapped_column_missing(view: DatasetView) -> Iterator[Hit]:
             if name not in _VECTOR_NAMES and column not in (view.features or {})
         }
         if lost:
-            told = [f"{name} -> {column!r}" for name, column in lost.items()]
+            words = [f"{name} -> {column!r}" for name, column in lost.items()]
             yield hit(
-                f"maps to columns that the dataset does not declare: {listed(told)}",
+                f"maps to columns that the dataset does not declare: {listed(words)}",
                 file=_place(spec, "data_features_name_mapping"),
             )
 

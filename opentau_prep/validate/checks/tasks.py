@@ -56,9 +56,9 @@ def near_duplicates(view: DatasetView) -> Iterator[Hit]:
         groups.setdefault(" ".join(text.split()).casefold(), []).append(index)
     for text, indices in groups.items():
         if len(indices) > 1 and text:
-            told = [repr((view.tasks or {})[i]) for i in indices]
+            words = [repr((view.tasks or {})[i]) for i in indices]
             yield hit(
-                f"tasks {listed(indices)} differ only in case or blanks: {listed(told, 3)}",
+                f"tasks {listed(indices)} differ only in case or blanks: {listed(words, 3)}",
                 file=tasks_file(view.meta),
             )
 
@@ -93,9 +93,9 @@ def string_unknown(view: DatasetView) -> Iterator[Hit]:
             if text not in known:
                 unknown.setdefault(text, []).append(int(episode))
     if unknown:
-        told = [repr(text)[:80] for text in unknown]
+        words = [repr(text)[:80] for text in unknown]
         yield hit(
-            f"lacks {len(unknown):,} task strings of the episodes table: {listed(told, 3)}",
+            f"lacks {len(unknown):,} task strings of the episodes table: {listed(words, 3)}",
             file=tasks_file(view.meta),
             episodes=sorted({e for some in unknown.values() for e in some}),
         )

@@ -140,7 +140,7 @@ def _stat_names(mode: Any) -> tuple[str, str] | None:
     try:
         return Convention.of(mode).stat_names
     except (PrepError, TypeError):
-        return None  # not a report of ours
+        return None  # not one of our reports
 
 
 def _action_stats(
@@ -191,14 +191,14 @@ def truncates(view: MixtureView) -> Iterator[Hit]:
     datasets = lengths.get("datasets") if isinstance(lengths, Mapping) else None
     if view.max_tokens is None or not isinstance(datasets, Mapping):
         return
-    told = []
+    words = []
     for name, group in datasets.items():
         share = _truncated(group, view.max_tokens)
         if share is not None and share > TRUNCATED:
-            told.append(f"{name} {share:.1%}")
-    if told:
+            words.append(f"{name} {share:.1%}")
+    if words:
         yield hit(
-            f"chunks of more than {view.max_tokens:,} tokens, by dataset: {listed(told)}",
+            f"chunks of more than {view.max_tokens:,} tokens, by dataset: {listed(words)}",
             file=REPORT,
         )
 
@@ -209,7 +209,7 @@ def _truncated(group: object, max_tokens: int) -> float | None:
     try:
         return float(forecast(group, max_tokens))  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError, AttributeError):
-        return None  # not a group of ours
+        return None  # not one of our groups
 
 
 def truncated_before(view: DatasetView) -> Iterator[Hit]:

@@ -127,9 +127,9 @@ def collapsed_range(view: DatasetView) -> Iterator[Hit]:
         low, q01, q99, high = (end.astype(np.float64).ravel() for end in ends)
         dims = np.flatnonzero((high > low) & (q99 - q01 < COLLAPSED * (high - low)))
         if len(dims):
-            told = [f"{q01[d]:g} to {q99[d]:g} of {low[d]:g} to {high[d]:g}" for d in dims]
+            words = [f"{q01[d]:g} to {q99[d]:g} of {low[d]:g} to {high[d]:g}" for d in dims]
             yield hit(
-                f"98 % of the values are one value, and the rest is not: {listed(told, 3)}",
+                f"98 % of the values are one value, and the rest is not: {listed(words, 3)}",
                 file=own_stats_file(view),
                 column=column,
                 dims=dims,

@@ -114,10 +114,10 @@ def _frames_differ(view: DatasetView, *, fewer: bool) -> Iterator[Hit]:
         if facts.frames < low if fewer else facts.frames > high:
             wrong.setdefault(camera.column, []).append((rel, facts, low if fewer else high))
     for column, some in wrong.items():
-        told = [f"{rel} ({facts.frames:,} frames for {n:,} rows)" for rel, facts, n in some]
+        words = [f"{rel} ({facts.frames:,} frames for {n:,} rows)" for rel, facts, n in some]
         yield hit(
             f"{len(some):,} video files have {'fewer' if fewer else 'more'} frames than their"
-            f" episodes have rows: {listed(told, _SHOWN)}",
+            f" episodes have rows: {listed(words, _SHOWN)}",
             file="videos",
             column=column,
         )
@@ -163,7 +163,7 @@ def _span_faults(
     slack = _HALF_A_FRAME / fps
     length = np.abs(spans[:, 1] - spans[:, 0] - seconds) > slack
     yield length, "to_timestamp - from_timestamp is not length / fps"
-    # A file that lacks frames or plays at another rate is told by V004 and V006.
+    # A file that lacks frames or plays at another rate is decided by V004 and V006.
     whole = {
         rel: facts.seconds
         for own, rel, facts, (rows, _) in _files(view)
@@ -204,9 +204,9 @@ def size_differs(view: DatasetView) -> Iterator[Hit]:
         declared = tuple(sorted(shape)[-2:]) if len(shape) == 3 else None
         odd = {size: files for size, files in sizes.items() if declared != tuple(sorted(size))}
         if odd and declared:
-            told = [f"{w} x {h} in {files[0]}" for (h, w), files in odd.items()]
+            words = [f"{w} x {h} in {files[0]}" for (h, w), files in odd.items()]
             yield hit(
-                f"info.json says the shape {shape}, the videos are {listed(told, _SHOWN)}",
+                f"info.json says the shape {shape}, the videos are {listed(words, _SHOWN)}",
                 file="videos",
                 column=camera,
             )
@@ -218,9 +218,9 @@ def codec_differs(view: DatasetView) -> Iterator[Hit]:
         feature = raw.get(camera) if isinstance(raw, Mapping) else None
         declared = _declared_codec(feature if isinstance(feature, Mapping) else {})
         if len(codecs) > 1:
-            told = [f"{codec} in {len(files):,} files" for codec, files in codecs.items()]
+            words = [f"{codec} in {len(files):,} files" for codec, files in codecs.items()]
             yield hit(
-                f"its videos have several codecs: {listed(told)}", file="videos", column=camera
+                f"its videos have several codecs: {listed(words)}", file="videos", column=camera
             )
         elif declared is not None and declared not in codecs:
             found = next(iter(codecs))
