@@ -96,7 +96,8 @@ def _draw_summary(console: Console, report: TokenizerReport) -> None:
     if fit is not None:
         cap = fit["max_token_length"]
         lines.append(
-            f"{fit['tokens']:,} tokens of {'any length' if cap is None else f'up to {cap} bytes'};"
+            f"{fit['tokens']:,} tokens of"
+            f" {'any length' if cap is None else f'up to {cap:,} numbers'};"
             f" more chunks: {_STOPPED[fit['stopped_by']]};"
             f" {fit['vocabulary']['share']:.0%} of the vocabulary used"
         )

@@ -323,7 +323,7 @@ class FitFlags:
         str | None,
         typer.Option(
             metavar="N|auto",
-            help="Longest token in bytes; auto (default): chosen on held-out chunks.",
+            help="Longest token in numbers; auto (default): chosen on held-out chunks.",
             rich_help_panel=_FIT,
         ),
     ] = None

@@ -1,6 +1,6 @@
 """Choosing how much to fit on and how long a token may be, by what held-out chunks cost.
 
-Both are questions of data, not of habit: on padded corpora a cap of 64 bytes a token makes
+Both are questions of data, not of habit: on padded corpora a cap of 64 numbers per token makes
 sequences half as long again, and a few thousand chunks often teach the tokenizer all that it can
 learn. So the cap is chosen by fits on a small prefix of the corpus, and then the prefix is doubled
 until held-out sequences stop getting shorter, the corpus is used up, or memory is.
@@ -39,7 +39,7 @@ class Candidate:
 
     Attributes:
         n_chunks: Chunks it was fitted on.
-        max_token_length: Its cap, in bytes; None without one.
+        max_token_length: Its cap, in numbers; None without one.
         mean: Mean tokens per held-out chunk, of at most 1,000 of them.
         p99: 99th percentile of them.
     """
@@ -62,6 +62,7 @@ class BpePlan:
         memory_bytes: What the trainer may take.
         asked: Chunks that were asked for, where the corpus holds fewer because memory could not
             hold a fit on them; None otherwise.
+        bytes_per_number: UTF-8 bytes of the code point of 0, by far the most frequent number.
     """
 
     vocab_size: int
@@ -69,6 +70,7 @@ class BpePlan:
     grow: bool = True
     memory_bytes: int = 4 << 30
     asked: int | None = None
+    bytes_per_number: int = 1
 
 
 @dataclass(frozen=True)
@@ -167,11 +169,13 @@ class _Trial:
     def run_all(self, size: int, caps: Sequence[int | None]) -> list[Candidate]:
         new = [cap for cap in caps if (size, cap) not in self.candidates]
         if new:
+            # With headroom most numbers take two bytes: the same cap still means as many numbers.
+            width = self._plan.bytes_per_number
             found = train_and_measure(
                 self._points[self._order[:size]],
                 self._held_out,
                 vocab_size=self._plan.vocab_size,
-                caps=new,
+                caps=[None if cap is None else cap * width for cap in new],
             )
             for cap, (fit, lengths) in zip(new, found, strict=True):
                 p99 = float(np.percentile(lengths, 99))

@@ -144,7 +144,7 @@ def fit_corpus(
     held_out = bool(counted.any())
     if not held_out:
         counted = np.ones(len(chosen_rows), dtype=np.bool_)
-    fit = fit_bpe(points, order, held[counted], _plan(options), progress=progress)
+    fit = fit_bpe(points, order, held[counted], _plan(options, min_token), progress=progress)
     fitted_rows = rows[order[: fit.chosen.n_chunks]]
     counts = np.bincount(corpus.dataset[fitted_rows], minlength=n_datasets)
     fitted = time.perf_counter()
@@ -180,7 +180,7 @@ def _clipped(values: npt.NDArray[np.integer[Any]], min_token: int, options: FitO
     return Clipped(int(np.count_nonzero(lost)), len(rows), error)
 
 
-def _plan(options: FitOptions) -> BpePlan:
+def _plan(options: FitOptions, min_token: int) -> BpePlan:
     cap = options.max_token_length
     return BpePlan(
         vocab_size=options.vocab_size,
@@ -188,6 +188,7 @@ def _plan(options: FitOptions) -> BpePlan:
         grow=options.total_chunks == "auto",
         memory_bytes=options.memory_limit,
         asked=None if options.total_chunks == "auto" else options.wanted_chunks,
+        bytes_per_number=len(chr(max(0, -min_token)).encode()),
     )
 
 

@@ -56,7 +56,7 @@ class FitOptions:
             most 32,000.
         vocab_size: Tokens in all.
         scale: Quantization steps a unit of DCT coefficient.
-        max_token_length: Longest token in bytes, or `auto`: chosen on held-out chunks.
+        max_token_length: Longest token in numbers, or `auto`: chosen on held-out chunks.
         seed: Of the split and of the draws.
         config_version: Of the policy's config; decides the normalization.
         normalization: Which two stats of a head the policy normalizes actions with: `min_max`,
