@@ -42,9 +42,10 @@ def test_every_tutorial_is_run():
     assert tutorials == {name for name in RUNNABLE if name.startswith("tutorials/")}
 
 
-def test_the_page_of_commands_is_fresh():
+@pytest.mark.parametrize("script", ["make_cli_page.py", "make_python_page.py"])
+def test_a_written_page_is_fresh(script):
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/make_cli_page.py"), "--check"],
+        [sys.executable, str(ROOT / "scripts" / script), "--check"],
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
