@@ -124,7 +124,7 @@ class OverwriteRefusedError(ArtifactError):
         super().__init__(
             f"{inspection.state.value}, and unlike what would be written; it was left alone",
             where=str(inspection.path),
-            hint="Use --force to replace it; the old file is kept as a backup the new one.",
+            hint="Use --force to replace it; the old file is kept as a backup.",
         )
         self.inspection = inspection
         self.content = content

@@ -75,7 +75,7 @@ def _summary(outcome: StepOutcome) -> str:
 
     report: Any = outcome.report
     if isinstance(report, SkippedInDryRun):
-        return f"cannot be foretold before the steps above are done: {report.error}"
+        return f"cannot be shown before the steps above are done: {report.error}"
     if isinstance(report, NotDone):
         return f"not done: {report.error}"
     summaries: dict[str, Callable[[Any], str]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -13,7 +14,7 @@ from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.artifacts.rank import main_rank_notices, wait_for
 from opentau_prep.artifacts.store import Inspection, Outcome, State, heal, inspect
 from opentau_prep.engine import Failure
-from opentau_prep.errors import ConfigError, DataError
+from opentau_prep.errors import ConfigError, DataError, MetadataError
 from opentau_prep.metadata.info import parse_fps
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import some_names, warn
@@ -59,7 +60,9 @@ def prepare_speed(
         _check_one_selection(jobs)
     else:
         for entry in resolved.entries:
-            _ = entry.episodes  # a selection of episodes that do not exist is refused here, too
+            if entry.is_subset:  # a selection of episodes that do not exist is refused here, too
+                with contextlib.suppress(MetadataError, DataError):  # reported with the dataset
+                    _ = entry.episodes
         jobs = [entry.of_whole_dataset() for entry in resolved.first_entries]
     work = partial(_prepare_one, context=_Options(context, rank, persist_subset))
     with main_rank_notices(rank):

@@ -177,10 +177,17 @@ class DatasetWork:
             state = pass_.with_outcome(self._lines(verdicts), verdicts)
             # Last, so that its presence says that all the others are as they should be.
             sketch = self._sketch_file(self._publish_state(state, recipe))
+        if not self.run_options.dry_run:
+            for target in self.targets:
+                if target.name in verdicts:
+                    # What is left alone holds another program's numbers: a record that says that
+                    # this tool wrote it would make it count as edited, and stale for ever.
+                    with contextlib.suppress(OSError):
+                        target.place.provenance_path.unlink(missing_ok=True)
         return self._result(state, [*(f for f, _ in settled), sketch], files_read=pass_.files_read)
 
     def _publish_state(self, state: StatsState, recipe: Recipe) -> str:
-        # Our own file holds nothing that would have to be kept as a backup the new one.
+        # Our own file holds nothing that would have to be kept as a backup.
         force = self.run_options.force and inspect(self.place, recipe).state not in OURS
         dry_run = self.run_options.dry_run
         try:

@@ -45,11 +45,13 @@ def test_read_only_root_result_is_shown_with_one_warning(tmp_path):
     for folder in (root / "meta", root):
         folder.chmod(0o555)
     done = _run(command("speed-percentiles", root), _obey_permission_bits)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 4, done.stderr
     assert "not persisted" in done.stdout
     assert done.stderr.count("Warning: ") == 1
     assert "--artifact-root" in done.stderr
     assert sorted(root.rglob("*")) == before
+    shown = _run(command("speed-percentiles", root, "--no-persist"), _obey_permission_bits)
+    assert shown.returncode == 0, shown.stderr
     done = _run(
         command("speed-percentiles", root, "--artifact-root", tmp_path / "art"),
         _obey_permission_bits,

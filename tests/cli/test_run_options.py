@@ -30,7 +30,7 @@ def _parameters(mixture, rel):
 
 
 def _chosen(mixture):
-    stats = _parameters(mixture, "a/meta/prep/episodes_stats.json")
+    stats = _parameters(mixture, "a/meta/prep/quantile_sketch.json")
     heads = _parameters(mixture, "mixture.prep/norm_heads.prep.json")
     return {
         **{name: stats[name] for name in ("quantiles", "episode_quantiles")},
@@ -49,8 +49,7 @@ def test_run_keeps_what_was_chosen_until_it_is_forced(mixture):
     assert {p: p.read_bytes() for p in kept} == kept
     steps = {step["step"]: step for step in ran.json["steps"]}
     assert steps["stats"]["datasets"][0]["status"] == "up to date"
-    (said,) = (w["message"] for w in ran.json["warnings"] if w["kind"] == "kept_options")
-    assert "max_state_dim 32 -> 5" in said
+    assert ran.json["training_must_hold"]["max_state_dim"] == 5
     assert run_cli("run", "--mixture-json", mixture, "--force", "--dry-run").code == 0
     assert _chosen(mixture) == before
 

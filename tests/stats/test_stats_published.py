@@ -124,7 +124,7 @@ def test_stats_a_broken_file_is_an_error_that_names_it(tmp_path):
     assert "Traceback" not in ran.err
 
 
-def test_run_shows_a_difference_and_goes_on_with_the_published_stats(tmp_path):
+def test_run_stops_at_a_difference_and_goes_on_with_the_published_stats_when_asked(tmp_path):
     root = tiny_dataset(tmp_path, "v2.0", lengths=[60, 50])
 
     def change(stats):
@@ -134,9 +134,10 @@ def test_run_shows_a_difference_and_goes_on_with_the_published_stats(tmp_path):
     before = (root / "meta/stats.json").read_bytes()
     ran = run_cli("run", root, "--json", "--workers", 1, cwd=tmp_path)
     assert ran.code == 1
-    steps = [step["step"] for step in ran.json["steps"]]
-    assert steps[0] == "stats"
-    assert "speed-percentiles" in steps
+    assert [step["step"] for step in ran.json["steps"]] == ["stats"]
+    assert not (root / "meta/speed_percentiles.jsonl").exists()
+    ran = run_cli("run", root, "--published-stats", "keep", "--workers", 1, cwd=tmp_path)
+    assert ran.code == 0, ran.out
     assert (root / "meta/stats.json").read_bytes() == before
     assert (root / "meta/speed_percentiles.jsonl").is_file()
 
