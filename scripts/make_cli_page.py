@@ -57,7 +57,14 @@ def _usage(param: Any, shown: str) -> str:
     """Return an option's names and value, written alike under every version of typer."""
     if param.param_type_name == "argument":
         return str(param.metavar or param.name.upper())
-    return re.sub(r" [<\[](?:list\[)?([^<>\[\]]+)\]?[>\]]$", r" \1", shown)
+    shown = re.sub(r" [<\[](?:list\[)?([^<>\[\]]+)\]?[>\]]$", r" \1", shown)
+    # Renderers disagree on an escaped bar in the code of a table.
+    return re.sub(r"\S+\|\S+", lambda found: "{" + found[0].replace("|", ",") + "}", shown)
+
+
+def _marked(text: str) -> str:
+    """Return text with the options it names as code."""
+    return text if "`" in text else re.sub(r"(?<![\w-])--[a-z][\w-]*", r"`\g<0>`", text)
 
 
 def _prose(text: str) -> list[str]:
@@ -66,7 +73,7 @@ def _prose(text: str) -> list[str]:
     for paragraph in filter(None, (part.strip() for part in text.split("\n\n"))):
         lines = [line.strip() for line in paragraph.splitlines()]
         code = lines[0].startswith("opentau-prep ")
-        found.append("\n".join(["```", *lines, "```"] if code else lines) + "\n")
+        found.append("\n".join(["```", *lines, "```"] if code else map(_marked, lines)) + "\n")
     return found
 
 
@@ -74,7 +81,9 @@ def _table(rows: list[tuple[str, str]]) -> list[str]:
     if not rows:
         return []
     cells = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in rows]
-    body = "\n".join(f"| `{option}` | {text.replace('<', '&lt;')} |" for option, text in cells)
+    body = "\n".join(
+        f"| `{option}` | {_marked(text).replace('<', '&lt;')} |" for option, text in cells
+    )
     return [f"| option | meaning |\n| --- | --- |\n{body}\n"]
 
 
