@@ -178,7 +178,7 @@ def _mirrored(
     model: HeadModel, stats: DimStats, judged: NDArray[np.bool_], grippers: Sequence[int]
 ) -> Iterator[Suspicion]:
     named = np.zeros(len(judged), dtype=bool)
-    named[list(grippers)] = True
+    named[[dim for dim in grippers if dim < len(judged)]] = True  # other stats may be narrower
     # Where no dim is called a gripper: what opens and closes between 0 and 1 is taken for one.
     opens = (model.low > -0.1) & (model.low < 0.3) & (model.high > 0.5) & (model.high < 1.2)
     is_gripper = named | (opens & (not len(grippers)))
