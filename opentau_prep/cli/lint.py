@@ -114,7 +114,7 @@ def _check_roots(subject: Subject, context: RunContext, options: LintOptions) ->
     stored = next((root for root in roots if is_remote(root)), None)
     if options.fix and stored is not None:
         raise ConfigError(
-            "--fix fixes files in place, and nothing is written into a store",
+            "--fix changes files in place, and nothing is written into a store",
             where=safe_url(stored),
             hint="Repair a copy of the dataset, and upload that.",
         )

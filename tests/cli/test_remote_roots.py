@@ -137,7 +137,7 @@ def test_changed_dataset_is_stale(sides, tmp_path: Path) -> None:
         (("run", "URL"), 4, "--artifact-root DIR"),
         (("report", "URL"), 4, "--artifact-root DIR"),
         (("validate", "URL", "--write"), 4, "--artifact-root DIR"),
-        (("validate", "URL", "--fix"), 2, "--fix mends files in place"),
+        (("validate", "URL", "--fix"), 2, "--fix changes files in place"),
         (("stats", "URL", "--format", "openpi", "--artifact-root", "A"), 2, "folders only"),
         (("stats", "nope://b/x", "--artifact-root", "A"), 2, "no driver is known"),
         (("stats", "s3://K:S3CRET@b/x", "--artifact-root", "A"), 2, "no credentials"),

@@ -125,7 +125,7 @@ def test_episodes_whole_floats_and_a_bare_task_are_understood(root: Path) -> Non
         ({"episode_index": 9, "length": float("nan")}, "field `length` is nan"),
         ([1, 2], "must hold a JSON object, found a list"),
         (None, "must hold a JSON object, found null"),
-        ({"episode_index": 0, "length": 5}, "episode 0 stands there twice (lines 1 and 5)"),
+        ({"episode_index": 0, "length": 5}, "episode 0 occurs twice (lines 1 and 5)"),
     ],
 )
 def test_episodes_malformed_row_is_named_by_line(root: Path, row: object, said: str) -> None:

@@ -161,7 +161,7 @@ def test_tasks_string_that_is_not_utf8_is_an_error(root: Path) -> None:
         (replaced("length", pa.array([1, 2, 3, 4, 2**64 - 1], pa.uint64())), "negative"),
         (replaced("length", [1.0, 2.0, 3.0, 4.0, float("nan")]), "negative, fractional or huge"),
         (replaced("length", [[1], [2], [3], [4], [5]]), "column `length` must hold whole numbers"),
-        (replaced("episode_index", [0, 1, 2, 3, 3]), "episode 3 stands there twice"),
+        (replaced("episode_index", [0, 1, 2, 3, 3]), "episode 3 occurs twice"),
         (lambda t: t.append_column("length", t["length"]), "has 2 columns `length`"),
     ],
 )

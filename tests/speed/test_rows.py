@@ -58,7 +58,7 @@ def test_append_rows_keeps_old_bytes(old):
         ('{"task_index": 0, "percentiles": [1, 2]}', "10 lengths in ascending order"),
         ('{"task_index": 0, "percentiles": [2,1,3,4,5,6,7,8,9,10]}', "ascending"),
         ('{"task_index": 0, "percentiles": [1,2,3,4,5,6,7,8,9,NaN]}', "ascending"),
-        ('{"task_index": 0}\n{"task_index": 0}', "line 2: task_index 0 stands there twice"),
+        ('{"task_index": 0}\n{"task_index": 0}', "line 2: task_index 0 occurs twice"),
         ("\udcff", "not UTF-8"),
     ],
 )
