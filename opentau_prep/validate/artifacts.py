@@ -71,8 +71,19 @@ def find_artifacts(view: DatasetView) -> list[FoundArtifact]:
             continue
         if inputs is None:
             inputs = _inputs(view)
-        found.append(_judge(spec, rel, home, content, provenance, inputs))
+        own = _of_head(view, inputs) if spec.command == "heads" else inputs
+        found.append(_judge(spec, rel, home, content, provenance, own))
     return found
+
+
+def _of_head(view: DatasetView, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the inputs of a norm head: it is weighed by the counts of info.json, as in training.
+
+    Where these are not those of the episodes table, the table's would make every head stale.
+    """
+    info = view.info or {}
+    counts = {"count": info.get("total_episodes"), "frames": info.get("total_frames")}
+    return {**inputs, "episodes": counts} if "episodes" in inputs else inputs
 
 
 def _candidates(home: Storage) -> Iterator[tuple[ArtifactSpec, str, str]]:
