@@ -76,7 +76,8 @@ def check_v30(root: Path, options: list[str], *, twin: bool = True) -> None:
             assert set(pooled[feature]) >= {"min", "max", "mean", "std", "count"}
             assert pooled[feature]["mean"].shape == entry["mean"].shape, feature
         _normalized(dataset)
-    print(f"v3.0 {root.name} {' '.join(options)}: loaded, aggregated, normalized")
+    done = "loaded, aggregated, normalized" if twin else "metadata and stats loaded"
+    print(f"v3.0 {root.name} {' '.join(options)}: {done}")
 
 
 def _normalized(dataset: Any) -> None:
