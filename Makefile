@@ -34,7 +34,7 @@ $(DOCS): $(STAMP)
 demo: $(STAMP) ## Set up, write the demo mixture to demo/, prepare it, and report on it
 	$(BIN)/opentau-prep demo --out demo
 	$(BIN)/opentau-prep run --mixture-json demo/mixture.json
-	$(BIN)/opentau-prep report --mixture-json demo/mixture.json
+	@$(BIN)/opentau-prep report --mixture-json demo/mixture.json
 
 test: $(DEV) ## Set up and run the tests, on all cores
 	$(BIN)/python -m pytest -q -n auto -m "not slow" $(ARGS)
