@@ -17,7 +17,7 @@ README = ROOT / "README.md"
 @pytest.mark.slow
 def test_every_block_runs_and_prints_what_it_shows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run_page(README, tmp_path) == 8
+    assert run_page(README, tmp_path) == 7
 
 
 def test_every_command_is_described():
