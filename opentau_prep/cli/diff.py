@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.options import Formula
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 MAX_ROWS = 40
-
-
-class Formula(str, Enum):
-    """Whose formula normalizes."""
-
-    opentau = "opentau"
-    lerobot = "lerobot"
-    openpi = "openpi"
-    openvla = "openvla"
 
 
 def register(app: typer.Typer) -> None:

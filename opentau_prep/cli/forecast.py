@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opentau_prep.cli.command import Result, command
-from opentau_prep.cli.options import MixtureJson, Roots
+from opentau_prep.cli.options import Formula, MixtureJson, Roots
 
 if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
@@ -24,15 +24,6 @@ class Normalization(str, Enum):
     quantile = "quantile"
     quantile10 = "quantile10"
     mean_std = "mean_std"
-
-
-class Formula(str, Enum):
-    """Whose formula normalizes."""
-
-    opentau = "opentau"
-    lerobot = "lerobot"
-    openpi = "openpi"
-    openvla = "openvla"
 
 
 def register(app: typer.Typer) -> None:

@@ -8,6 +8,7 @@ not given: what then holds is decided by `opentau_prep.choices`.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ import typer
 __all__ = [
     "CommonOptions",
     "FitFlags",
+    "Formula",
     "HeadFlags",
     "MixtureJson",
     "Roots",
@@ -26,7 +28,7 @@ __all__ = [
 ]
 
 _WHERE, _HOW, _OUTPUT = "Where things are", "How to run", "What is shown"
-_STATS, _HEADS, _FIT = "Stats", "Norm heads", "Action tokenizer"
+_STATS, _HEADS, _FIT = "LeRobot's stats", "Norm heads", "Action tokenizer"
 
 Roots = Annotated[
     list[str] | None,
@@ -60,6 +62,15 @@ TokenLimit = Annotated[
         rich_help_panel=_FIT,
     ),
 ]
+
+
+class Formula(str, Enum):
+    """Whose formula normalizes."""
+
+    opentau = "opentau"
+    lerobot = "lerobot"
+    openpi = "openpi"
+    openvla = "openvla"
 
 
 def given_by(*flags: object) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from opentau_prep.cli.command import Result, command
-from opentau_prep.cli.options import MixtureJson, Roots, ShardOption
+from opentau_prep.cli.options import MixtureJson, Roots, ShardOption, StatsFlags
 from opentau_prep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
 def stats(
     session: Session,
     *,
+    flags: StatsFlags,
     roots: Roots = None,
     mixture_json: MixtureJson = None,
     format: Annotated[
@@ -42,44 +43,6 @@ def stats(
             show_default=False,
         ),
     ] = None,
-    quantile: Annotated[
-        list[float] | None,
-        typer.Option(
-            metavar="Q",
-            help="lerobot: one more quantile, a fraction such as 0.999; may be repeated.",
-        ),
-    ] = None,
-    episode_stats: Annotated[
-        bool | None,
-        typer.Option(
-            "--episode-stats/--no-episode-stats",
-            help="lerobot: write each episode's stats too (default), where the version keeps them.",
-            show_default=False,
-        ),
-    ] = None,
-    episode_quantiles: Annotated[
-        Literal["episode", "dataset"] | None,
-        typer.Option(
-            help="lerobot: quantiles in each episode's row: the dataset's (default), which every"
-            " trainer pools correctly, or the episode's own."
-        ),
-    ] = None,
-    published_stats: Annotated[
-        Literal["stop", "keep", "replace"] | None,
-        typer.Option(
-            "--published-stats",
-            help="lerobot: published numbers that differ from the frames: report them and exit 1"
-            " (stop, default), keep them, or replace them and keep a backup.",
-            show_default=False,
-        ),
-    ] = None,
-    allow_partial: Annotated[
-        bool,
-        typer.Option(
-            "--allow-partial",
-            help="lerobot: compute the stats of a dataset of which only a part is on disk.",
-        ),
-    ] = False,
     memory_budget: Annotated[
         int | None,
         typer.Option(
@@ -154,11 +117,11 @@ def stats(
     """
     session.work_on(shard)
     lerobot_only = {
-        "--quantile": quantile or None,
-        "--episode-stats": episode_stats,
-        "--episode-quantiles": episode_quantiles,
-        "--published-stats": published_stats,
-        "--allow-partial": allow_partial or None,
+        "--quantile": flags.quantiles or None,
+        "--episode-stats": flags.episode_stats,
+        "--episode-quantiles": flags.episode_quantiles,
+        "--published-stats": flags.published,
+        "--allow-partial": flags.allow_partial or None,
         "--memory-budget": memory_budget,
         "--chunk-size": chunk_size,
         "--shard": shard,
