@@ -1,9 +1,15 @@
-"""The whole life of an artifact in one call: skipped when fresh, else made by one rank."""
+"""The whole life of an artifact in one call: used while it is fresh, else made by one rank.
+
+What every artifact shares is here: who writes, who waits, what a killed run left, `force` and dry
+runs. An artifact says where it lies, what there is of it, and how it is made; what becomes of a
+file that is there and differs is its own policy, in `make`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from opentau_prep import notices
 from opentau_prep.artifacts.atomic import folder_lock, is_writable, not_writable
@@ -21,12 +27,75 @@ from opentau_prep.artifacts.store import (
     refuse_other_mixture,
 )
 
-__all__ = ["Artifact", "ensure", "wait_until_fresh"]
+__all__ = ["Artifact", "File", "ensure", "ensure_file", "say_stale"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Artifact(Protocol[T_co]):
+    """A file, a folder, or several files that are written together."""
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """Where it lies; whether it can be written is asked of the first."""
+        ...
+
+    def finished(self) -> T_co | None:
+        """Return what there is when nothing is left to be done, else None; reads no frames.
+
+        For the ranks that do not write, that is what the main rank leaves behind.
+        """
+        ...
+
+    def make(self) -> T_co:
+        """Make it and write it, or decide to leave what is there."""
+        ...
+
+
+def ensure(
+    artifact: Artifact[T_co],
+    *,
+    rank: Rank,
+    force: bool = False,
+    dry_run: bool = False,
+    timeout_s: float | None = None,
+) -> T_co:
+    """Return an artifact as it should be: the one that is there, or a new one.
+
+    The main rank makes and writes it; the others wait until `finished` returns it: its files alone
+    decide, no signal. Where nothing can be written, and in a dry run, every rank makes it for
+    itself.
+
+    Args:
+        artifact: The artifact.
+        rank: This process's place among those that do the same.
+        force: Make it whatever is there.
+        dry_run: Change nothing on disk; `make` knows.
+        timeout_s: How long another rank waits; see `wait_for`.
+
+    Raises:
+        ArtifactError: It could not be written, a foreign or edited file is in the way
+            (`OverwriteRefusedError`), or the main rank did not write it in time.
+    """
+    first = artifact.places[0]
+    writable = is_writable(first.path.parent)
+    if not rank.is_main and not dry_run and (writable or first.chosen):
+        return wait_for(artifact.finished, what=str(first.path), timeout_s=timeout_s)
+    if rank.is_main and not dry_run and writable:
+        for place in artifact.places:
+            with folder_lock(place.path.parent):
+                heal(place)
+    found = None if force else artifact.finished()
+    if found is not None:
+        return found
+    if first.chosen and not dry_run and not writable:
+        raise not_writable(first.path)
+    return artifact.make()
 
 
 @dataclass(frozen=True)
-class Artifact:
-    """An artifact's bytes, the same on every rank, and what became of the file.
+class File:
+    """A file's bytes, the same on every rank, and what became of it.
 
     Attributes:
         content: The bytes.
@@ -37,7 +106,7 @@ class Artifact:
     outcome: Outcome
 
 
-def ensure(
+def ensure_file(
     place: Place,
     build: Callable[[], bytes],
     recipe: Recipe,
@@ -45,13 +114,9 @@ def ensure(
     rank: Rank | None = None,
     force: bool = False,
     dry_run: bool = False,
-    keep_stale: bool = False,
     timeout_s: float | None = None,
-) -> Artifact:
-    """Return an up-to-date artifact: the one that is there, or a new one.
-
-    The main rank builds and writes it; the others wait until the files on disk match the inputs and
-    parameters. Where nothing can be written, and in a dry run, every rank builds it for itself.
+) -> File:
+    """Return an up-to-date file: the one that is there, or a new one, which replaces a stale one.
 
     Args:
         place: Where it lies.
@@ -61,79 +126,61 @@ def ensure(
         rank: This process's place among those that do the same; detected by default.
         force: Build and write it whatever is there.
         dry_run: Change nothing on disk.
-        keep_stale: Leave a stale our file alone, with a warning, unless forced.
         timeout_s: How long another rank waits; see `wait_for`.
 
     Raises:
-        ArtifactError: It could not be written, a foreign or edited file is in the way
-            (`OverwriteRefusedError`), or the main rank did not write it in time.
+        ArtifactError: As `ensure`.
     """
     rank = Rank.detect() if rank is None else rank
+    file = _Replaced(place, build, recipe, force, dry_run, rank.is_main)
     with main_rank_notices(rank):
-        writable = is_writable(place.path.parent)
-        if rank.is_main and writable and not dry_run:
-            with folder_lock(place.path.parent):
-                heal(place)
-        found = inspect(place, recipe)
-        refuse_other_mixture(found, recipe)
-        if found.content is not None and not force and (found.fresh or _kept(found, keep_stale)):
-            return Artifact(found.content, _left_alone(place, found))
-        if place.chosen and not writable and not dry_run:
-            raise not_writable(place.path)
-        if rank.is_main:
-            return _make(place, build, recipe, found, force=force, dry_run=dry_run)
-        if writable and not dry_run:
-            return wait_until_fresh(place, recipe, timeout_s=timeout_s)
-        status: Status = "would write" if dry_run else "not persisted"
-        return Artifact(build(), Outcome(status, place.path, found.state, changes=found.changes))
+        return ensure(file, rank=rank, force=force, dry_run=dry_run, timeout_s=timeout_s)
 
 
-def wait_until_fresh(place: Place, recipe: Recipe, *, timeout_s: float | None = None) -> Artifact:
-    """Return the artifact once the main rank has written it: its files alone decide, no signal.
+@dataclass(frozen=True)
+class _Replaced:
+    """A file whose stale version is replaced."""
 
-    Raises:
-        ArtifactError: It was not there within the limit.
-    """
+    place: Place
+    build: Callable[[], bytes]
+    recipe: Recipe
+    force: bool
+    dry_run: bool
+    is_main: bool
 
-    def ready() -> Artifact | None:
-        found = inspect(place, recipe)
+    @property
+    def places(self) -> Sequence[Place]:
+        return (self.place,)
+
+    def finished(self) -> File | None:
+        found = inspect(self.place, self.recipe)
+        refuse_other_mixture(found, self.recipe)
         if found.content is None or not found.fresh:
             return None
-        return Artifact(found.content, Outcome("up to date", found.path, found.state))
+        return File(found.content, Outcome("up to date", found.path, found.state))
 
-    return wait_for(ready, what=str(place.path), timeout_s=timeout_s)
-
-
-def _make(
-    place: Place,
-    build: Callable[[], bytes],
-    recipe: Recipe,
-    found: Inspection,
-    *,
-    force: bool,
-    dry_run: bool,
-) -> Artifact:
-    if found.state is State.STALE:
-        _say_stale(place, found, "it is recomputed")
-    content = build()
-    return Artifact(content, publish(place, content, recipe, force=force, dry_run=dry_run))
+    def make(self) -> File:
+        found = inspect(self.place, self.recipe)
+        if not self.is_main:  # which would write only to say the same
+            status: Status = "would write" if self.dry_run else "not persisted"
+            outcome = Outcome(status, self.place.path, found.state, changes=found.changes)
+            return File(self.build(), outcome)
+        refuse_other_mixture(found, self.recipe)  # before the work, not after it
+        if found.state is State.STALE:
+            say_stale(found, self.place, "it is recomputed")
+        content = self.build()
+        return File(
+            content,
+            publish(self.place, content, self.recipe, force=self.force, dry_run=self.dry_run),
+        )
 
 
-def _kept(found: Inspection, keep_stale: bool) -> bool:
-    return keep_stale and found.state in (State.STALE, State.REPARAMETRIZED)
-
-
-def _left_alone(place: Place, found: Inspection) -> Outcome:
-    if found.fresh:
-        return Outcome("up to date", found.path, found.state)
-    _say_stale(place, found, "it is used as it is; --force makes it again")
-    return Outcome("kept", found.path, found.state, changes=found.changes)
-
-
-def _say_stale(place: Place, found: Inspection, what_now: str) -> None:
+def say_stale(found: Inspection, place: Place, what_now: str) -> None:
+    """Warn that an artifact is stale, and what becomes of it."""
+    stale = "is stale" if found.state is State.STALE else "was made with other parameters"
     notices.warn(
         "stale_artifact",
-        f"{found.path} is stale ({', '.join(found.changes)}): {what_now}",
+        f"{found.path} {stale} ({', '.join(found.changes)}): {what_now}",
         dataset=place.dataset,
         artifact=place.name,
         changes=list(found.changes),

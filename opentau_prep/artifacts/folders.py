@@ -4,7 +4,7 @@ The files are written into a temporary folder next to the place, which then take
 rename. Where a folder is there that must be kept, the new one is first renamed to the backup's
 name, and then the two are exchanged by one system call: the old folder goes from its own name to
 its backup's, and has no other name in between. The provenance is inside, in `prep.json`, so that it
-moves with the files it describes.
+moves with the files it describes. Whether a folder may be replaced is decided by `store.publish`.
 """
 
 from __future__ import annotations
@@ -16,129 +16,84 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opentau_prep.artifacts.atomic import (
-    folder_lock,
-    make_folder,
-    not_writable,
-    sync_folder,
-)
-from opentau_prep.artifacts.leftovers import sweep
-from opentau_prep.artifacts.provenance import (
-    Provenance,
-    Recipe,
-    record_of,
-    sha256_of,
-)
-from opentau_prep.artifacts.store import (
-    Inspection,
-    Outcome,
-    OverwriteRefusedError,
-    State,
-    judge,
-    refuse_other_mixture,
-)
+from opentau_prep.artifacts.atomic import not_writable, sync_folder
+from opentau_prep.artifacts.place import FOLDER_PROVENANCE
+from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.tempfiles import create_temp, create_temp_folder, remove
 from opentau_prep.errors import ArtifactError
 from opentau_prep.interruption import signals_held
 from opentau_prep.storage import look
 
-__all__ = ["PROVENANCE_NAME", "FolderPlace", "inspect_folder", "publish_folder"]
+__all__ = ["manifest_at", "manifest_of", "replace_folder"]
 
-PROVENANCE_NAME = "prep.json"
-
-_IGNORED = frozenset({PROVENANCE_NAME, "__pycache__"})
+_IGNORED = frozenset({FOLDER_PROVENANCE, "__pycache__"})
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _BACKUP_DIGITS = 8
 
 
-@dataclass(frozen=True)
-class FolderPlace:
-    """The place of a folder that the user named.
-
-    Attributes:
-        name: The artifact's name, such as `"tokenizer"`.
-        path: The folder.
-        schema_version: The version of its layout.
-    """
-
-    name: str
-    path: Path
-    schema_version: int = 1
+def manifest_of(files: Mapping[str, bytes]) -> bytes:
+    """Return the names and hashes of some files, sorted: what stands for a folder's content."""
+    return _manifest({name: sha256_of(content) for name, content in files.items()})
 
 
-def inspect_folder(place: FolderPlace, recipe: Recipe) -> Inspection:
-    """Return the state of a folder against what it would be made of now; nothing is changed.
-
-    An empty folder counts as missing. `content` is the manifest (names and hashes) of its files.
+def manifest_at(path: Path) -> bytes | None:
+    """Return the manifest of a folder without its provenance; None where it is missing or empty.
 
     Raises:
         ArtifactError: It is not a folder, or cannot be read.
     """
-    manifest = _manifest(place.path)
-    if manifest is None:
-        return Inspection(State.MISSING, place.path)
-    return judge(
-        place.path, manifest, _provenance(place), recipe, schema_version=place.schema_version
-    )
+    try:
+        rels = [
+            found.relative_to(path)
+            for found in sorted(path.rglob("*"))
+            if not found.is_dir() and not _IGNORED.intersection(found.relative_to(path).parts)
+        ]
+        if not path.exists() or not any(path.iterdir()):
+            return None
+        return _manifest({rel.as_posix(): sha256_of((path / rel).read_bytes()) for rel in rels})
+    except NotADirectoryError as error:
+        raise ArtifactError(
+            "is a file, but a folder is to be written", where=str(path), hint="Name another place."
+        ) from error
+    except OSError as error:
+        raise ArtifactError(f"cannot be read ({error.strerror})", where=str(path)) from error
 
 
-def publish_folder(
-    place: FolderPlace,
-    files: Mapping[str, bytes],
-    recipe: Recipe,
-    *,
-    force: bool = False,
-    dry_run: bool = False,
-) -> Outcome:
-    """Put a folder of files with its provenance in place, if that is allowed.
+def _manifest(hashes: Mapping[str, str]) -> bytes:
+    lines = (f"{name}\0{hashes[name]}\n" for name in sorted(hashes))
+    return "".join(lines).encode("utf-8", "surrogateescape")
 
-    Our folder that nobody has touched is replaced, and stays as the version `<name>-<hash>`:
-    a checkpoint may depend on it. Any other is replaced only with `force`,
-    and then stays as `<name>.bak-<hash>`; one that is not ours and holds folders (a dataset, a
-    home) is never replaced: it was named by mistake.
+
+def replace_folder(
+    path: Path, files: Mapping[str, bytes], old: bytes | None, *, ours: bool
+) -> Path | None:
+    """Put a folder of files in place; return where the old one is kept, if it is.
 
     Args:
-        place: Where.
-        files: File name -> content.
-        recipe: What they were made of.
-        force: Replace whatever is there.
-        dry_run: Change nothing, only say what would happen.
+        path: The folder.
+        files: File name -> content, its provenance among them.
+        old: The manifest of the folder that is there.
+        ours: Whether it is our own, unedited: then it stays as `<name>-<hash>`, unless that version
+            is there already; another stays as `<name>.bak-<hash>`.
 
     Raises:
-        OverwriteRefusedError: The folder holds something else, or was edited.
-        ArtifactError: It cannot be written.
+        NotWritableError: It cannot be written.
+        ArtifactError: The disk failed; the message says where the old folder is.
     """
-    found = inspect_folder(place, recipe)
-    manifest = _manifest_of({name: sha256_of(content) for name, content in files.items()})
-    refuse_other_mixture(found, recipe)
-    theirs = found.state in (State.FOREIGN, State.EDITED)
-    _check_replaceable(place, found)
-    if theirs and not force:
-        raise OverwriteRefusedError(found, manifest)
-    if dry_run:
-        return Outcome("would write", place.path, found.state, changes=found.changes)
-    record = record_of(place.name, place.schema_version, manifest, recipe)
-    content = {**files, PROVENANCE_NAME: record.to_bytes()}
-    make_folder(place.path.parent)
-    old = None
+    there = os.lstat(path) if path.exists() else None
     try:
-        with folder_lock(place.path.parent):
-            old = os.lstat(place.path) if place.path.exists() else None
-            same = found.content == manifest
-            backup = _write(place.path, content, found, keep=not same, ours=not theirs)
+        return _write(path, files, old, ours=ours)
     except PermissionError as error:
-        raise not_writable(place.path) from error
+        raise not_writable(path) from error
     except OSError as error:
         raise ArtifactError(
-            f"could not be written ({error.strerror or error}){_fate(place.path, old)}",
-            where=str(place.path),
+            f"could not be written ({error.strerror or error}){_fate(path, there)}",
+            where=str(path),
             hint="Free some space or fix the disk, then run the same command again.",
         ) from error
-    return Outcome("written", place.path, found.state, backup, found.changes)
 
 
 def _fate(path: Path, old: os.stat_result | None) -> str:
@@ -151,26 +106,13 @@ def _fate(path: Path, old: os.stat_result | None) -> str:
     return "".join(f"; the old folder is {each}" for each in kept)
 
 
-def _check_replaceable(place: FolderPlace, found: Inspection) -> None:
-    if found.state is State.FOREIGN and any(child.is_dir() for child in place.path.iterdir()):
-        raise ArtifactError(
-            "holds folders that were not written by this tool; it is left alone",
-            where=str(place.path),
-            hint="Name another folder.",
-        )
-
-
-def _write(
-    path: Path, files: Mapping[str, bytes], found: Inspection, *, keep: bool, ours: bool
-) -> Path | None:
-    """Put a folder of files in place; return where the old one is kept, if it is."""
-    sweep(path.parent)
+def _write(path: Path, files: Mapping[str, bytes], old: bytes | None, *, ours: bool) -> Path | None:
     with _temporary(path) as folder:
         for name, content in files.items():
             _write_file(folder / name, content)
         sync_folder(folder)
         with signals_held():
-            backup = _replace(path, folder, found, keep=keep, ours=ours)
+            backup = _replace(path, folder, old, ours=ours)
             look.forget(path)
     try:
         sync_folder(path.parent)
@@ -183,18 +125,18 @@ def _write(
     return backup
 
 
-def _replace(path: Path, folder: Path, found: Inspection, *, keep: bool, ours: bool) -> Path | None:
+def _replace(path: Path, folder: Path, old: bytes | None, *, ours: bool) -> Path | None:
     if not path.is_dir() or not any(path.iterdir()):
         os.replace(folder, path)
         return None
-    digest = sha256_of(found.content or b"")[:_BACKUP_DIGITS]
+    digest = sha256_of(old or b"")[:_BACKUP_DIGITS]
     version = path.with_name(f"{path.name}-{digest}")
-    keep = keep and not (ours and version.is_dir() and _manifest(version) == found.content)
+    keep = not (ours and version.is_dir() and manifest_at(version) == old)
     backup = _free_name(version if ours else path.with_name(f"{path.name}.bak-{digest}"))
     unwanted = [folder] if keep else [folder, path]
     with _journal(path, backup, [os.lstat(each) for each in unwanted]):
         _exchange_keeping(folder, path, backup)
-        if keep or _manifest(backup) != found.content:  # edited meanwhile: kept after all
+        if keep or manifest_at(backup) != old:  # edited meanwhile: kept after all
             return backup
         os.rename(backup, folder)
     return None
@@ -283,34 +225,3 @@ def _temporary(path: Path) -> Iterator[Path]:
     finally:
         remove(folder)
         os.close(fd)
-
-
-def _manifest(path: Path) -> bytes | None:
-    try:
-        rels = [
-            found.relative_to(path)
-            for found in sorted(path.rglob("*"))
-            if not found.is_dir() and not _IGNORED.intersection(found.relative_to(path).parts)
-        ]
-        if not path.exists() or not any(path.iterdir()):
-            return None
-        return _manifest_of({rel.as_posix(): sha256_of((path / rel).read_bytes()) for rel in rels})
-    except NotADirectoryError as error:
-        raise ArtifactError(
-            "is a file, but a folder is to be written", where=str(path), hint="Name another place."
-        ) from error
-    except OSError as error:
-        raise ArtifactError(f"cannot be read ({error.strerror})", where=str(path)) from error
-
-
-def _manifest_of(hashes: Mapping[str, str]) -> bytes:
-    lines = (f"{name}\0{hashes[name]}\n" for name in sorted(hashes))
-    return "".join(lines).encode("utf-8", "surrogateescape")
-
-
-def _provenance(place: FolderPlace) -> Provenance | None:
-    try:
-        found = Provenance.from_bytes((place.path / PROVENANCE_NAME).read_bytes())
-    except OSError:
-        return None
-    return found if found is not None and found.artifact == place.name else None

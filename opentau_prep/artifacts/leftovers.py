@@ -86,7 +86,7 @@ def _remove_unwanted_folder(temp: Path) -> None:
         unwanted = [found.st_dev, found.st_ino] in record["unwanted"]
     except (OSError, ValueError, KeyError, TypeError):
         return
-    pattern = re.escape(str(name)) + r"\.bak-[0-9a-f]{8}(-\d+)?"
+    pattern = re.escape(str(name)) + r"(\.bak)?-[0-9a-f]{8}(-\d+)?"
     if unwanted and stat.S_ISDIR(found.st_mode) and re.fullmatch(pattern, backup.name):
         remove(backup)
 

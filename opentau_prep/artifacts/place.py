@@ -15,6 +15,7 @@ from opentau_prep.storage import LocalStorage, Storage, is_remote, safe_url
 from opentau_prep.storage.urls import check_written
 
 __all__ = [
+    "FOLDER_PROVENANCE",
     "Location",
     "Place",
     "StoredFile",
@@ -22,8 +23,12 @@ __all__ = [
     "dataset_place",
     "file_place",
     "files_beside",
+    "folder_place",
     "safe_folder_name",
 ]
+
+FOLDER_PROVENANCE = "prep.json"
+"""The provenance of a folder, inside it."""
 
 _SAFE_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UNSAFE_RUN = re.compile(r"[^A-Za-z0-9._-]+")
@@ -89,6 +94,7 @@ class Place:
         root: What a message calls the place: the dataset root, or the output file.
         dataset: The dataset's name, for notices.
         chosen: Whether the user named this place; then not being able to write there is an error.
+        is_folder: Whether the artifact is a folder of files, with its provenance inside.
     """
 
     name: str
@@ -99,6 +105,7 @@ class Place:
     fallback: tuple[Location, Location] | None = None
     dataset: str | None = None
     chosen: bool = False
+    is_folder: bool = False
 
 
 def dataset_place(
@@ -192,6 +199,17 @@ def file_place(name: str, path: Path, *, schema_version: int = 1) -> Place:
     record = f"{path.stem}.prep.json" if path.suffix == ".json" else f"{path.name}-prep.json"
     provenance_path = path.with_name(record)
     return Place(name, schema_version, path, provenance_path, root=path, chosen=True)
+
+
+def folder_place(name: str, path: Path, option: str) -> Place:
+    """Return the place of a folder that the user named.
+
+    Raises:
+        ConfigError: It was given as a URL, as the value of `option`.
+    """
+    check_written(path, option)
+    inside = path / FOLDER_PROVENANCE
+    return Place(name, 1, path, inside, root=path, chosen=True, is_folder=True)
 
 
 def safe_folder_name(dataset: str) -> str:

@@ -1,5 +1,7 @@
 """Look at an artifact, and publish one: freshness, provenance, and nobody's file lost.
 
+An artifact is a file or a folder of files; a folder's content is its manifest (`folders`).
+
 An artifact and its provenance are written as one step (`atomic.write_all_atomic`): both are
 complete on disk before the artifact takes its place, and the provenance follows. A process killed
 between the two leaves the finished provenance as a temp file, and `heal` puts it in place on the
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +28,7 @@ from opentau_prep.artifacts.atomic import (
     write_all_atomic,
     write_atomic,
 )
+from opentau_prep.artifacts.folders import manifest_at, manifest_of, replace_folder
 from opentau_prep.artifacts.leftovers import sweep
 from opentau_prep.artifacts.place import Location, Place
 from opentau_prep.artifacts.provenance import (
@@ -51,7 +55,7 @@ __all__ = [
     "refuse_other_mixture",
 ]
 
-Status = Literal["written", "up to date", "adopted", "would write", "not persisted", "kept"]
+Status = Literal["written", "up to date", "would write", "not persisted", "kept"]
 
 
 class State(enum.Enum):
@@ -73,7 +77,7 @@ class Inspection:
     Attributes:
         state: See `State`.
         path: Where it was found, or would be written.
-        content: Its bytes, None when it is missing.
+        content: Its bytes, of a folder its manifest; None when it is missing or empty.
         changes: In words, what differs from what it was made of; empty unless stale or
             reparametrized.
         provenance: Its provenance, if there is a readable one.
@@ -96,9 +100,9 @@ class Outcome:
     """What became of a file that was to be published.
 
     Attributes:
-        status: `"written"`; `"up to date"`; `"adopted"` (the file held these bytes already and only
-            its provenance was written); `"would write"` (dry run); `"not persisted"` (the place
-            cannot be written); `"kept"` (stale, and left alone on request).
+        status: `"written"`; `"up to date"` (it held these bytes already; a provenance that lacked
+            or was of other inputs was written); `"would write"` (dry run); `"not persisted"` (the
+            place cannot be written); `"kept"` (left alone).
         path: The artifact.
         backup: Where the file that was there is kept, if it was.
         before: The state in which the place was found.
@@ -199,7 +203,7 @@ def judge(
 
 def publish(
     place: Place,
-    content: bytes,
+    content: bytes | Mapping[str, bytes],
     recipe: Recipe,
     *,
     force: bool = False,
@@ -208,13 +212,15 @@ def publish(
 ) -> Outcome:
     """Write an artifact and its provenance, as one step, if that is called for and allowed.
 
-    A our file that is unedited is replaced. A foreign or edited one is replaced only with
-    `force` or `extends`, and is then kept as `<name>.bak-<hash>` beside it, as is any file that
-    `force` replaces.
+    A file of ours that nobody has edited is replaced. A foreign or edited one is replaced only with
+    `force` or `extends`, and then stays as `<name>.bak-<hash>`, as does any file that `force`
+    replaces. Our folder stays as the version `<name>-<hash>`, since a checkpoint may depend on it;
+    a foreign folder that holds folders (a dataset, a home) is never replaced: it was named by
+    mistake.
 
     Args:
         place: Where.
-        content: The artifact's bytes.
+        content: The artifact's bytes; of a folder, file name -> content.
         recipe: What it was made of.
         force: Replace whatever is there.
         dry_run: Change nothing, only say what would happen.
@@ -250,7 +256,8 @@ def heal(place: Place) -> None:
     A provenance that was complete but not yet in place is put there when it describes the artifact.
     """
     sweep(place.path.parent)
-    sweep(place.provenance_path.parent)
+    if not place.is_folder:
+        sweep(place.provenance_path.parent)
 
 
 @dataclass(frozen=True)
@@ -260,29 +267,47 @@ class _Options:
     extends: bool
 
 
-def _publish_locked(place: Place, content: bytes, recipe: Recipe, options: _Options) -> Outcome:
+def _publish_locked(
+    place: Place, content: bytes | Mapping[str, bytes], recipe: Recipe, options: _Options
+) -> Outcome:
     found = _inspect_at(place, place.path, place.provenance_path, recipe)
-    same = found.content == content
+    wanted = content if isinstance(content, bytes) else manifest_of(content)
+    same = found.content == wanted
     if same and found.fresh:
         return Outcome("up to date", place.path, found.state)
     if not options.dry_run and not is_writable(place.path.parent):
         raise not_writable(place.path)
     refuse_other_mixture(found, recipe)
     theirs = found.state in (State.FOREIGN, State.EDITED)
+    if place.is_folder and found.state is State.FOREIGN:
+        _check_holds_no_folders(place.path)
     if theirs and not same and not (options.force or options.extends):
-        raise OverwriteRefusedError(found, content)
+        raise OverwriteRefusedError(found, wanted)
     if options.dry_run:
         return Outcome("would write", place.path, found.state, changes=found.changes)
-    record = record_of(place.name, place.schema_version, content, recipe).to_bytes()
+    record = record_of(place.name, place.schema_version, wanted, recipe).to_bytes()
     if same:
         write_atomic(place.provenance_path, record)
-        return Outcome("adopted", place.path, found.state, changes=found.changes)
+        return Outcome("up to date", place.path, found.state, changes=found.changes)
+    if not isinstance(content, bytes):
+        files = {**content, place.provenance_path.name: record}
+        kept = replace_folder(place.path, files, found.content, ours=not theirs)
+        return Outcome("written", place.path, found.state, kept, found.changes)
     backup = _backup_of(place, found, content, options) if theirs or options.force else None
     write_all_atomic(
         [(place.path, content), (place.provenance_path, record)],
         keep={} if backup is None else {place.path: backup},
     )
     return Outcome("written", place.path, found.state, backup, found.changes)
+
+
+def _check_holds_no_folders(path: Path) -> None:
+    if any(child.is_dir() for child in path.iterdir()):
+        raise ArtifactError(
+            "holds folders that were not written by this tool; it is left alone",
+            where=str(path),
+            hint="Name another folder.",
+        )
 
 
 def _backup_of(place: Place, found: Inspection, content: bytes, options: _Options) -> Path | None:
@@ -304,7 +329,7 @@ def _inspect_at(
     provenance_path: Location,
     recipe: Recipe,
 ) -> Inspection:
-    content = _read(path)
+    content = manifest_at(place.path) if place.is_folder else _read(path)
     if content is None:
         return Inspection(State.MISSING, path)
     provenance = _provenance_at(provenance_path, place.name)

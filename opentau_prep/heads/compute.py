@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure
+from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure_file
 from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import Place, check_artifact_root, file_place
 from opentau_prep.artifacts.rank import main_rank_notices
@@ -150,7 +150,7 @@ class _Job:
 
 
 def _write(job: _Job, *, rank: Rank, force: bool, dry_run: bool) -> HeadFile:
-    artifact = ensure(
+    artifact = ensure_file(
         job.place, lambda: job.content, job.recipe, rank=rank, force=force, dry_run=dry_run
     )
     outcome = artifact.outcome

@@ -8,11 +8,10 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, Recipe, publish
-from opentau_prep.artifacts.atomic import is_writable
-from opentau_prep.artifacts.place import check_artifact_root
-from opentau_prep.artifacts.rank import main_rank_notices, wait_for
-from opentau_prep.artifacts.store import Inspection, Outcome, State, heal, inspect
+from opentau_prep.artifacts import Rank, Recipe, ensure, publish
+from opentau_prep.artifacts.place import Place, check_artifact_root
+from opentau_prep.artifacts.rank import main_rank_notices
+from opentau_prep.artifacts.store import Inspection, Outcome, State, inspect
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ConfigError, DataError, MetadataError
 from opentau_prep.metadata.info import parse_fps
@@ -154,8 +153,33 @@ class _Work:
             _say_unresolved(self.entry.name, tasks.unresolved)
         return rows
 
-    def inspect(self) -> Inspection:
-        return inspect(self.place, self.recipe)
+    @property
+    def places(self) -> Sequence[Place]:
+        return (self.place,)
+
+    def finished(self) -> SpeedResult | None:
+        """Return the file's rows when it is fresh, or is trusted and lacks none."""
+        found = inspect(self.place, self.recipe)
+        if found.content is None:
+            return None
+        rows = decode_rows(found.content, str(found.path))
+        if found.fresh:
+            return self.result(rows, "up to date")
+        adopted = found.content == encode_rows(self.computed)
+        if self.options.force or adopted or missing_rows(rows, self.computed):
+            return None
+        _say_stale(self, found, rows)
+        return self.result(rows, "kept", changes=found.changes)
+
+    def make(self) -> SpeedResult:
+        """Write the file, or add the rows that one lacks which differs: it is trusted otherwise."""
+        found = inspect(self.place, self.recipe)
+        content = encode_rows(self.computed)
+        if found.content is not None and not self.options.force and found.content != content:
+            return _append(self, found)
+        outcome = self.publish(content, force=self.options.force)
+        more = {"changes": outcome.changes, "backup": outcome.backup}
+        return self.result(self.computed, outcome.status, **more)
 
     def publish(self, content: bytes, recipe: Recipe | None = None, **options: bool) -> Outcome:
         dry_run = self.options.dry_run
@@ -186,54 +210,16 @@ def _say_unresolved(name: str, episodes: Sequence[int]) -> None:
 
 def _prepare_one(entry: ResolvedEntry, *, context: _Options) -> SpeedResult:
     work = _Work(entry, context)
-    others_write = context.rank.is_main is False and not context.dry_run
-    if others_write and (work.place.chosen or is_writable(work.place.path.parent)):
-        return wait_for(partial(_finished, work), what=str(work.place.path))
-    if context.rank.is_main and not context.dry_run:
-        heal(work.place)
-    found = work.inspect()
-    where = str(found.path)
-    if found.content is not None and found.fresh and not context.force:
-        return work.result(decode_rows(found.content, where), "up to date")
-    if not context.rank.is_main:
-        return _use_only(work, found)
-    content = encode_rows(work.computed)
-    if found.content is None or context.force or found.content == content:
-        outcome = work.publish(content, force=context.force)
-        status = "up to date" if outcome.status == "adopted" else outcome.status
-        more = {"changes": outcome.changes, "backup": outcome.backup}
-        return work.result(work.computed, status, **more)
-    return _trust(work, found)
+    return ensure(work, rank=context.rank, force=context.force, dry_run=context.dry_run)
 
 
-def _finished(work: _Work) -> SpeedResult | None:
-    """On another rank: the file, once it is what the main rank leaves behind."""
-    found = work.inspect()
-    if found.content is None or (work.options.force and not found.fresh):
-        return None
-    rows = decode_rows(found.content, str(found.path))
-    if not found.fresh and missing_rows(rows, work.computed):
-        return None
-    return work.result(rows, "up to date" if found.fresh else "kept")
-
-
-def _use_only(work: _Work, found: Inspection) -> SpeedResult:
-    """The rows to use where nothing is written: a file's, with those it lacks added in memory."""
-    rows = [] if found.content is None else decode_rows(found.content, str(found.path))
-    added = missing_rows(rows, work.computed)
-    status = "kept" if not added else "not persisted"
-    return work.result([*rows, *added], status)
-
-
-def _trust(work: _Work, found: Inspection) -> SpeedResult:
-    """Use a file that differs from what would be computed; add the rows it lacks."""
+def _append(work: _Work, found: Inspection) -> SpeedResult:
+    """Add the rows that a file lacks; the others stay as they are."""
     old = found.content or b""
     where = str(found.path)
     rows = decode_rows(old, where)
     added = missing_rows(rows, work.computed)
     _say_stale(work, found, [*rows, *added])
-    if not added:
-        return work.result(rows, "kept", changes=found.changes)
     computed = {row.task_index: row for row in work.computed}
     kept = [row.task_index for row in rows if computed.get(row.task_index) != row]
     # Rows that a recomputation would change are on record, so that the file never counts as fresh.

@@ -6,11 +6,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from opentau_prep.artifacts import Rank
-from opentau_prep.artifacts.atomic import is_writable
+from opentau_prep.artifacts import Rank, ensure
 from opentau_prep.artifacts.place import check_artifact_root
-from opentau_prep.artifacts.rank import main_rank_notices, wait_for
-from opentau_prep.artifacts.store import heal
+from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.engine import Failure
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.stats.advice import going_on_commands, warn_kept, warn_pooled
@@ -75,11 +73,4 @@ def _prepare_one(entry: ResolvedEntry, *, run: RunOptions) -> StatsResult:
     work = DatasetWork(entry, run)
     if work.is_partial and not work.run_options.stats.allow_partial:
         return work.partial()
-    folder = work.place.path.parent
-    if not run.rank.is_main and not run.dry_run and (work.place.chosen or is_writable(folder)):
-        return wait_for(work.finished, what=str(work.place.path))
-    if run.rank.is_main and not run.dry_run:
-        for place in (work.place, *(target.place for target in work.targets)):
-            heal(place)
-    found = None if run.force else work.finished()
-    return found if found is not None else work.run()
+    return ensure(work, rank=run.rank, force=run.force, dry_run=run.dry_run)

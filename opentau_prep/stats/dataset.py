@@ -35,6 +35,7 @@ from opentau_prep.stats.state import StatsState, Verdict
 from opentau_prep.stats.targets import OURS, Computed, Target, dataset_targets, settle
 
 if TYPE_CHECKING:
+    from opentau_prep.artifacts.place import Place
     from opentau_prep.metadata.resolve import ResolvedEntry
     from opentau_prep.stats.options import PublishedStats, RunOptions
 
@@ -84,6 +85,11 @@ class DatasetWork:
         self.targets = dataset_targets(self.meta, name, elsewhere, episodes=run.stats.episode_stats)
         if not len(self.meta.episodes):
             raise DataError("the dataset has no episodes", where=self.meta.root)
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """The sketches, which are written last, and the files of stats."""
+        return (self.place, *(target.place for target in self.targets))
 
     def finished(self) -> StatsResult | None:
         """Return the result of an earlier run when nothing has changed since; reads no frames."""
@@ -166,7 +172,7 @@ class DatasetWork:
             status = verdict.status if left_alone and verdict is not None else ""
             yield FoundStats(target.name, here, left_alone, status)
 
-    def run(self) -> StatsResult:
+    def make(self) -> StatsResult:
         """Read what has to be read, and write what may be written."""
         growth = None if self.run_options.force else self._growth()
         pass_ = self.reader.all() if growth is None else self.reader.grown(growth)
@@ -194,7 +200,7 @@ class DatasetWork:
             outcome = publish(self.place, state.to_bytes(), recipe, force=force, dry_run=dry_run)
         except OverwriteRefusedError:
             return "differs"
-        return "up to date" if outcome.status == "adopted" else outcome.status
+        return outcome.status
 
     def _recipe(self, method: str, left_out: Sequence[int] = ()) -> Recipe:
         parameters: dict[str, Any] = {

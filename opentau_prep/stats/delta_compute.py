@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opentau_prep.artifacts import Recipe, ensure
+from opentau_prep.artifacts import Recipe, ensure_file
 from opentau_prep.artifacts.store import Inspection, inspect
 from opentau_prep.engine import Failure
 from opentau_prep.errors import DataError
@@ -121,7 +121,7 @@ def _prepare_one(entry: ResolvedEntry, *, mixture: Mixture, run: RunOptions) -> 
         )
         return found.to_bytes(recipe)
 
-    made = ensure(
+    made = ensure_file(
         place,
         build,
         _artifact_recipe(entry, recipe, run),
@@ -130,9 +130,14 @@ def _prepare_one(entry: ResolvedEntry, *, mixture: Mixture, run: RunOptions) -> 
         dry_run=run.dry_run,
     )
     stats = DeltaStats.from_bytes(made.content, str(place.path))
-    status = "up to date" if made.outcome.status == "adopted" else made.outcome.status
     return DeltaResult(
-        entry.name, made.outcome.path, status, stats.column, size, stats.starts, stats.quantiles
+        entry.name,
+        made.outcome.path,
+        made.outcome.status,
+        stats.column,
+        size,
+        stats.starts,
+        stats.quantiles,
     )
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from opentau_prep.artifacts import Rank, Recipe, dataset_place, publish
-from opentau_prep.artifacts.atomic import is_writable
+from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure, publish
 from opentau_prep.artifacts.fingerprint import file_inputs
 from opentau_prep.artifacts.jsonio import dump_foreign
 from opentau_prep.artifacts.place import Place, file_place
-from opentau_prep.artifacts.rank import main_rank_notices, wait_for
+from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.artifacts.store import OverwriteRefusedError, inspect
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ConfigError, DataError
@@ -148,88 +147,83 @@ class _Run:
 
 
 def _prepare_one(job: OpenpiJob, *, run: _Run) -> OpenpiResult:
-    storage = open_storage(job.root)
-    files = openpi_files(storage)
-    if not files:
-        raise DataError("holds no parquet file", where=job.root, hint="Check --base-dir.")
-    place = _place(job, run)
-    inputs = {"data": file_inputs(Path(job.root), files, opened=storage.count_open)}
-    recipe = Recipe("stats", inputs=inputs, parameters=job.parameters)
-    keep_going = run.keep_going or job.skip_unusable
-    earlier = partial(_earlier, job, place, recipe, len(files), keep_going=keep_going)
-    found = None if run.force else earlier()
-    if found is not None:
-        return found
-    if not run.rank.is_main and not run.dry_run and (place.chosen or is_writable(place.root)):
-        return wait_for(earlier, what=str(place.path))
-    done = _compute(job, storage, files, run)
-    stats = {key: each.finish() for key, each in done.runs.items()}
-    content = dump_foreign(norm_stats_record(stats), where=str(place.path))
-    changed = {key: each.changed.as_json() for key, each in done.runs.items()}
-    recipe = _noting(recipe, [finding.as_json() for finding in done.findings], changed)
-    return _published(job, place, recipe, _Made(content, done, len(files)), run)
+    return ensure(_Work(job, run), rank=run.rank, force=run.force, dry_run=run.dry_run)
 
 
-@dataclass(frozen=True, eq=False)
-class _Made:
-    content: bytes
-    done: _Pass
-    files_found: int
+class _Work:
+    """The norm stats of one folder."""
 
+    def __init__(self, job: OpenpiJob, run: _Run) -> None:
+        self.job, self.run = job, run
+        self.storage = open_storage(job.root)
+        self.files = openpi_files(self.storage)
+        if not self.files:
+            raise DataError("holds no parquet file", where=job.root, hint="Check --base-dir.")
+        self.place = _place(job, run)
 
-def _earlier(
-    job: OpenpiJob, place: Place, recipe: Recipe, files_found: int, *, keep_going: bool
-) -> OpenpiResult | None:
-    """Return the result of an earlier run when nothing has changed since; reads no frames."""
-    found = inspect(place, recipe)
-    recorded = {} if found.provenance is None else found.provenance.parameters
-    left_out, changed = recorded.get("left_out") or [], recorded.get("changed_values", {})
-    try:
-        findings = [Finding.from_json(record) for record in left_out]
-        shares = {key: Changed.from_json(record) for key, record in changed.items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
-    if not keep_going and any(finding.code == UNREADABLE for finding in findings):
-        return None
-    found = inspect(place, _noting(recipe, left_out, changed))
-    if found.content is None or not found.fresh:
-        return None
-    result = _result(job, place, found.content, files_found)
-    return replace(result, findings=findings, changed=shares)
+    @property
+    def places(self) -> Sequence[Place]:
+        return (self.place,)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        opened = self.storage.count_open
+        inputs = {"data": file_inputs(Path(self.job.root), self.files, opened=opened)}
+        return Recipe("stats", inputs=inputs, parameters=self.job.parameters)
+
+    def finished(self) -> OpenpiResult | None:
+        found = inspect(self.place, self.recipe)
+        recorded = {} if found.provenance is None else found.provenance.parameters
+        left_out, changed = recorded.get("left_out") or [], recorded.get("changed_values", {})
+        try:
+            findings = [Finding.from_json(record) for record in left_out]
+            shares = {key: Changed.from_json(record) for key, record in changed.items()}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+        keep_going = self.run.keep_going or self.job.skip_unusable
+        if not keep_going and any(finding.code == UNREADABLE for finding in findings):
+            return None
+        found = inspect(self.place, _noting(self.recipe, left_out, changed))
+        if found.content is None or not found.fresh:
+            return None
+        result = self._result(found.content)
+        return replace(result, findings=findings, changed=shares)
+
+    def make(self) -> OpenpiResult:
+        done = _compute(self.job, self.storage, self.files, self.run)
+        stats = {key: each.finish() for key, each in done.runs.items()}
+        content = dump_foreign(norm_stats_record(stats), where=str(self.place.path))
+        changed = {key: each.changed.as_json() for key, each in done.runs.items()}
+        recipe = _noting(self.recipe, [finding.as_json() for finding in done.findings], changed)
+        result = self._result(content)
+        force, dry_run = self.run.force, self.run.dry_run
+        try:
+            outcome = publish(self.place, content, recipe, force=force, dry_run=dry_run)
+        except OverwriteRefusedError as refused:
+            differences = norm_stats_differences(refused.inspection.content or b"", content)
+            status = "differs" if differences else "up to date"
+            result = replace(result, status=status, differences=differences)
+        else:
+            result = replace(result, status=outcome.status, backup=outcome.backup)
+        return replace(
+            result,
+            files_processed=done.processed,
+            frames=done.frames,
+            findings=tuple(done.findings),
+            changed={key: each.changed for key, each in done.runs.items()},
+        )
+
+    def _result(self, content: bytes) -> OpenpiResult:
+        job, path = self.job, self.place.path
+        return OpenpiResult(
+            job.name, job.root, "up to date", path, content, len(self.files), 0, None
+        )
 
 
 def _noting(recipe: Recipe, left_out: object, changed: object) -> Recipe:
     """Put on record what was left out and changed: the next run reports it without reading."""
     noted = {"changed_values": changed, **({"left_out": left_out} if left_out else {})}
     return replace(recipe, parameters={**recipe.parameters, **noted})
-
-
-def _published(
-    job: OpenpiJob, place: Place, recipe: Recipe, made: _Made, run: _Run
-) -> OpenpiResult:
-    try:
-        outcome = publish(place, made.content, recipe, force=run.force, dry_run=run.dry_run)
-    except OverwriteRefusedError as refused:
-        old = refused.inspection.content or b""
-        differences = norm_stats_differences(old, made.content)
-        base = _result(job, place, made.content, made.files_found)
-        status = "differs" if differences else "up to date"
-        result = replace(base, status=status, differences=differences)
-    else:
-        status = "up to date" if outcome.status == "adopted" else outcome.status
-        base = _result(job, place, made.content, made.files_found)
-        result = replace(base, status=status, backup=outcome.backup)
-    return replace(
-        result,
-        files_processed=made.done.processed,
-        frames=made.done.frames,
-        findings=tuple(made.done.findings),
-        changed={key: each.changed for key, each in made.done.runs.items()},
-    )
-
-
-def _result(job: OpenpiJob, place: Place, content: bytes, files_found: int) -> OpenpiResult:
-    return OpenpiResult(job.name, job.root, "up to date", place.path, content, files_found, 0, None)
 
 
 def _place(job: OpenpiJob, run: _Run) -> Place:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from opentau_prep.artifacts import Rank, Recipe, dataset_place, publish
+from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure, publish
 from opentau_prep.artifacts.jsonio import dump_foreign
 from opentau_prep.artifacts.place import Location, Place, check_artifact_root
-from opentau_prep.artifacts.rank import main_rank_notices, wait_for
-from opentau_prep.artifacts.store import Inspection, heal, inspect
+from opentau_prep.artifacts.rank import main_rank_notices
+from opentau_prep.artifacts.store import Inspection, inspect
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ConfigError, DataError, MetadataError
 from opentau_prep.metadata.inputs import describe_inputs
@@ -178,19 +178,7 @@ def prepare_relative(
 
 
 def _prepare_one(entry: ResolvedEntry, *, run: _Run) -> RelativeResult:
-    work = _Work(entry, run)
-    found = work.found()
-    if found.fresh and not run.force:
-        return work.result("up to date")
-    if not run.rank.is_main and not run.dry_run:
-        return wait_for(work.finished, what=str(work.place.path))
-    if not run.dry_run:
-        heal(work.place)
-    content, stats = work.build()
-    outcome = publish(work.place, content, work.recipe, force=True, dry_run=run.dry_run)
-    status = "up to date" if outcome.status == "adopted" else outcome.status
-    done = work.result(status)
-    return replace(done, chunks=stats.chunks, quantiles=stats.quantiles, backup=outcome.backup)
+    return ensure(_Work(entry, run), rank=run.rank, force=run.force, dry_run=run.dry_run)
 
 
 class _Work:
@@ -198,6 +186,7 @@ class _Work:
 
     def __init__(self, entry: ResolvedEntry, run: _Run) -> None:
         self.entry, self.meta, self.options = entry, entry.meta, run.options
+        self.dry_run = run.dry_run
         groot = run.options.format == "groot"
         self.place: Place = dataset_place(
             "relative_stats" if groot else "stats",
@@ -215,6 +204,10 @@ class _Work:
         )
 
     @property
+    def places(self) -> Sequence[Place]:
+        return (self.place,)
+
+    @property
     def recipe(self) -> Recipe:
         options = self.options
         parameters = {
@@ -230,6 +223,12 @@ class _Work:
 
     def finished(self) -> RelativeResult | None:
         return self.result("up to date") if self.found().fresh else None
+
+    def make(self) -> RelativeResult:
+        content, stats = self.build()
+        outcome = publish(self.place, content, self.recipe, force=True, dry_run=self.dry_run)
+        done = self.result(outcome.status)
+        return replace(done, chunks=stats.chunks, quantiles=stats.quantiles, backup=outcome.backup)
 
     def result(self, status: str) -> RelativeResult:
         relative = {

@@ -310,7 +310,7 @@ class _Told:
 
     def outcome(self, outcome: Outcome, done: str) -> FileResult:
         status = outcome.status
-        if status == "adopted" or (status == "would write" and done == "up to date"):
+        if status == "would write" and done == "up to date":
             status = "up to date"
         return replace(
             self.result(done if status == "written" else status, outcome.backup), path=outcome.path

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure
+from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure_file
 from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.artifacts.place import Place
 from opentau_prep.artifacts.provenance import sha256_of
@@ -125,7 +125,9 @@ def _write(
     rank = context.rank or Rank.detect()
     build = partial(_same, content)
     try:
-        made = ensure(place, build, recipe, rank=rank, force=context.force, dry_run=context.dry_run)
+        made = ensure_file(
+            place, build, recipe, rank=rank, force=context.force, dry_run=context.dry_run
+        )
     except OverwriteRefusedError as error:
         warn("left_alone", str(error), dataset=entry.artifact_name)
         return "kept"

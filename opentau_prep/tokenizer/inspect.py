@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts import Recipe
-from opentau_prep.artifacts.folders import FolderPlace, inspect_folder
 from opentau_prep.artifacts.jsonio import load_own
-from opentau_prep.artifacts.store import Inspection, State
+from opentau_prep.artifacts.place import Place, folder_place
+from opentau_prep.artifacts.store import Inspection, State, inspect
 from opentau_prep.errors import ArtifactError, ConfigError, MetadataError, PrepError
-from opentau_prep.storage.urls import check_written
 from opentau_prep.tokenizer.inputs import mixture_inputs
 from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
 from opentau_prep.tokenizer.recipes import action_heads
@@ -47,9 +46,9 @@ class FoundTokenizer:
     options: FitOptions
 
 
-def tokenizer_place(folder: Path) -> FolderPlace:
+def tokenizer_place(folder: Path) -> Place:
     """Return the place of a tokenizer folder; raise `ConfigError` for what was given as a URL."""
-    return FolderPlace("tokenizer", check_written(folder, "--out-dir"))
+    return folder_place("tokenizer", folder, "--out-dir")
 
 
 def inspect_tokenizer(
@@ -69,7 +68,7 @@ def inspect_tokenizer(
         PrepError: Stats of datasets cannot be used, or it is no folder that can be read.
     """
     place = tokenizer_place(folder)
-    found = inspect_folder(place, Recipe(COMMAND, {}))
+    found = inspect(place, Recipe(COMMAND, {}))
     options = recorded_fit(folder) or FitOptions(DEFAULT_CHUNK_SIZE)
     if found.state is State.MISSING:
         return FoundTokenizer(found, options)
@@ -84,13 +83,13 @@ def inspect_tokenizer(
         partial=True,
         mixture_id=resolved.mixture.mixture_id,
     )
-    return FoundTokenizer(inspect_folder(place, recipe), options)
+    return FoundTokenizer(inspect(place, recipe), options)
 
 
 def recorded_fit(folder: Path) -> FitOptions | None:
     """Return the options that a folder was fitted with, or None where nothing says them."""
     try:
-        record = inspect_folder(tokenizer_place(folder), Recipe(COMMAND, {})).provenance
+        record = inspect(tokenizer_place(folder), Recipe(COMMAND, {})).provenance
     except PrepError:  # a folder that cannot be read is reported by whoever reads it
         return None
     return None if record is None else _recorded(record.parameters)

@@ -5,22 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, Recipe
-from opentau_prep.artifacts.atomic import is_writable, not_writable
-from opentau_prep.artifacts.folders import FolderPlace, inspect_folder, publish_folder
+from opentau_prep.artifacts import Rank, Recipe, ensure, publish
+from opentau_prep.artifacts.ensure import say_stale
 from opentau_prep.artifacts.jsonio import dump_own
-from opentau_prep.artifacts.place import check_artifact_root
-from opentau_prep.artifacts.rank import main_rank_notices, wait_for
-from opentau_prep.artifacts.store import (
-    Inspection,
-    OverwriteRefusedError,
-    State,
-    refuse_other_mixture,
-)
+from opentau_prep.artifacts.place import Place, check_artifact_root
+from opentau_prep.artifacts.rank import main_rank_notices
+from opentau_prep.artifacts.store import OverwriteRefusedError, State, inspect, refuse_other_mixture
 from opentau_prep.engine import Failure
 from opentau_prep.errors import DataError, PrepError
 from opentau_prep.notices import shorten_names, warn
@@ -105,12 +98,9 @@ def prepare_tokenizer(
         inputs = mixture_inputs(resolved, heads.sha256, context)
         mixture_id = resolved.mixture.mixture_id
         recipe = Recipe(COMMAND, inputs, options.parameters(), mixture_id=mixture_id)
-        if not context.dry_run and not is_writable(place.path.parent):
-            raise not_writable(place.path)
-        if not (rank.is_main or context.dry_run or _keeps_nothing(options, place)):
-            report = wait_for(partial(_finished, place, recipe), what=str(place.path))
-        else:
-            report = _main(_Run(resolved, context, options, heads, place, recipe))
+        fit = _Fit(resolved, context, options, heads, place, recipe)
+        dry_run = context.dry_run or fit.keeps_nothing
+        report = ensure(fit, rank=rank, force=context.force, dry_run=dry_run)
         report = replace(report, document=with_forecast(report.document, max_length))
         if options.pilot or options.skip_fit or report.status == "shown":
             return report
@@ -157,54 +147,61 @@ def sample_mixture(
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Fit:
+    """The tokenizer's folder."""
+
     resolved: ResolvedMixture
     context: RunContext
     options: FitOptions
     heads: ActionHeads
-    place: FolderPlace
+    place: Place
     recipe: Recipe
 
+    @property
+    def places(self) -> Sequence[Place]:
+        return (self.place,)
 
-def _main(run: _Run) -> TokenizerReport:
-    found = inspect_folder(run.place, run.recipe)
-    if found.fresh and not run.context.force:
-        return _loaded(run.place, found)
-    keeps = _keeps_nothing(run.options, run.place)
-    refuse_other_mixture(found, run.recipe)
-    if found.state in (State.FOREIGN, State.EDITED) and not (run.context.force or keeps):
-        raise OverwriteRefusedError(found, b"")
-    if found.state in (State.STALE, State.REPARAMETRIZED) and not keeps:
-        stale = "is stale" if found.state is State.STALE else "was fitted with other parameters"
-        warn(
-            "stale_artifact",
-            f"{run.place.path} {stale} ({', '.join(found.changes)}): it is fitted again",
-            changes=list(found.changes),
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether there is nothing to write: the report of samples must not replace a fit."""
+        return self.options.skip_fit and (self.place.path / "tokenizer.json").exists()
+
+    def finished(self) -> TokenizerReport | None:
+        found = inspect(self.place, self.recipe)
+        if not found.fresh:
+            return None
+        document = read_report(self.place.path)
+        failures = [
+            Failure(name, DataError(message)) for name, message in document["sample_errors"].items()
+        ]
+        return TokenizerReport("up to date", self.place.path, document, failures)
+
+    def make(self) -> TokenizerReport:
+        place, force = self.place, self.context.force
+        if self.keeps_nothing:
+            document, _, failures, seconds = _made(self)
+            return TokenizerReport("shown", place.path, document, failures, seconds=seconds)
+        found = inspect(place, self.recipe)
+        refuse_other_mixture(found, self.recipe)  # before the work, not after it
+        if found.state in (State.FOREIGN, State.EDITED) and not force:
+            raise OverwriteRefusedError(found, b"")
+        if found.state in (State.STALE, State.REPARAMETRIZED):
+            say_stale(found, place, "it is fitted again")
+        document, files, failures, seconds = _made(self)
+        outcome = publish(place, files, self.recipe, force=force, dry_run=self.context.dry_run)
+        return TokenizerReport(
+            outcome.status,
+            place.path,
+            document,
+            failures,
+            backup=outcome.backup,
+            changes=outcome.changes,
+            seconds=seconds,
         )
-    document, files, failures, seconds = _made(run)
-    if keeps:
-        return TokenizerReport("shown", run.place.path, document, failures, seconds=seconds)
-    outcome = publish_folder(
-        run.place, files, run.recipe, force=run.context.force, dry_run=run.context.dry_run
-    )
-    return TokenizerReport(
-        outcome.status,
-        run.place.path,
-        document,
-        failures,
-        backup=outcome.backup,
-        changes=outcome.changes,
-        seconds=seconds,
-    )
-
-
-def _keeps_nothing(options: FitOptions, place: FolderPlace) -> bool:
-    """Return whether there is nothing to write: the report of samples must not replace a fit."""
-    return options.skip_fit and (place.path / "tokenizer.json").exists()
 
 
 def _made(
-    run: _Run,
+    run: _Fit,
 ) -> tuple[dict[str, Any], dict[str, bytes], tuple[Failure, ...], dict[str, float]]:
     options, context = run.options, run.context
     sampling = sample_mixture(run.resolved, context, options, heads=run.heads)
@@ -243,19 +240,6 @@ class _Progress:
     def __call__(self, candidate: Candidate) -> None:
         self._done += 1
         self._context.progress("fitting", self._done, max(8, self._done + 1))
-
-
-def _finished(place: FolderPlace, recipe: Recipe) -> TokenizerReport | None:
-    found = inspect_folder(place, recipe)
-    return _loaded(place, found) if found.fresh else None
-
-
-def _loaded(place: FolderPlace, found: Inspection) -> TokenizerReport:
-    document = read_report(place.path)
-    failures = [
-        Failure(name, DataError(message)) for name, message in document["sample_errors"].items()
-    ]
-    return TokenizerReport("up to date", place.path, document, failures, changes=found.changes)
 
 
 def _with_frames(

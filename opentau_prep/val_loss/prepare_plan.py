@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, Recipe, ensure
+from opentau_prep.artifacts import Rank, Recipe, ensure_file
 from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import file_place
 from opentau_prep.artifacts.rank import main_rank_notices
@@ -98,7 +98,7 @@ def prepare_plan(
         if out is None:
             return PlanReport(plan)
         place = file_place("validation_plan", out, schema_version=PLAN_SCHEMA_VERSION)
-        artifact = ensure(
+        artifact = ensure_file(
             place,
             lambda: dump_own(plan.as_json()),
             _recipe(resolved, plan),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, Recipe, ensure
+from opentau_prep.artifacts import Rank, Recipe, ensure_file
 from opentau_prep.artifacts.fingerprint import cache_left_alone, hash_files
 from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.artifacts.place import Place, file_place
@@ -260,7 +260,9 @@ def _write(work: _Work, rank: Rank, context: RunContext) -> tuple[ValidationRepo
     written: list[Outcome] = []
 
     def write(place: Place, build: Callable[[], bytes]) -> bytes:
-        made = ensure(place, build, recipe, rank=rank, force=context.force, dry_run=context.dry_run)
+        made = ensure_file(
+            place, build, recipe, rank=rank, force=context.force, dry_run=context.dry_run
+        )
         written.append(made.outcome)
         return made.content
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from opentau_prep.artifacts import Recipe, dataset_place, ensure, publish
+from opentau_prep.artifacts import Recipe, dataset_place, ensure_file, publish
 from opentau_prep.artifacts.atomic import write_atomic
 from opentau_prep.artifacts.store import State, inspect
 from opentau_prep.artifacts.tempfiles import list_temps
@@ -97,7 +97,7 @@ def publish_race(root: Path) -> dict[str, object]:
         for i in range(4):
             number = seed * 100 + i
             content = content_of(number, 100_000)
-            ensure(place, lambda: content, recipe_of(number))  # noqa: B023
+            ensure_file(place, lambda: content, recipe_of(number))  # noqa: B023
 
     codes = [exit_code(pid) for pid in [fork(lambda s=s: work(s)) for s in range(16)]]
     found = [inspect(place, recipe_of(s * 100 + i)).state for s in range(16) for i in range(4)]
@@ -238,12 +238,12 @@ def read_only(root: Path) -> dict[str, object]:
     def work() -> None:
         if os.geteuid() == 0:
             os.setuid(65534)
-        made = ensure(dataset_place("validation", root), lambda: b"x", recipe_of(1))
+        made = ensure_file(dataset_place("validation", root), lambda: b"x", recipe_of(1))
         shown = {"content": made.content.decode(), "status": made.outcome.status}
         sys.stdout.write(json.dumps(shown) + "\n")
         sys.stdout.flush()
         elsewhere = dataset_place("validation", root, artifact_root=root / "other")
-        ensure(elsewhere, lambda: b"x", recipe_of(1))
+        ensure_file(elsewhere, lambda: b"x", recipe_of(1))
 
     code = exit_code(fork(work))
     return {"code": code, "files": sorted(p.name for p in (root / "meta").iterdir())}

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from opentau_prep.artifacts import Recipe, folders
-from opentau_prep.artifacts.folders import FolderPlace, inspect_folder, publish_folder
-from opentau_prep.artifacts.store import State
+from opentau_prep.artifacts.place import folder_place
+from opentau_prep.artifacts.store import State, inspect, publish
 from opentau_prep.artifacts.tempfiles import list_temps, remove_live
 from opentau_prep.errors import PrepError
 
@@ -80,7 +80,7 @@ def run(root: Path, step: int, act: Act, *, after: bool, exchange: bool) -> tupl
             if not exchange:
                 ctypes.CDLL = lambda *a, **k: None  # type: ignore[assignment, misc]
             counted = at_call(step, act, after=after)
-            publish_folder(FolderPlace("tokenizer", root / "out"), FILES, RECIPE, force=True)
+            publish(folder_place("tokenizer", root / "out", "--out-dir"), FILES, RECIPE, force=True)
             code = 0 if counted() < step else 77
         except PrepError as error:
             os.write(write, str(error).encode())
@@ -111,11 +111,11 @@ def problems_of(root: Path, code: int, said: str, where: str, *, exchange: bool)
     # Without an exchange, a kill between two renames leaves the old folder under its backup's name.
     if not content(root / "out") and (exchange or code != -9):
         found.append(f"{where}: nothing at the place")
-    place = FolderPlace("tokenizer", root / "out")
-    ours = inspect_folder(place, RECIPE).state is State.FRESH
-    publish_folder(place, FILES, OTHER, force=not ours)
+    place = folder_place("tokenizer", root / "out", "--out-dir")
+    ours = inspect(place, RECIPE).state is State.FRESH
+    publish(place, FILES, OTHER, force=not ours)
     left = [n for n in sorted(os.listdir(root)) if n != "out" and content(root / n) != THEIRS]
-    if left or not inspect_folder(place, OTHER).fresh:
+    if left or not inspect(place, OTHER).fresh:
         found.append(f"{where}: after the next run {left}")
     if [p.name for p in root.iterdir() if content(p) == THEIRS] == []:
         found.append(f"{where}: theirs is gone after the next run")

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from opentau_prep import notices
-from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure
+from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure_file
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.errors import PrepError
 
@@ -26,7 +26,7 @@ def build() -> bytes:
 def main() -> None:
     with main_rank_notices(rank):
         notices.warn("odd_dataset", "this dataset is odd")
-        made = ensure(dataset_place("validation", root), build, Recipe("test", {"n": 1}))
+        made = ensure_file(dataset_place("validation", root), build, Recipe("test", {"n": 1}))
     sys.stdout.write(made.content.decode())
 
 

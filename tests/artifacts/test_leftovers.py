@@ -97,6 +97,19 @@ def test_sweep_planted_journal_removes_no_other_folder(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["out", "out.bak-0a1b2c3d", "precious", "sub"]
 
 
+@pytest.mark.parametrize("name", ["out.bak-0a1b2c3d", "out-0a1b2c3d", "out-0a1b2c3d-2"])
+def test_sweep_removes_the_new_folder_under_the_name_of_a_backup_or_version(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "a.json").write_bytes(b"new")
+    status = (tmp_path / name).stat()
+    fd, journal = create_temp(tmp_path / "out")
+    unwanted = [[status.st_dev, status.st_ino]]
+    os.write(fd, json.dumps({"backup": name, "unwanted": unwanted}).encode())
+    os.close(fd)
+    assert sweep(tmp_path) == [journal]
+    assert os.listdir(tmp_path) == []
+
+
 def test_sweep_folder_of_a_killed_run_is_removed_but_not_a_live_one(tmp_path):
     live_fd, live = create_temp_folder(tmp_path / "out")
     dead_fd, dead = create_temp_folder(tmp_path / "out")

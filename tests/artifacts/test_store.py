@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from opentau_prep import notices
-from opentau_prep.artifacts.ensure import ensure
+from opentau_prep.artifacts.ensure import ensure_file
 from opentau_prep.artifacts.place import Place, dataset_place, file_place
 from opentau_prep.artifacts.provenance import Recipe, record_of
 from opentau_prep.artifacts.rank import Rank
@@ -95,7 +95,7 @@ def test_inspect_damaged_provenance_counts_as_foreign(place: Place, damage: byte
     publish(place, b"1\n", OLD)
     place.provenance_path.write_bytes(damage)
     assert inspect(place, OLD).state is State.FOREIGN
-    assert publish(place, b"1\n", OLD).status == "adopted"
+    assert publish(place, b"1\n", OLD).status == "up to date"
     assert inspect(place, OLD).fresh
 
 
@@ -227,41 +227,37 @@ def test_file_place_provenance_lies_beside(tmp_path: Path) -> None:
     assert names(place) == ["norm_heads.json", "norm_heads.prep.json"]
 
 
-def test_ensure_stale_file_is_kept_or_made_again_with_a_warning(place: Place) -> None:
-    ensure(place, lambda: b"1\n", OLD)
+def test_ensure_file_replaces_a_stale_one_with_a_warning(place: Place) -> None:
+    ensure_file(place, lambda: b"1\n", OLD)
     with notices.collect_notices() as said:
-        kept = ensure(place, lambda: pytest.fail("built"), NEW, keep_stale=True)
-    assert (kept.content, kept.outcome.status) == (b"1\n", "kept")
-    assert [notice.kind for notice in said] == ["stale_artifact"]
-    assert "episodes 19 -> 105" in said[0].message
-    with notices.collect_notices() as said:
-        made = ensure(place, lambda: b"2\n", NEW)
+        made = ensure_file(place, lambda: b"2\n", NEW)
     assert (made.content, made.outcome.status) == (b"2\n", "written")
     assert [notice.kind for notice in said] == ["stale_artifact"]
+    assert "episodes 19 -> 105" in said[0].message
 
 
 def test_ensure_fresh_is_not_built_again_unless_forced(place: Place) -> None:
-    ensure(place, lambda: b"1\n", OLD)
+    ensure_file(place, lambda: b"1\n", OLD)
     with notices.collect_notices() as said:
-        again = ensure(place, lambda: pytest.fail("built"), OLD)
+        again = ensure_file(place, lambda: pytest.fail("built"), OLD)
     assert (again.outcome.status, said) == ("up to date", [])
-    assert ensure(place, lambda: b"1\n", OLD, force=True).outcome.status == "up to date"
-    assert ensure(place, lambda: b"2\n", OLD, force=True).outcome.backup is not None
+    assert ensure_file(place, lambda: b"1\n", OLD, force=True).outcome.status == "up to date"
+    assert ensure_file(place, lambda: b"2\n", OLD, force=True).outcome.backup is not None
 
 
 def test_ensure_fresh_still_removes_what_a_killed_run_left(place: Place) -> None:
-    ensure(place, lambda: b"1\n", OLD)
+    ensure_file(place, lambda: b"1\n", OLD)
     for target in (place.path, place.provenance_path):
         os.close(create_temp(target)[0])
-    ensure(place, lambda: pytest.fail("built"), OLD, dry_run=True)
+    ensure_file(place, lambda: pytest.fail("built"), OLD, dry_run=True)
     assert len(list_temps(place.path.parent)) == 1
-    ensure(place, lambda: pytest.fail("built"), OLD)
+    ensure_file(place, lambda: pytest.fail("built"), OLD)
     assert list_temps(place.path.parent) == list_temps(place.provenance_path.parent) == []
 
 
 def test_ensure_dry_run_every_rank_gets_the_value_and_nothing_is_written(place: Place) -> None:
     for rank in (Rank(0, 2, 0, True, "torchrun"), Rank(1, 2, 1, False, "torchrun")):
-        made = ensure(place, lambda: b"1\n", OLD, rank=rank, dry_run=True)
+        made = ensure_file(place, lambda: b"1\n", OLD, rank=rank, dry_run=True)
         assert (made.content, made.outcome.status) == (b"1\n", "would write")
     assert not place.path.parent.exists()
 
@@ -270,6 +266,6 @@ def test_ensure_root_is_a_file_value_is_returned(tmp_path: Path) -> None:
     (tmp_path / "root").write_bytes(b"")
     place = dataset_place("stats", tmp_path / "root", dataset="d")
     with notices.collect_notices() as said:
-        made = ensure(place, lambda: b"1\n", OLD)
+        made = ensure_file(place, lambda: b"1\n", OLD)
     assert (made.content, made.outcome.status) == (b"1\n", "not persisted")
     assert [(notice.kind, notice.dataset) for notice in said] == [("not_persisted", "d")]
