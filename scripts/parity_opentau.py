@@ -2,12 +2,13 @@
 
     python scripts/parity_opentau.py PATH_TO_OPENTAU [--mixtures 500] [--seed 0] [--golden FILE]
 
-Needs an environment in which OpenTau can be imported. Every mixture is written to disk (metadata
-only) and goes through OpenTau's own `make_dataset` and `WeightedDatasetMixture`, with a dataset
-class that has no frames in the place of its loader; the same files go through `load_mixture` and
-`mixture_norm_heads`. Around each mixture, stats aggregation, standardized stats, speed percentiles,
-normalization, chunk rows and delta stats are compared on arguments of their own. Arrays must have
-the same dtype, shape and bits (any NaN equals any NaN); what one side refuses, the other must.
+Needs an environment in which OpenTau can be imported. Every mixture is written to disk (without
+frames, unless its actions are relative to the state) and goes through OpenTau's own `make_dataset`
+and `WeightedDatasetMixture`, with a dataset class that has no frames in the place of its loader;
+the same files go through `load_mixture` and `mixture_norm_heads`. Around each mixture, stats
+aggregation, standardized stats, stats of delta actions, speed percentiles, normalization and chunk
+rows are compared on arguments of their own. Arrays must have the same dtype, shape and bits (any
+NaN equals any NaN); what one side refuses, the other must.
 
 Exits with 1 when anything differs. `docs/parity.md` keeps the latest result.
 """
@@ -21,6 +22,7 @@ import logging
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +32,7 @@ from typing import Any
 import numpy as np
 
 import opentau_prep
+from opentau_prep.artifacts import Rank
 from opentau_prep.demo.spec import ABSENT, DatasetSpec, EpisodeData
 from opentau_prep.demo.write import write_dataset
 from opentau_prep.frames.chunks import gather_chunks
@@ -43,6 +46,10 @@ TAGS = ("arm", "Arm ", "unknown", " UNKNOWN", "", None, "bi::manual", "arm")
 MODES = ("joint", "ee", "Unknown", None, "joint", "joint")
 CAMERAS = ("observation.images.top", "observation.images.wrist")
 STATE, ACTION = "observation.state", "action"
+CHUNK_SIZE = 4
+DELTA_DEFAULTS = {
+    "action_freq": None, "vector_resample_strategy": "nearest", "delta_stats_max_rows": None
+}  # fmt: skip
 
 
 class Tally:
@@ -119,7 +126,7 @@ def _pick(rng: Rng, values: Any) -> Any:
 
 
 def _write_dataset(
-    rng: Rng, root: Path, robot: Any, mode: Any, dims: tuple[int, int] | None
+    rng: Rng, root: Path, robot: Any, mode: Any, dims: tuple[int, int] | None, *, data: bool
 ) -> DatasetSpec:
     dims = dims or (int(rng.integers(1, 8)), int(rng.integers(1, 7)))
     spec = DatasetSpec(
@@ -130,14 +137,20 @@ def _write_dataset(
         cameras=CAMERAS[: int(rng.integers(3))],
         quantiles=bool(rng.random() < 0.7),
         rows_per_meta_file=_pick(rng, (None, 2)),
+        episodes_per_file=_pick(rng, (None, 2)),
+        list_type=_pick(rng, ("list", "fixed_size_list")),
+        float_dtype=_pick(rng, ("float32", "float32", "float64")),
     )
     scale, shift = 10.0 ** rng.integers(-3, 4), rng.normal()
     episodes = []
     for _ in range(int(rng.integers(1, 7))):
         n = int(rng.integers(2, 40))
         values = [(rng.normal(size=(n, d)) * scale + shift).astype(np.float32) for d in dims]
+        if data and rng.random() < 0.05:
+            spoiled = values[int(rng.integers(2))]
+            spoiled[int(rng.integers(n)), 0] = _pick(rng, (np.nan, np.inf, -np.inf))
         episodes.append(EpisodeData(values[0], values[1]))
-    write_dataset(root, spec, episodes, data=False)
+    write_dataset(root, spec, episodes, data=data)
     _spoil(rng, root)
     return spec
 
@@ -179,7 +192,7 @@ def make_mixture(rng: Rng, folder: Path) -> dict[str, Any]:
     """Write a mixture's datasets and its JSON, and return the JSON's content."""
     entries: list[dict[str, Any]] = []
     robots, modes = _pick(rng, (("arm",), ("arm",), TAGS)), _pick(rng, (("joint",), MODES))
-    all_delta = rng.random() < 0.15
+    all_delta = rng.random() < 0.25
     # Datasets of one head need one width, and mixtures that both sides refuse prove little.
     dims = (int(rng.integers(1, 8)), int(rng.integers(1, 7))) if rng.random() < 0.9 else None
     for i in range(int(rng.integers(1, 6))):
@@ -187,7 +200,8 @@ def make_mixture(rng: Rng, folder: Path) -> dict[str, Any]:
             entries.append({"vqa": "dummy", "num_samples": 1000})
             continue
         name = _pick(rng, ("lab/a", f"lab/d{i}", f"lab/dummy_{i}", f"d{i}"))
-        spec = _write_dataset(rng, folder / f"d{i}", _pick(rng, robots), _pick(rng, modes), dims)
+        spec = _write_dataset(rng, folder / f"d{i}", _pick(rng, robots), _pick(rng, modes), dims,
+                              data=all_delta)  # fmt: skip
         entries.append(_entry(rng, f"d{i}", name, spec, folder, delta=all_delta))
         if rng.random() < 0.2:
             entries.append(_entry(rng, f"d{i}", name, spec, folder, delta=all_delta))
@@ -197,6 +211,10 @@ def make_mixture(rng: Rng, folder: Path) -> dict[str, Any]:
         "require_non_empty_robot_type": bool(rng.random() < 0.05),
         "require_non_empty_control_mode": bool(rng.random() < 0.05),
     }
+    if all_delta:
+        mixture["action_freq"] = _pick(rng, (None, 10.0, 15.0, 30.0, 7.5))
+        mixture["vector_resample_strategy"] = _pick(rng, ("nearest", "linear"))
+        mixture["delta_stats_max_rows"] = _pick(rng, (None, None, 7, 30))
     if rng.random() < 0.5:
         mixture["weights"] = [float(x) for x in rng.integers(1, 5, size=len(entries))]
     (folder / "mixture.json").write_text(json.dumps(mixture))
@@ -239,7 +257,7 @@ def _entry(
     if delta and rng.random() < 0.95:
         state, action = entry.get("state_index", [0]), entry.get("action_index", [0])
         entry["use_delta_joint_actions"] = True
-        entry["delta_action_state_map"] = {str(action[0]): state[int(rng.random() < 0.05) - 1]}
+        entry["delta_action_state_map"] = {str(action[0]): state[-int(rng.random() < 0.05)]}
     return entry
 
 
@@ -257,9 +275,6 @@ class Trainer:
 
         self.factory, self.config = factory, DatasetConfig
         factory.LeRobotDataset = _light_dataset(lerobot_dataset)
-        factory._compute_or_load_delta_stats = lambda dataset, config, _: {
-            "actions": _delta_stats(len(dataset.meta.stats[ACTION]["mean"]), config.action_index)
-        }
 
     def mixture(self, content: dict[str, Any], folder: Path, widths: Any, seed: int | None) -> Any:
         """Return (heads, held-out rows by entry) of a mixture."""
@@ -273,6 +288,9 @@ class Trainer:
         given = {k: v for k, v in content.items() if k != "datasets"}
         cfg = _train_config(configs, given, widths, seed)
         _, val = self.factory.make_dataset_mixture(cfg)
+        if any(config.use_delta_joint_actions for config in configs):
+            # The first run goes on with what it computed; all others read the float32 of its file.
+            _, val = self.factory.make_dataset_mixture(cfg)
         held_out = [sorted(map(int, tagged._base.indices)) for tagged in val.datasets]
         meta = val.meta
         heads = {
@@ -316,6 +334,11 @@ def _light_dataset(module: Any) -> type:
             self.meta.stats = module.aggregate_selected_stats(self.meta, episodes, excluded)
             chosen = list(self.meta.episodes) if selected is None else selected
             self.n = sum(self.meta.episodes[e]["length"] for e in chosen)
+            self.episodes, self.fps = selected, self.meta.fps
+            self.vector_resample_strategy = given["vector_resample_strategy"]
+            self.delta_timestamps_params = module.LeRobotDataset.compute_delta_params(
+                *(given[f"delta_timestamps{name}"] for name in ("", "_std", "_lower", "_upper"))
+            )
             self._data_features_name_mapping = given["data_features_name_mapping"]
 
         def __len__(self) -> int:
@@ -331,20 +354,18 @@ def _train_config(configs: Any, given: Any, widths: Any, seed: int | None) -> An
     drops = ("history_state", "subgoal", "response", "metadata_drop_all", "metadata_drop_each")
     mixture = SimpleNamespace(
         datasets=configs,
-        **{"weights": None, **given},
+        **{"weights": None, **DELTA_DEFAULTS, **given},
         **{f"{name}_prob" if "metadata" in name else f"{name}_drop_prob": 0.0 for name in drops},
-        action_freq=None,
         n_obs_history=None,
         subgoal_end_of_segment_prob=0.0,
         emit_fps=False,
         tolerance_s=1e-4,
         skip_timestamp_check=False,
         image_resample_strategy="nearest",
-        vector_resample_strategy="nearest",
         val_enable_optional_key_dropout=False,
         val_enable_prompt_substitution=False,
     )
-    policy = SimpleNamespace(action_delta_indices=list(range(4)), history_interval=1)
+    policy = SimpleNamespace(action_delta_indices=list(range(CHUNK_SIZE)), history_interval=1)
     return SimpleNamespace(
         dataset_mixture=mixture,
         policy=policy,
@@ -352,39 +373,28 @@ def _train_config(configs: Any, given: Any, widths: Any, seed: int | None) -> An
         val_freq=1,
         resume=False,
         resolution=(224, 224),
-        action_chunk=4,
+        action_chunk=CHUNK_SIZE,
+        num_workers=1,
         checkpoint_path=None,
         **widths,
     )
 
 
-def _delta_stats(width: int, index: Any) -> dict[str, Any]:
-    """Return made-up stats of delta actions, the same for all datasets of a width."""
-    rng = np.random.default_rng(width)
-    stats = {stat: rng.normal(size=width) for stat in (*FOUR, *QUANTILES)}
-    kept = stats if index is None else {stat: values[list(index)] for stat, values in stats.items()}
-    return {**kept, "count": np.array([width])}
-
-
 def our_mixture(folder: Path, widths: Any, seed: int | None) -> Any:
     """Return what `Trainer.mixture` does, by this package."""
-    import opentau_prep.stats.delta as delta
+    from opentau_prep.context import RunContext
     from opentau_prep.frames.delta import mixture_delta_map
     from opentau_prep.metadata.resolve import resolve_mixture
+    from opentau_prep.stats.delta_compute import prepare_delta
+    from opentau_prep.stats.options import RunOptions, StatsOptions
 
-    def made_up(entry: Any, *_: Any, **__: Any) -> Any:
-        columns = entry.name_map.columns
-        stats = _delta_stats(len(entry.stats[columns["actions"]]["mean"]), None)
-        return SimpleNamespace(column=columns["actions"], stats=stats, sketch=None)
-
-    load, delta.load_delta_stats = delta.load_delta_stats, made_up
-    try:
-        with collect_notices():
-            mixture = opentau_prep.load_mixture(folder / "mixture.json")
-            resolved = resolve_mixture(mixture)
-            made = opentau_prep.mixture_norm_heads(resolved, **widths)
-    finally:
-        delta.load_delta_stats = load
+    with collect_notices():
+        mixture = opentau_prep.load_mixture(folder / "mixture.json")
+        resolved = resolve_mixture(mixture)
+        context = RunContext(workers=1)
+        options = StatsOptions(chunk_size=CHUNK_SIZE)
+        prepare_delta(resolved, context, RunOptions.of(context, Rank(), options, jobs=1))
+        made = opentau_prep.mixture_norm_heads(resolved, **widths)
     robots = {entry.name: entry for entry in resolved.entries}
     held_out = []
     for name, config in zip(mixture.dataset_names, mixture.datasets, strict=True):
@@ -480,6 +490,80 @@ def compare_standardize(rng: Rng, tally: Tally, where: str) -> None:
         return meta._to_standard_data_format("d", copied, name_map=names, **index)
 
     tally.outcome("standardize_stats", ours, theirs, where)
+
+
+def compare_delta(rng: Rng, tally: Tally, where: str, folder: Path) -> None:
+    """Stats of delta actions and of the state; one episode exceeds what training feeds at once."""
+    lengths = (int(rng.integers(1, 200)), int(rng.integers(1, 5)), 4200)
+    case = _delta_case(rng, lengths)
+    compared = _delta_sides(case, _write_delta(case, folder / "delta"))
+    tally.outcome("delta stats", *compared, where)
+
+
+def _delta_case(rng: Rng, lengths: tuple[int, ...]) -> dict[str, Any]:
+    """Return a dataset with such episodes and what its delta actions are, JSON-ready."""
+    dims = (int(rng.integers(1, 5)), int(rng.integers(1, 5)))
+    scale = 10.0 ** int(rng.integers(-3, 4))
+    draw = lambda n, d: (rng.normal(size=(n, d)) * scale).astype(np.float32).tolist()  # noqa: E731
+    return {
+        "version": _pick(rng, ("v2.1", "v3.0")),
+        "episodes_per_file": _pick(rng, (None, 2)),
+        "frames": [[draw(n, d) for d in dims] for n in lengths],
+        "chunk_size": int(rng.integers(1, 5)),
+        "delta_map": {"0": dims[0] - 1},
+        "state_index": _pick(rng, (None, [int(i) for i in rng.permutation(dims[0])])),
+        "action_index": _pick(rng, (None, [int(i) for i in rng.permutation(dims[1])])),
+        "episodes": _pick(rng, (None, [0, len(lengths) - 1])),
+        "action_freq": _pick(rng, (None, 10.0, 45.0)),
+        "strategy": _pick(rng, ("nearest", "linear")),
+        "max_rows": _pick(rng, (None, sum(lengths) // 4)),
+    }
+
+
+def _write_delta(case: dict[str, Any], root: Path) -> Path:
+    spec = DatasetSpec(version=case["version"], fps=30, episodes_per_file=case["episodes_per_file"])
+    arrays = [[np.array(v, dtype=np.float32) for v in episode] for episode in case["frames"]]
+    write_dataset(root, spec, [EpisodeData(*episode) for episode in arrays])
+    return root
+
+
+def _delta_sides(case: dict[str, Any], root: Path) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Return what computes a case's stats, by this package and by OpenTau."""
+    from opentau.datasets import delta_action_stats as delta
+
+    from opentau_prep.config.load import mixture_from_roots
+    from opentau_prep.frames.delta import resolve_delta_map
+    from opentau_prep.metadata.resolve import resolve_mixture
+    from opentau_prep.stats.delta import DeltaRecipe
+    from opentau_prep.stats.delta_compute import compute_delta_stats
+
+    (whole,) = resolve_mixture(mixture_from_roots([root])).entries
+    chosen = case["episodes"] or list(range(len(case["frames"])))
+    entry: Any = SimpleNamespace(meta=whole.meta, episodes=np.array(chosen, dtype=np.int64))
+    index = {name: case[name] for name in ("state_index", "action_index")}
+    delta_map = {int(a): s for a, s in case["delta_map"].items()}
+    recipe = DeltaRecipe(
+        ACTION, STATE, delta_map, *(v and tuple(v) for v in index.values()), tuple(chosen), 30.0,
+        case["action_freq"], case["strategy"], case["max_rows"],
+    )  # fmt: skip
+    paths = [entry.meta.data_paths[e] for e in chosen]
+    offsets = np.array([k / (case["action_freq"] or 30) for k in range(case["chunk_size"])]) * 30
+
+    def theirs() -> Any:
+        found = delta.compute_delta_action_stats(
+            parquet_paths=[str(root / path) for path in dict.fromkeys(paths)],
+            state_col=STATE,
+            action_col=ACTION,
+            delta_map=resolve_delta_map(delta_map, where="", **index),
+            chunk_offsets=offsets,
+            strategy=case["strategy"],
+            episodes=set(chosen),
+            max_rows=case["max_rows"],
+            **index,
+        )
+        return delta._deserialize(delta._serialize(found))
+
+    return lambda: compute_delta_stats(entry, recipe, chunk_size=case["chunk_size"]).stats, theirs
 
 
 def compare_names_and_keys(rng: Rng, tally: Tally, where: str) -> None:
@@ -603,6 +687,7 @@ def compare_chunks(rng: Rng, tally: Tally, where: str) -> None:
 def compare(path: Path, n_mixtures: int, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Compare everything on `n_mixtures` mixtures; return the result, and golden cases."""
     logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
     trainer, tally = Trainer(path), Tally()
     golden: list[dict[str, Any]] = []
     entries: Counter[str] = Counter()
@@ -623,7 +708,10 @@ def compare(path: Path, n_mixtures: int, seed: int) -> tuple[dict[str, Any], lis
             golden += _golden_case(trainer, content, folder, widths, split, len(golden))
             entries["vqa"] += sum("vqa" in e for e in content["datasets"])
             entries["robot"] += sum("vqa" not in e for e in content["datasets"])
+            entries["delta"] += sum("delta_action_state_map" in e for e in content["datasets"])
             compare_speed(rng, tally, where, folder)
+            if number % 5 == 0:
+                compare_delta(rng, tally, where, folder)
         compare_aggregation(rng, tally, where)
         compare_standardize(rng, tally, where)
         compare_names_and_keys(rng, tally, where)
@@ -666,6 +754,21 @@ def _golden_case(
     del expected["delta_map"]
     given = {"mixture": content, "files": files, "widths": widths, "seed": seed}
     return [{"name": f"mixture {n_cases}", **given, "expected": expected}]
+
+
+def _delta_golden() -> list[dict[str, Any]]:
+    """Return a few small datasets with OpenTau's stats of their delta actions."""
+    cases = []
+    for number in range(2 * N_GOLDEN):
+        case = _delta_case(np.random.default_rng(number), (1, 14, 9, 11))
+        if number % 8 == 7:
+            case["frames"][1][number // 8 % 2][3][0] = np.nan
+        with tempfile.TemporaryDirectory() as name:
+            expected = _delta_sides(case, _write_delta(case, Path(name)))[1]()
+        frames = _finite(case["frames"])
+        cases.append({"name": f"case {number}", **case, "frames": frames,
+                      "expected": _encoded(expected)})  # fmt: skip
+    return cases
 
 
 N_GOLDEN = 8
@@ -716,13 +819,18 @@ def main() -> int:
     parser.add_argument("--mixtures", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commit", help="Of a checkout without its git history.")
-    parser.add_argument("--golden", type=Path, help="Record OpenTau's results of a few mixtures.")
+    parser.add_argument(
+        "--golden", type=Path, metavar="FOLDER",
+        help="Record OpenTau's results of a few mixtures and stats of delta actions.",
+    )  # fmt: skip
     args = parser.parse_args()
     begin = time.monotonic()
     result, golden = compare(args.path.resolve(), args.mixtures, args.seed)
     result = {"versions": _versions(args.path.resolve(), args.commit), "seed": args.seed, **result}
     print(", ".join(f"{name} {version}" for name, version in result["versions"].items()))
-    print(f"{args.mixtures} mixtures of {sum(result['entries'].values())} entries,"
+    kinds = result["entries"]
+    print(f"{args.mixtures} mixtures of {kinds['robot'] + kinds['vqa']} entries, {kinds['vqa']} of"
+          f" them vqa and {kinds['delta']} with delta actions,"
           f" {time.monotonic() - begin:.0f} s")  # fmt: skip
     for family, n in result["compared"].items():
         refused = result["both_refuse"].get(family, 0)
@@ -731,8 +839,10 @@ def main() -> int:
     for line in result["differing"][:20]:
         print(f"  {line}")
     if args.golden is not None:
-        content = {"versions": result["versions"], "cases": golden}
-        args.golden.write_text(json.dumps(content, separators=(",", ":")) + "\n")
+        for name, cases in (("trainer_heads", golden), ("delta_stats", _delta_golden())):
+            content = {"versions": result["versions"], "cases": cases}
+            text = json.dumps(content, separators=(",", ":")) + "\n"
+            (args.golden / f"{name}.json").write_text(text)
     return int(bool(result["differing"]))
 
 

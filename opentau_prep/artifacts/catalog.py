@@ -66,7 +66,7 @@ _SPECS = (
     ArtifactSpec("episodes", "meta/episodes/{file}.parquet", "stats", 1, "others"),
     ArtifactSpec("quantile_sketch", "meta/quantile_sketch.json", "stats", 2, "own"),
     # One recipe of delta actions and chunk size, e.g. recipe="0a1b2c3d4e5f-chunk50".
-    ArtifactSpec("delta_stats", "meta/delta_stats/{recipe}.json", "stats", 2, "own"),
+    ArtifactSpec("delta_stats", "meta/delta_stats/{recipe}.json", "stats", 3, "own"),
     ArtifactSpec("relative_stats", "meta/relative_stats.json", "stats", 1, "others"),
     ArtifactSpec("norm_stats", "meta/norm_stats.json", "stats", 1, "others"),
     ArtifactSpec("norm_head", "meta/norm_heads/{mixture_id}.json", "heads", 1, "own"),

@@ -34,11 +34,8 @@ def stats_table(report: StatsReport) -> Render:
             rows = [row for result in report.results for row in _file_rows(result)]
             console.print(table(("dataset", "file", "status", "?added", "?backup"), rows))
         if report.delta:
-            delta = [
-                (d.name, d.column, d.chunk_size, d.starts, d.quantiles, d.status)
-                for d in report.delta
-            ]
-            names = ("delta actions of", "column", "#chunk", "#chunks", "quantiles", "status")
+            delta = [(d.name, d.column, d.chunk_size, d.starts, d.status) for d in report.delta]
+            names = ("delta actions of", "column", "#chunk", "#chunks", "status")
             console.print(table(names, delta))
         _findings(console, report.results)
         _differences(console, report)

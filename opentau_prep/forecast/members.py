@@ -125,10 +125,12 @@ def _member(
         )
     features = {}
     for feature, column in wanted.items():
-        is_delta = delta is not None and delta.column == column
+        is_delta = delta is not None and feature == "actions"
         if delta is not None and is_delta:
-            mean, std = (np.asarray(delta.stats[s], np.float64) for s in ("mean", "std"))
-            whole = from_sketch(delta.sketch, mean, std)
+            own_stats = delta.stats["actions"]
+            mean, std = (np.asarray(own_stats[s], np.float64) for s in ("mean", "std"))
+            shown = from_sketch(delta.sketch, mean, std)
+            index = np.asarray(entry.config.action_index or range(shown.dims), dtype=np.intp)
         else:
             if column not in stats or not {"min", "max", "mean", "std"} <= set(stats[column]):
                 raise MetadataError(
@@ -139,9 +141,10 @@ def _member(
             own = from_stats({s: v for s, v in stats[column].items() if s != "count"})
             sketch = (sketches or {}).get(column)
             whole = own if sketch is None else from_sketch(sketch, own.mean, own.std)
-        index = _index(entry, feature, whole.dims)
+            index = _index(entry, feature, whole.dims)
+            shown = whole.select(index)
         names = dim_names(entry, feature, len(index))
-        features[feature] = MemberFeature(column, index, names, whole.select(index), is_delta)
+        features[feature] = MemberFeature(column, index, names, shown, is_delta)
     key, _ = compute_norm_key(entry.robot_type, entry.control_mode, entry.name)
     return Member(entry, key, features)
 

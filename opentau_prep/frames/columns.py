@@ -88,6 +88,11 @@ def to_matrix(column: pa.ChunkedArray, where: str) -> npt.NDArray[Any]:
     return np.concatenate(parts)
 
 
+def is_vector(kind: pa.DataType) -> bool:
+    """Return whether rows of an Arrow type are plain vectors: neither numbers nor matrices."""
+    return _is_list(kind) and not _is_list(kind.value_type)
+
+
 def numpy_dtype(kind: pa.DataType) -> np.dtype[Any]:
     """Return the NumPy dtype of an Arrow type of numbers.
 

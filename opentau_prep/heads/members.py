@@ -144,8 +144,6 @@ def _member(
     columns = entry.name_map.columns
     imagenet = _imagenet_columns(entry, options)
     source = _column_stats(entry, options, imagenet)
-    if delta is not None:
-        source = {**source, delta.column: delta.stats}
     native = native_stats(
         source,
         name_map=columns,
@@ -153,6 +151,7 @@ def _member(
         state_index=config.state_index,
         action_index=config.action_index,
         repo_id=entry.name,
+        delta_stats=None if delta is None else delta.stats,
         imagenet=imagenet,
     )
     stats = standardize_native(

@@ -202,12 +202,13 @@ def _member_sketches(
     whole = load_sketches(entry.meta, name=entry.artifact_name, artifact_root=artifact_root)
     if whole is None:
         return None
-    if member.delta is not None:
-        whole = {**whole, member.delta.column: member.delta.sketch}
     indices = {"state": config.state_index, "actions": config.action_index}
     found = {}
     for feature in VECTOR_FEATURES:
         column = member.entry.name_map.columns[feature]
+        if member.delta is not None and feature == "actions":  # of selected columns already
+            found[feature] = member.delta.sketch.select(range(member.kept_dims(feature)))
+            continue
         if column not in whole:
             return None
         index = indices[feature]
@@ -219,8 +220,7 @@ def _member_sketches(
                 where=member.name,
                 hint="Recompute it: `opentau-prep stats --force`.",
             )
-        parts = whole[column].to_bytes()
-        found[feature] = type(whole[column]).from_bytes([parts[dim] for dim in kept])
+        found[feature] = whole[column].select(kept)
     return found
 
 

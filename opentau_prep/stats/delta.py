@@ -1,7 +1,8 @@
 """Stats of delta actions: the artifact that `stats` makes and `heads` reads.
 
 An entry with `use_delta_joint_actions` is trained on actions minus the state at the start of the
-chunk. What such actions are depends on the mixture, so there is one artifact a dataset and recipe.
+chunk, and training then takes the stats of its state from the same frames. What such actions are
+depends on the mixture, so there is one artifact per dataset and recipe.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ __all__ = [
 
 FOLDER = "meta/delta_stats"
 SEPARATOR = "-chunk"
+ESTIMATOR = "OpenTau 0b153a9"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class DeltaRecipe:
         action: The action column.
         state: The state column.
         delta_map: Action dim -> state dim, both columns of the vectors on disk.
+        state_index: The columns of the state that training sees, in order, or None for all.
+        action_index: The same of the actions.
         episodes: The selected episodes, or None for all.
         fps: Frame rate of the dataset, Hz.
         action_freq: Rate of the chunk's steps, Hz; None means `fps`.
@@ -60,6 +64,8 @@ class DeltaRecipe:
     action: str
     state: str
     delta_map: Mapping[int, int]
+    state_index: tuple[int, ...] | None
+    action_index: tuple[int, ...] | None
     episodes: tuple[int, ...] | None
     fps: float
     action_freq: float | None
@@ -69,7 +75,10 @@ class DeltaRecipe:
     def as_json(self) -> dict[str, Any]:
         """Return the recipe JSON-ready, the same for the same recipe."""
         pairs = sorted(self.delta_map.items())
-        return {**self.__dict__, "delta_map": {str(a): s for a, s in pairs}}
+        fields = {**self.__dict__, "delta_map": {str(a): s for a, s in pairs}}
+        # Left out where there are none, so that the digest of such a recipe is that of older files.
+        absent = [name for name in ("state_index", "action_index") if fields[name] is None]
+        return {name: value for name, value in fields.items() if name not in absent}
 
     @property
     def digest(self) -> str:
@@ -80,39 +89,31 @@ class DeltaRecipe:
 
 @dataclass(frozen=True, eq=False)
 class DeltaStats:
-    """Stats of an entry's delta actions; D is the width of the action column on disk.
+    """Stats of an entry's delta actions and of its state, of the columns that training sees.
 
     Attributes:
-        stats: min, max, mean, std and quantiles, each (D,) float64, and count, (1,) int64. Before
-            `action_index` is applied.
-        sketch: The same values, mergeable.
-        column: The action column.
+        stats: `actions` and `state` -> min, max, mean, std, q01 and q99, each (D,) float32, and
+            count, (1,) int64: what training computes, bit for bit.
+        sketch: The same values of the actions, mergeable.
         chunk_size: Steps per chunk.
         starts: How many chunks there were.
-        quantiles: `exact` or `sketch`: where the quantiles in `stats` come from.
-        non_finite: (D,) int64 values that were left out.
     """
 
-    stats: dict[str, NDArray[Any]]
+    stats: dict[str, dict[str, NDArray[Any]]]
     sketch: QuantileSketch
-    column: str
     chunk_size: int
     starts: int
-    quantiles: str
-    non_finite: NDArray[np.int64]
 
     def to_bytes(self, recipe: DeltaRecipe) -> bytes:
         """Return the artifact's content."""
         return dump_own(
             {
-                "column": self.column,
+                "estimator": ESTIMATOR,
                 "chunk_size": self.chunk_size,
                 "starts": self.starts,
-                "quantiles": self.quantiles,
                 "recipe": recipe.as_json(),
                 "stats": self.stats,
-                "non_finite": self.non_finite,
-                "sketch": encode_sketches({self.column: self.sketch}),
+                "sketch": encode_sketches({"actions": self.sketch}),
             }
         )
 
@@ -121,28 +122,40 @@ class DeltaStats:
         """Read what `to_bytes` gave.
 
         Raises:
-            MetadataError: It is something else, or damaged.
+            MetadataError: It is something else, damaged, or from a version whose stats of delta
+                actions were not those of training.
         """
         try:
             record = load_own(data, where=where)
-            stats = {name: np.asarray(v, dtype=np.float64) for name, v in record["stats"].items()}
-            stats["count"] = stats["count"].astype(np.int64)
-            column = str(record["column"])
+            if "estimator" not in record and "quantiles" in record:
+                raise MetadataError(
+                    "is stale: it holds exact stats of delta actions, and heads take those that"
+                    f" training estimates ({ESTIMATOR})",
+                    where=where,
+                    hint="Make it again with `opentau-prep stats`.",
+                )
+            stats = {f: _arrays(record["stats"][f]) for f in ("actions", "state")}
             return cls(
                 stats,
-                decode_sketches(record["sketch"])[column],
-                column,
+                decode_sketches(record["sketch"])["actions"],
                 int(record["chunk_size"]),
                 int(record["starts"]),
-                str(record["quantiles"]),
-                np.asarray(record["non_finite"], dtype=np.int64),
             )
         except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
+            if isinstance(error, MetadataError):
+                raise
             raise MetadataError(
                 "holds no stats of delta actions, or is damaged",
                 where=where,
                 hint="Remove the file and make it again with `opentau-prep stats`.",
             ) from error
+
+
+def _arrays(stats: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    return {
+        stat: np.asarray(values, dtype=np.int64 if stat == "count" else np.float32)
+        for stat, values in stats.items()
+    }
 
 
 def delta_recipe(entry: ResolvedEntry, mixture: Mixture) -> DeltaRecipe:
@@ -165,6 +178,8 @@ def delta_recipe(entry: ResolvedEntry, mixture: Mixture) -> DeltaRecipe:
         columns["actions"],
         columns["state"],
         dict(config.delta_action_state_map),
+        None if config.state_index is None else tuple(config.state_index),
+        None if config.action_index is None else tuple(config.action_index),
         tuple(entry.episodes.tolist()) if entry.is_subset else None,
         float(entry.meta.fps),
         mixture.action_freq,
@@ -195,12 +210,12 @@ def load_delta_stats(
 ) -> DeltaStats:
     """Return the stats of an entry's delta actions, as `stats --mixture-json` has written them.
 
-    Reads no frames. `result.stats` is stat -> (D,) array of the entry's action column
-    (`result.column`), before `action_index` is applied; `result.sketch` the same as a sketch.
+    Reads no frames. `result.stats` is `actions` and `state` -> stat -> (D,) array, after
+    `action_index` and `state_index`; `result.sketch` is one of the actions.
 
     Args:
         entry: An entry with `use_delta_joint_actions`.
-        mixture: The mixture it stands in: its control rate, resampling and row limit count.
+        mixture: Its mixture: the control rate, resampling and row limit count.
         chunk_size: Steps per chunk; None takes the one that there are stats for.
         artifact_root: Where artifacts lie when not in the dataset; that is looked at next.
 

@@ -209,7 +209,6 @@ class DeltaResult:
         column: The action column.
         chunk_size: Steps per chunk.
         starts: How many chunks.
-        quantiles: `exact` or `sketch`.
     """
 
     name: str
@@ -218,7 +217,6 @@ class DeltaResult:
     column: str
     chunk_size: int
     starts: int
-    quantiles: str
 
     def as_json(self) -> dict[str, Any]:
         """Return the result JSON-ready."""

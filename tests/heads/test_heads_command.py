@@ -298,20 +298,22 @@ def test_prepare_heads_takes_delta_actions_from_the_stats_artifact(tmp_path):
     path.write_text(json.dumps({"datasets": [entry, {"vqa": "clevr"}]}))
     (first,) = resolve_mixture(load_mixture(path)).entries
     recipe = delta_recipe(first, load_mixture(path))
-    values = frames[:, :2] * 3 - 1
+    values = frames[:, [1, 0]] * 3 - 1  # of selected columns already
     names = {"min": values.min, "max": values.max, "mean": values.mean, "std": values.std}
-    stats = {name: reduce(axis=0) for name, reduce in names.items()}
+    stats = {name: reduce(axis=0).astype(np.float32) for name, reduce in names.items()}
     stats["count"] = np.array([len(values)])
     sketch = QuantileSketch.of(values)
-    made = DeltaStats(stats, sketch, "action", 10, 7, "sketch", np.zeros(2, dtype=np.int64))
+    state = {**stats, "mean": stats["mean"] + 1}
+    made = DeltaStats({"actions": stats, "state": state}, sketch, 10, 7)
     place = delta_place(first, recipe, 10, None)
     place.path.parent.mkdir()
     place.path.write_bytes(made.to_bytes(recipe))
     report, _ = prepare(path, options=HeadOptions(quantiles="sketch"), explain_target="a:actions:0")
     actions = report.heads.per_norm_key_stats[0]["actions"]
-    assert actions["max"][1] == values[:, 0].max()
+    assert actions["max"][1] == stats["max"][1]
+    assert report.heads.per_norm_key_stats[0]["state"]["mean"][0] == state["mean"][0]
     assert report.explanations[0].contributions[0].source == "action[1] (delta)"
-    assert report.explanations[0].contributions[0].values["mean"] == values[:, 1].mean()
+    assert report.explanations[0].contributions[0].values["mean"] == stats["mean"][0]
     assert actions["q99"][1] > 1
     with pytest.raises(MetadataError, match="--chunk-size 20"):
         prepare(path, options=HeadOptions(chunk_size=20))

@@ -1,17 +1,22 @@
-"""Stats of delta actions, against chunks put together one frame at a time."""
+"""Stats of delta actions, against OpenTau's (scripts/parity_opentau.py) and against chunks put
+together one frame at a time."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
 from builders import VERSIONS, tiny_dataset
 from cli_runner import run_cli
+from golden_io import assert_same_bits, decode, golden_cases, number
 from stats_runs import frames_of
 
 from opentau_prep import load_mixture
 from opentau_prep.config.load import mixture_from_roots
 from opentau_prep.context import RunContext
-from opentau_prep.errors import ConfigError, MetadataError
+from opentau_prep.demo.spec import DatasetSpec, EpisodeData
+from opentau_prep.demo.write import write_dataset
+from opentau_prep.errors import ConfigError, DataError, MetadataError
 from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.notices import collect_notices
 from opentau_prep.stats import load_delta_stats, prepare_stats
@@ -61,48 +66,80 @@ def _naive(root, episodes, *, chunk_size, fps, freq, strategy, stride=1):
     return np.array(out)
 
 
+@pytest.mark.parametrize("case", golden_cases("delta_stats"))
+def test_delta_stats_are_the_bits_that_training_computes(tmp_path, case):
+    spec = DatasetSpec(case["version"], fps=30, episodes_per_file=case["episodes_per_file"])
+    episodes = [
+        [np.array([[number(v) for v in row] for row in rows], np.float32) for rows in episode]
+        for episode in case["frames"]
+    ]
+    write_dataset(tmp_path / "d", spec, [EpisodeData(*frames) for frames in episodes])
+    fields = {"vector_resample_strategy": case["strategy"]}
+    fields |= {"action_freq": case["action_freq"], "delta_stats_max_rows": case["max_rows"]}
+    entry = {name: case[name] for name in ("state_index", "action_index", "episodes")}
+    entry["delta_action_state_map"] = case["delta_map"]
+    resolved = _mixture(tmp_path, tmp_path / "d", fields, **entry)
+    assert _prepare(resolved, chunk_size=case["chunk_size"]).status == "written"
+    found = load_delta_stats(resolved.entries[0], resolved.mixture)
+    assert_same_bits(found.stats, decode(case["expected"]))
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize(("freq", "strategy"), [(None, "nearest"), (60, "nearest"), (20, "linear")])
-def test_delta_stats_equal_chunks_made_one_by_one(tmp_path, version, freq, strategy):
+@pytest.mark.parametrize(("freq", "strategy"), [(None, "nearest"), (45, "nearest"), (20, "linear")])
+def test_delta_stats_are_of_chunks_made_one_by_one(tmp_path, version, freq, strategy):
     root = tiny_dataset(tmp_path, version, lengths=[9, 12, 7, 15], fps=30)
     fields = {"action_freq": freq, "vector_resample_strategy": strategy}
     resolved = _mixture(tmp_path, root, fields, excluded_episodes=[0])
     result = _prepare(resolved, chunk_size=6)
-    assert (result.status, result.quantiles, result.starts) == ("written", "exact", 34)
+    assert (result.status, result.starts) == ("written", 34)
     found = load_delta_stats(resolved.entries[0], resolved.mixture)
     values = _naive(
         root, [1, 2, 3], chunk_size=6, fps=30, freq=freq or 30, strategy=strategy
     ).astype(float)
-    assert found.stats["count"].tolist() == [len(values)]
-    for stat in ("min", "max"):
-        np.testing.assert_array_equal(found.stats[stat], getattr(values, stat)(axis=0))
-    for stat in ("mean", "std"):
-        np.testing.assert_allclose(found.stats[stat], getattr(values, stat)(axis=0), rtol=1e-12)
-    np.testing.assert_array_equal(found.stats["q01"], np.quantile(values, 0.01, axis=0))
+    columns, episode = frames_of(root)
+    states = columns["observation.state"][episode > 0].astype(float)
+    for feature, expected in (("actions", values), ("state", states)):
+        stats = found.stats[feature]
+        assert stats["count"].tolist() == [len(expected)]
+        for stat in ("min", "max", "mean", "std"):
+            assert stats[stat].dtype == np.float32
+            wanted = getattr(expected, stat)(axis=0)
+            np.testing.assert_allclose(stats[stat], wanted, rtol=1e-6, atol=1e-6)
     assert found.sketch.count.tolist() == [len(values)] * 2
+    np.testing.assert_allclose(found.sketch.quantiles([0, 1])[1], values.max(axis=0), rtol=1e-6)
 
 
-def test_delta_stats_row_limit_is_a_uniform_stride_over_all_episodes(tmp_path):
-    root = tiny_dataset(tmp_path, "v2.1", lengths=[9, 12, 7, 15], fps=30)
-    resolved = _mixture(tmp_path, root, {"delta_stats_max_rows": 10})
-    result = _prepare(resolved, chunk_size=4)
-    assert result.starts == 9  # 43 frames, every fifth
-    values = _naive(
-        root, range(4), chunk_size=4, fps=30, freq=30, strategy="nearest", stride=5
-    ).astype(float)
-    found = load_delta_stats(resolved.entries[0], resolved.mixture, chunk_size=4)
-    np.testing.assert_allclose(found.stats["mean"], values.mean(axis=0), rtol=1e-12)
+def test_delta_stats_of_numbers_that_are_no_vectors_are_refused_as_by_training(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    root = tiny_dataset(tmp_path, "v3.0", lengths=[20], state_dim=3, action_dim=1)
+    (path,) = root.glob("data/*/*.parquet")
+    table = pq.read_table(path)
+    flat = pa.array(np.stack(table["action"].to_numpy())[:, 0])
+    place = table.column_names.index("action")
+    pq.write_table(table.set_column(place, "action", flat), path)
+    resolved = _mixture(tmp_path, root, delta_action_state_map={"0": 0})
+    with pytest.raises(DataError, match="vectors only"):
+        _prepare(resolved, chunk_size=4)
 
 
-def test_delta_stats_over_the_memory_budget_are_sketched(tmp_path):
-    root = tiny_dataset(tmp_path, "v2.1", lengths=[200, 300], fps=30)
+def test_exact_stats_of_an_older_version_are_stale_and_are_made_again(tmp_path):
+    root = tiny_dataset(tmp_path, "v2.1", lengths=[20, 30])
     resolved = _mixture(tmp_path, root)
-    assert _prepare(resolved, chunk_size=8, memory_budget=0).quantiles == "sketch"
-    found = load_delta_stats(resolved.entries[0], resolved.mixture)
-    values = _naive(root, [0, 1], chunk_size=8, fps=30, freq=30, strategy="nearest")
-    for name, q in (("q01", 0.01), ("q99", 0.99)):
-        rank = (values <= found.stats[name]).mean(axis=0)
-        assert np.all(np.abs(rank - q) <= 0.002), name
+    path = _prepare(resolved, chunk_size=4).path
+    record = json.loads(path.read_text())
+    del record["estimator"]
+    path.write_text(json.dumps({**record, "column": "action", "quantiles": "exact"}))
+    provenance = root / "meta/prep/delta_stats" / path.name
+    noted = json.loads(provenance.read_text())
+    del noted["parameters"]["estimator"]
+    noted |= {"schema_version": 2, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    provenance.write_text(json.dumps(noted))
+    with pytest.raises(MetadataError, match="is stale: it holds exact stats"):
+        load_delta_stats(resolved.entries[0], resolved.mixture)
+    assert _prepare(resolved, chunk_size=4).status == "written"
+    assert load_delta_stats(resolved.entries[0], resolved.mixture).starts == 50
 
 
 def test_load_delta_stats_missing_or_ambiguous_says_what_to_do(tmp_path):
