@@ -30,7 +30,7 @@ from opentau_prep.demo.trajectories import Robot, demonstrate
 from opentau_prep.demo.write import write_dataset
 from opentau_prep.frames.columns import to_matrix
 from opentau_prep.metadata.resolve import resolve_mixture
-from opentau_prep.tokenizer.bpe import affordable_words, token_lengths, train_bpe, utf8_bytes
+from opentau_prep.tokenizer.bpe import affordable_words, encode_points, train_bpe, utf8_bytes
 from opentau_prep.tokenizer.fit import fit_corpus
 from opentau_prep.tokenizer.options import FitOptions
 from opentau_prep.tokenizer.prepare import prepare_tokenizer, sample_mixture
@@ -129,7 +129,7 @@ def bench_headroom(roots: list[Path]) -> None:
             lowest = int(values.min())
             min_token = min_token_of(lowest, chunk_size=50, scale=10.0, headroom=headroom)
             tokenizer = train_bpe(code_points(values, min_token), vocab_size=2048)
-            mean = float(token_lengths(tokenizer, code_points(held, min_token)).mean())
+            mean = float(encode_points(tokenizer, code_points(held, min_token)).lengths.mean())
             base = base or mean
             print(
                 f"{root.name}: headroom {headroom:>4}, min_token {min_token:>6}: {mean:.2f} tokens"
@@ -205,7 +205,7 @@ def bench_mixture(out: Path, n_datasets: int, n_heads: int, n_chunks: int, gib: 
             max_token_length=document["fit"]["max_token_length"],
         )
     held = code_points(corpus.values[0][corpus.in_share], min_token)
-    mean = float(token_lengths(largest, held).mean())
+    mean = float(encode_points(largest, held).lengths.mean())
     chosen = document["token_lengths"]["total"]["mean"]
     print(f"{n:,} chunks: mean {mean:.2f} tokens; chosen {chosen:.2f} ({chosen / mean - 1:+.2%})")
     print(f"its own time:                          {timer}")

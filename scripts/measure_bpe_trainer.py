@@ -68,7 +68,7 @@ def measure_one(
         "seconds": seconds,
         "peak_mb": grown / 1e6,
         "ratio": grown / size,
-        "tokens": float(bpe.token_lengths(tokenizer, held_out).mean()),
+        "tokens": float(bpe.encode_points(tokenizer, held_out).lengths.mean()),
     }
 
 

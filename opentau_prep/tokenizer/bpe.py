@@ -8,21 +8,25 @@ chunk can be encoded; a chunk is one word, so that a token may be as long as the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from opentau_prep.errors import ConfigError
-from opentau_prep.tokenizer.merges import MAX_VOCAB, Merges, byte_symbols, learn_merges
+from opentau_prep.tokenizer.merges import MAX_VOCAB, Merges, learn_merges
+from opentau_prep.tokenizer.words import N_BYTES, apply_merges, byte_symbols
 
 __all__ = [
+    "Encoded",
+    "Trained",
     "affordable_words",
     "decode_points",
     "encode_points",
     "strings_of_points",
-    "token_lengths",
     "train_and_measure",
     "train_bpe",
     "trainer_bytes",
@@ -31,7 +35,6 @@ __all__ = [
 
 Points = npt.NDArray[np.uint32]
 
-_N_BYTES = 256
 _MIN_FREQUENCY = 2
 _BLOCK_CHUNKS = 1024
 # Code points from which on UTF-8 takes two, three and four bytes.
@@ -83,40 +86,76 @@ def train_bpe(points: Points, *, vocab_size: int, max_token_length: int | None =
     Raises:
         ConfigError: A vocabulary that has no room for the 256 bytes, a cap below 1, or no chunks.
     """
-    if vocab_size < _N_BYTES:
+    if vocab_size < N_BYTES:
         raise ConfigError(
-            f"a vocabulary of {vocab_size} has no room for the {_N_BYTES} bytes",
+            f"a vocabulary of {vocab_size} has no room for the {N_BYTES} bytes",
             where="vocab_size",
-            hint=f"Give at least {_N_BYTES + 1}.",
+            hint=f"Give at least {N_BYTES + 1}.",
         )
     if max_token_length is not None and max_token_length < 1:
         raise ConfigError(f"must be at least 1, not {max_token_length}", where="max_token_length")
     if not points.size:
         raise ConfigError("there are no chunks to fit a tokenizer on")
     none = np.zeros((0, points.shape[1]), dtype=np.uint32)
-    ((tokenizer, _),) = train_and_measure(
+    ((trained, _),) = train_and_measure(
         points, none, vocab_size=vocab_size, caps=(max_token_length,)
     )
-    return tokenizer
+    return trained.tokenizer
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The tokens of N chunks.
+
+    Attributes:
+        ids: (sum of lengths,) ids, chunk after chunk.
+        lengths: (N,) int64, tokens per chunk.
+    """
+
+    ids: npt.NDArray[np.integer[Any]]
+    lengths: npt.NDArray[np.int64]
+
+    def rows(self) -> list[list[int]]:
+        """Return the ids of each chunk."""
+        ids: list[int] = self.ids.tolist()
+        ends = np.cumsum(self.lengths).tolist()
+        return [ids[end - n : end] for end, n in zip(ends, self.lengths.tolist(), strict=True)]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A tokenizer that was trained here.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        pairs: Its merges; None where the library learned them.
+    """
+
+    tokenizer: Tokenizer
+    pairs: Sequence[tuple[int, int]] | None = None
+
+    def encode(self, points: Points) -> Encoded:
+        """Return what `tokenizer` makes of (N, L) code points, on arrays where that is faster."""
+        if self.pairs is None or not points.size:
+            return encode_points(self.tokenizer, points)
+        vocab_size = self.tokenizer.get_vocab_size()
+        return Encoded(*apply_merges(*_utf8(points), self.pairs, vocab_size=vocab_size))
 
 
 def train_and_measure(
     points: Points, measured: Points, *, vocab_size: int, caps: Sequence[int | None]
-) -> list[tuple[Tokenizer, npt.NDArray[np.int64]]]:
-    """Return the tokenizer of `train_bpe` for each cap, and its lengths of other chunks.
+) -> list[tuple[Trained, Encoded]]:
+    """Return the tokenizer of `train_bpe` for each cap, and what it makes of other chunks.
 
     Args:
         points: (N, L) code points to train on, at least one chunk.
         measured: (M, L) code points of other chunks.
         vocab_size: Tokens in all.
         caps: Longest token for each, in UTF-8 bytes; None means no limit.
-
-    Returns:
-        For each cap the tokenizer and the (M,) lengths, as `token_lengths` gives them.
     """
     if vocab_size > MAX_VOCAB:
-        trained = [_trained_by_library(points, vocab_size, cap) for cap in caps]
-        return [(tokenizer, token_lengths(tokenizer, measured)) for tokenizer in trained]
+        trained = [Trained(_trained_by_library(points, vocab_size, cap)) for cap in caps]
+        return [(each, each.encode(measured)) for each in trained]
     text, lengths = _utf8(np.concatenate([points, measured]))
     found = learn_merges(
         text,
@@ -126,7 +165,7 @@ def train_and_measure(
         caps=caps,
         n_measured=len(measured),
     )
-    return [(_of_merges(each), each.lengths) for each in found]
+    return [(Trained(_of_merges(m), m.pairs), Encoded(m.ids, m.lengths)) for m in found]
 
 
 def _of_merges(learned: Merges) -> Tokenizer:
@@ -137,17 +176,12 @@ def _of_merges(learned: Merges) -> Tokenizer:
     return _byte_level(models.BPE(vocab=vocabulary, merges=merges))
 
 
-def encode_points(tokenizer: Tokenizer, points: Points) -> list[list[int]]:
-    """Return the token ids of each row of (N, L) code points."""
+def encode_points(tokenizer: Tokenizer, points: Points) -> Encoded:
+    """Return the tokens of each row of (N, L) code points."""
     blocks = _string_blocks(points)
-    return [code.ids for block in blocks for code in tokenizer.encode_batch_fast(block)]
-
-
-def token_lengths(tokenizer: Tokenizer, points: Points) -> npt.NDArray[np.int64]:
-    """Return the number of tokens, (N,) int64, of each row of (N, L) code points."""
-    blocks = _string_blocks(points)
-    lengths = (len(code) for block in blocks for code in tokenizer.encode_batch_fast(block))
-    return np.fromiter(lengths, dtype=np.int64, count=len(points))
+    rows = [code.ids for block in blocks for code in tokenizer.encode_batch_fast(block)]
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    return Encoded(np.fromiter(chain.from_iterable(rows), dtype=np.int64), lengths)
 
 
 def decode_points(

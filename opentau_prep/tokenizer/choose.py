@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from opentau_prep.notices import warn
 from opentau_prep.tokenizer.bpe import (
+    Trained,
     affordable_words,
     train_and_measure,
     trainer_bytes,
@@ -78,16 +79,21 @@ class BpeFit:
     """The fit that was chosen, and those it was chosen from.
 
     Attributes:
-        tokenizer: The tokenizer.
+        trained: The tokenizer and its merges.
         chosen: Its row of `candidates`.
         candidates: All fits, in the order they were made.
         stopped_by: `converged`, `corpus` (it is used up) or `memory`.
     """
 
-    tokenizer: Tokenizer
+    trained: Trained
     chosen: Candidate
     candidates: tuple[Candidate, ...]
     stopped_by: str
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer alone."""
+        return self.trained.tokenizer
 
 
 def proportional_order(counts: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -134,16 +140,16 @@ def fit_bpe(
     caps = list(plan.caps)
     if len(caps) > 1:
         caps = [_best_cap(trial.run_all(min(_PILOT_CHUNKS, limit), caps))]
-    tokenizer, chosen = trial.run(sizes[0], caps[0])
+    trained, chosen = trial.run(sizes[0], caps[0])
     for size in sizes[1:]:
         grown, candidate = trial.run(size, caps[0])
         gain = 1 - candidate.mean / chosen.mean
         if gain >= 0:
-            tokenizer, chosen = grown, candidate
+            trained, chosen = grown, candidate
         if gain < _ENOUGH:
             stopped_by = "converged"
             break
-    return BpeFit(tokenizer, chosen, tuple(trial.candidates.values()), stopped_by)
+    return BpeFit(trained, chosen, tuple(trial.candidates.values()), stopped_by)
 
 
 class _Trial:
@@ -158,11 +164,11 @@ class _Trial:
         progress: Callable[[Candidate], None],
     ) -> None:
         self.candidates: dict[tuple[int, int | None], Candidate] = {}
-        self._fits: dict[tuple[int, int | None], Tokenizer] = {}
+        self._fits: dict[tuple[int, int | None], Trained] = {}
         self._points, self._order, self._held_out = points, order, held_out
         self._plan, self._progress = plan, progress
 
-    def run(self, size: int, cap: int | None) -> tuple[Tokenizer, Candidate]:
+    def run(self, size: int, cap: int | None) -> tuple[Trained, Candidate]:
         self.run_all(size, [cap])
         return self._fits[size, cap], self.candidates[size, cap]
 
@@ -177,12 +183,13 @@ class _Trial:
                 vocab_size=self._plan.vocab_size,
                 caps=[None if cap is None else cap * width for cap in new],
             )
-            for cap, (fit, lengths) in zip(new, found, strict=True):
+            for cap, (fit, encoded) in zip(new, found, strict=True):
+                lengths = encoded.lengths
                 p99 = float(np.percentile(lengths, 99))
                 self._keep((size, cap), fit, Candidate(size, cap, float(lengths.mean()), p99))
         return [self.candidates[size, cap] for cap in caps]
 
-    def _keep(self, key: tuple[int, int | None], fit: Tokenizer, candidate: Candidate) -> None:
+    def _keep(self, key: tuple[int, int | None], fit: Trained, candidate: Candidate) -> None:
         self.candidates[key], self._fits[key] = candidate, fit
         self._progress(candidate)
 

@@ -30,9 +30,9 @@ Values = npt.NDArray[np.integer[Any]]
 
 _JOB_FILES = 100
 _JOB_CHUNKS = 4_000
-# Below this, starting processes takes longer than the work.
+# Below this, starting processes costs more than the work: bench_tokenizer.py.
 _SMALL_FILES = 200
-_SMALL_CHUNKS = 10_000
+_SMALL_CHUNKS = 40_000
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import chain
 from operator import add
 from typing import Any
 
@@ -182,15 +181,14 @@ def length_counts(lengths: npt.NDArray[np.int64]) -> dict[str, int]:
     return {str(v): c for v, c in zip(values.tolist(), counts.tolist(), strict=True)}
 
 
-def vocabulary_use(ids: Iterable[Sequence[int]], vocabulary: Mapping[str, int]) -> VocabularyUse:
-    """Return how much of a tokenizer's vocabulary (token -> id) the encoded chunks use."""
-    flat = np.fromiter(chain.from_iterable(ids), dtype=np.int64)
-    counts = np.bincount(flat)
+def vocabulary_use(ids: npt.NDArray[np.integer[Any]], size: int) -> VocabularyUse:
+    """Return how much of a vocabulary of `size` tokens some encoded chunks use."""
+    counts = np.bincount(ids)
     probabilities = counts[counts > 0] / max(1, counts.sum())
     return VocabularyUse(
-        size=len(vocabulary),
+        size=size,
         used=len(probabilities),
-        share=len(probabilities) / len(vocabulary),
+        share=len(probabilities) / size,
         entropy_bits=float(-(probabilities * np.log2(probabilities)).sum()) + 0.0,
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opentau_prep.notices import warn
-from opentau_prep.tokenizer.bpe import affordable_words, decode_points, encode_points
+from opentau_prep.tokenizer.bpe import affordable_words, decode_points
 from opentau_prep.tokenizer.choose import (
     AUTO_CAPS,
     BpeFit,
@@ -206,18 +206,15 @@ def _measured_rows(
 
 
 def _measure(fit: BpeFit, points: Points) -> tuple[npt.NDArray[np.int64], VocabularyUse, int]:
-    lengths: list[npt.NDArray[np.int64]] = []
-    ids: list[list[int]] = []
+    encoded = fit.trained.encode(points)
+    rows = encoded.rows()
     n_inexact = 0
     for start in range(0, len(points), _BLOCK):
-        block = points[start : start + _BLOCK]
-        rows = encode_points(fit.tokenizer, block)
-        flat, counts = decode_points(fit.tokenizer, rows)
-        n_inexact += int(inexact_rows(block, flat, counts).sum())
-        lengths.append(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
-        ids += rows
-    use = vocabulary_use(ids, fit.tokenizer.get_vocab())
-    return np.concatenate(lengths), use, n_inexact
+        stop = start + _BLOCK
+        flat, counts = decode_points(fit.tokenizer, rows[start:stop])
+        n_inexact += int(inexact_rows(points[start:stop], flat, counts).sum())
+    use = vocabulary_use(encoded.ids, fit.tokenizer.get_vocab_size())
+    return encoded.lengths, use, n_inexact
 
 
 def inexact_rows(

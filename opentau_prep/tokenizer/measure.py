@@ -88,14 +88,14 @@ def measure_tokenizer(
     rows = np.flatnonzero(corpus.is_held if held_out else ~corpus.is_held)
     values = corpus.values[0][rows]
     points = code_points(values, min_token)
-    ids = encode_points(tokenizer, points)
-    flat, counts = decode_points(tokenizer, ids)
+    encoded = encode_points(tokenizer, points)
+    flat, counts = decode_points(tokenizer, encoded.rows())
     lossy = inexact_rows(points, flat, counts)
     measured = Measured(
-        lengths=np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)),
+        lengths=encoded.lengths,
         dataset=corpus.dataset[rows],
         in_share=corpus.in_share[rows] if held_out else np.ones(len(rows), dtype=np.bool_),
-        vocabulary=vocabulary_use(ids, tokenizer.get_vocab()),
+        vocabulary=vocabulary_use(encoded.ids, tokenizer.get_vocab_size()),
         n_inexact=int(lossy.sum()),
         held_out=held_out,
     )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from opentau_prep.notices import collect_notices
 from opentau_prep.tokenizer import choose
-from opentau_prep.tokenizer.bpe import token_lengths, train_bpe, trainer_bytes, utf8_bytes
+from opentau_prep.tokenizer.bpe import encode_points, train_bpe, trainer_bytes, utf8_bytes
 from opentau_prep.tokenizer.choose import BpePlan, Candidate, fit_bpe, proportional_order
 
 
@@ -51,7 +51,7 @@ def test_fit_bpe_chooses_the_cap_with_shortest_held_out(monkeypatch):
 
 def test_fit_bpe_reported_length_is_that_of_its_tokenizer():
     fit = _fit()
-    assert fit.chosen.mean == token_lengths(fit.tokenizer, _points(40, 1)).mean()
+    assert fit.chosen.mean == encode_points(fit.tokenizer, _points(40, 1)).lengths.mean()
 
 
 def test_fit_bpe_stops_when_more_chunks_no_longer_help(monkeypatch):

@@ -60,9 +60,9 @@ def test_round_trip_error_known_difference():
 
 
 def test_vocabulary_use_known_ids():
-    use = vocabulary_use([[0, 1], [1, 0], []], {"a": 0, "b": 1, "c": 2, "d": 3})
+    use = vocabulary_use(np.array([0, 1, 1, 0]), 4)
     assert (use.size, use.used, use.share, use.entropy_bits) == (4, 2, 0.5, 1.0)
 
 
 def test_vocabulary_use_one_token_has_no_entropy():
-    assert vocabulary_use([[3, 3]], dict.fromkeys("abcd", 0)).entropy_bits == 0.0
+    assert vocabulary_use(np.array([3, 3]), 4).entropy_bits == 0.0

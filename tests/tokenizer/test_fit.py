@@ -17,7 +17,7 @@ from opentau_prep.notices import collect_notices
 from opentau_prep.stats.compute import prepare_stats
 from opentau_prep.stats.options import StatsOptions
 from opentau_prep.tokenizer import corpus as corpus_module
-from opentau_prep.tokenizer.bpe import encode_points, token_lengths
+from opentau_prep.tokenizer.bpe import encode_points
 from opentau_prep.tokenizer.fit import fit_corpus
 from opentau_prep.tokenizer.folder import ProcessorSettings, processor_files
 from opentau_prep.tokenizer.options import FitOptions
@@ -90,7 +90,7 @@ def test_report_numbers_are_those_of_the_tokenizer_that_was_written(tmp_path):
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
-    lengths = token_lengths(tokenizer, code_points(values, min_token))
+    lengths = encode_points(tokenizer, code_points(values, min_token)).lengths
     total = lengths[corpus.in_share]
     told = document["token_lengths"]
     assert told["measured_on"] == "held-out episodes"
@@ -303,7 +303,8 @@ def test_held_out_chunks_of_published_data_decode_exactly(real, factor, tmp_path
     quantized = quantize(chunks, 10.0)
     assert (quantized.min(axis=1) < -71).any() == (factor > 1)
     ids = processor(chunks)
-    assert ids == encode_points(fitted.fit.tokenizer, code_points(quantized, fitted.min_token))
+    points = code_points(quantized, fitted.min_token)
+    assert ids == encode_points(fitted.fit.tokenizer, points).rows()
     decoded = processor.decode(ids)
     expected = dequantize(quantized, 10.0, time_horizon=50, action_dim=34)
     assert np.array_equal(decoded, expected)

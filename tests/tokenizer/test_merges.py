@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from tokenizer_mixtures import mixture, sample
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from opentau_prep.tokenizer import bpe, merges
+from opentau_prep.tokenizer import bpe
+from opentau_prep.tokenizer import words as words_module
 from opentau_prep.tokenizer.bpe import strings_of_points, train_bpe
-from opentau_prep.tokenizer.merges import byte_symbols, learn_merges
+from opentau_prep.tokenizer.merges import learn_merges
 from opentau_prep.tokenizer.quantize import code_points
+from opentau_prep.tokenizer.words import apply_merges, byte_symbols
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 
@@ -78,7 +80,7 @@ CASES = {
 def _assert_equals_reference(words, vocab_size, cap, block):
     expected = json.loads(reference(words, vocab_size, cap).to_str())["model"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(merges, "_BLOCK", block)
+        patch.setattr(words_module, "_BLOCK", block)
         assert learned(words, vocab_size, cap) == {k: expected[k] for k in ("vocab", "merges")}
 
 
@@ -107,7 +109,7 @@ def test_train_and_measure_equals_single_fits_and_the_library_s_encoding(
 ):
     text = [word.encode() for word in words + measured]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(merges, "_BLOCK", block)
+        patch.setattr(words_module, "_BLOCK", block)
         found = learn_merges(
             np.frombuffer(b"".join(text), dtype=np.uint8),
             np.array([len(word) for word in text]),
@@ -120,7 +122,16 @@ def test_train_and_measure_equals_single_fits_and_the_library_s_encoding(
         tokenizer = bpe._of_merges(each)
         assert tokenizer.to_str() == expected.to_str()
         encoded = expected.encode_batch(measured)
-        assert each.lengths.tolist() == [len(code.ids) for code in encoded]
+        rows = [code.ids for code in encoded]
+        assert bpe.Encoded(each.ids, each.lengths).rows() == rows
+        text = [word.encode() for word in measured]
+        found = apply_merges(
+            np.frombuffer(b"".join(text), dtype=np.uint8),
+            np.array([len(word) for word in text]),
+            each.pairs,
+            vocab_size=290,
+        )
+        assert bpe.Encoded(*found).rows() == rows
 
 
 def test_byte_symbols_follow_the_alphabet_of_byte_level_models():
