@@ -112,6 +112,7 @@ def validate(
         lost,
         sorted(facts, key=lambda each: each.index),
         subject.from_file,
+        _outputs(subject, context),
         options.tokenizer,
         options.chunk_size,
         options.max_tokens,
@@ -119,6 +120,13 @@ def validate(
     if context.shard is None:  # a part of the datasets tells nothing of the mixture
         findings += _apply(rules, "mixture", view, subject.name, settle)
     return ValidateReport(tuple(findings), tuple(targets), subject.name, options.deep, codes)
+
+
+def _outputs(subject: Subject, context: RunContext) -> Path | None:
+    mixture = subject.mixture
+    if mixture is None or mixture.path is None or not subject.from_file:
+        return None
+    return context.prep_path(mixture, "validation").parent
 
 
 def _check_one(
@@ -148,8 +156,10 @@ def _settle(subject: Subject, context: RunContext) -> Settle:
         words = ("--mixture-json", _absolute(mixture.path))
     elif mixture is not None and not subject.from_file:
         words = tuple(_absolute(root) for root in mixture.roots)
-    root = context.artifact_root
-    options = () if root is None else ("--artifact-root", _absolute(root))
+    folders = (("--artifact-root", context.artifact_root), ("--prep-dir", context.prep_dir))
+    options = tuple(
+        word for flag, folder in folders if folder for word in (flag, _absolute(folder))
+    )
     own = (
         mixture.mixture_id
         if words and subject.from_file and not subject.faults and mixture

@@ -28,6 +28,7 @@ class MixtureView:
         lost: (entry name, why) of the datasets that were not found.
         facts: Of the datasets that were, in mixture order.
         from_file: Whether it is a mixture file, rather than roots on the command line.
+        outputs: The folder of what is made for the mixture as a whole; None for roots.
         tokenizer: A tokenizer folder that is to be checked with it.
         chunk_size: The policy's, when it was given.
         max_tokens: The policy's `discrete_action_max_length`, when it was given.
@@ -39,6 +40,7 @@ class MixtureView:
     lost: Sequence[tuple[str, PrepError]]
     facts: Sequence[EntryFacts]
     from_file: bool
+    outputs: Path | None = None
     tokenizer: Path | None = None
     chunk_size: int | None = None
     max_tokens: int | None = None

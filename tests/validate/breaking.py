@@ -100,11 +100,14 @@ def check(*roots: Path, deep: bool = True, **options: Any) -> ValidateReport:
     return validate(subject, RunContext(workers=1), CheckOptions(deep=deep, **options))
 
 
-def check_mixture(file: Path, *, deep: bool = False, **options: Any) -> ValidateReport:
+def check_mixture(
+    file: Path, *, deep: bool = False, prep_dir: Path | None = None, **options: Any
+) -> ValidateReport:
     """Validate a mixture file in this process."""
     found = salvage_mixture(file)
     subject = Subject(found.mixture, file.name, found.positions, found.faults, from_file=True)
-    return validate(subject, RunContext(workers=1), CheckOptions(deep=deep, **options))
+    context = RunContext(workers=1, prep_dir=prep_dir)
+    return validate(subject, context, CheckOptions(deep=deep, **options))
 
 
 def codes_of(report: ValidateReport) -> set[str]:

@@ -198,6 +198,11 @@ def test_validate_plan_of_other_rows_is_one_warning(
     found = [f for f in check_mixture(file).findings if f.code == "M018"]
     assert len(found) == (1 if message else 0)
     assert all(message in f.message for f in found)
+    moved = out.parent.rename(tmp_path / "moved")
+    found = [f for f in check_mixture(file, prep_dir=moved).findings if f.code == "M018"]
+    assert [message in f.message for f in found] == ([True] if message else [])
+    assert all(f"--prep-dir {moved}" in str(f.command) for f in found)
+    moved.rename(out.parent)
     out.write_text("{}")
     found = [f for f in check_mixture(file).findings if f.code == "M018"]
     assert ["not a validation plan" in f.message for f in found] == [True]

@@ -22,10 +22,9 @@ __all__ = ["RULES"]
 
 def _found(view: MixtureView, code: str) -> Iterator[Hit]:
     """Yield the stored findings of one rule; without a forecast there are none."""
-    path = None if view.mixture is None or not view.from_file else view.mixture.path
-    if path is None:
+    if view.outputs is None:
         return
-    file = path.with_name(f"{path.stem}.prep") / MIXTURE_OUTPUTS["forecast"]
+    file = view.outputs / MIXTURE_OUTPUTS["forecast"]
     for each in _read(file):
         if each.get("code") == code and isinstance(each.get("message"), str):
             dims = [dim for dim in each.get("dims") or () if isinstance(dim, int)]

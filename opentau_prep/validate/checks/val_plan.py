@@ -20,9 +20,9 @@ __all__ = ["RULES"]
 
 def other_rows(view: MixtureView) -> Iterator[Hit]:
     mixture = view.mixture
-    if mixture is None or mixture.path is None or not view.from_file:
+    if mixture is None or view.outputs is None:
         return
-    file = mixture.path.with_name(f"{mixture.path.stem}.prep") / MIXTURE_OUTPUTS["val_plan"]
+    file = view.outputs / MIXTURE_OUTPUTS["val_plan"]
     if not file.exists():
         return
     try:
