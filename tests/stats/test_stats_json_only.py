@@ -13,7 +13,7 @@ from opentau_prep import load_dataset_metadata, load_mixture, mixture_norm_heads
 CAMERAS = ("observation.images.top", "observation.images.wrist")
 
 
-def test_stats_carries_cameras_into_the_lines_that_shadow_stats_json(tmp_path):
+def test_stats_carries_cameras_into_what_shadows_stats_json_and_all_steps_go_on(tmp_path):
     root = tiny_dataset(tmp_path, "v2.1", name="d", cameras=CAMERAS, lengths=[5, 9])
     whole = load_dataset_metadata(root).stats
     written = {f: {s: v.tolist() for s, v in entry.items()} for f, entry in whole.items()}
@@ -37,5 +37,9 @@ def test_stats_carries_cameras_into_the_lines_that_shadow_stats_json(tmp_path):
     ran = run_cli("heads", "--mixture-json", mixture, "--num-cams", 2)
     assert ran.code == 0, ran.err
     before = (root / "meta/episodes_stats.jsonl").read_bytes()
-    assert run_cli("stats", root).code == 0
+    checked = run_cli("validate", "--mixture-json", mixture, "--json")
+    assert checked.code == 0, checked.out
+    ran = run_cli("run", "--mixture-json", mixture, "--num-cams", 2)
+    assert ran.code == 0, ran.err
+    assert "Ready to train." in ran.out + ran.err
     assert (root / "meta/episodes_stats.jsonl").read_bytes() == before
