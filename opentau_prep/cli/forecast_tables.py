@@ -9,11 +9,8 @@ import numpy as np
 from opentau_prep.cli.tables import Render, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
-    from opentau_prep.forecast.measure import DimForecast
     from opentau_prep.forecast.report import Forecast, MemberForecast
 
 __all__ = ["forecast_tables"]
@@ -45,8 +42,7 @@ def forecast_tables(forecast: Forecast) -> Render:
             say(f"and {len(findings) - MAX_FINDINGS} more: see --json")
         for code, hint, line in dict.fromkeys((f.code, f.hint, f.command) for f in findings):
             say(f"{code} {hint}" + (f" {line}" if line else ""))
-        reasons = dict.fromkeys(m.reason for m in forecast.members if m.verdict == forecast.verdict)
-        say(f"{_VERDICTS[forecast.verdict]} Why: {next(iter(reasons))}.")
+        say(f"{_VERDICTS[forecast.verdict]} Why: {forecast.reason}.")
         if forecast.out is not None:
             say(f"{forecast.out.path}: {forecast.out.status}")
 
@@ -54,26 +50,10 @@ def forecast_tables(forecast: Forecast) -> Render:
 
 
 def _row(member: MemberForecast) -> list[object]:
-    """Return the dataset's worst mode: that of a finding, else of the largest value."""
     codes = ", ".join(dict.fromkeys(finding.code for finding in member.findings)) or "-"
-    if not member.modes:
+    worst = member.worst
+    if worst is None:
         return [member.dataset, member.verdict, "-", "-", "-", "-", codes]
-    modes: dict[str, list[DimForecast]] = {}
-    for each in member.modes:
-        modes.setdefault(each.mode, []).extend(each.dims)
-    found = [f.mode for f in member.findings if f.mode in modes]
-    worst = max(modes, key=lambda mode: _largest(modes[mode]))
-    mode = next((m for m in found if m is not None), worst)
-    dims = modes[mode]
-    largest = _largest(dims)
-    shown = f"{largest:,.0f}" if largest >= 1000 else f"{largest:.2f}"
-    return [member.dataset, member.verdict, mode, _worst(dims, 0), _worst(dims, 2), shown, codes]
-
-
-def _largest(dims: Sequence[DimForecast]) -> float:
-    return max((abs(d.largest) for d in dims if np.isfinite(d.largest)), default=0.0)
-
-
-def _worst(dims: Sequence[DimForecast], bound: int) -> str:
-    shares = [d.beyond[bound] for d in dims if np.isfinite(d.beyond[bound])]
-    return f"{max(shares):.1%}" if shares else "?"
+    largest = f"{worst.largest:,.0f}" if worst.largest >= 1000 else f"{worst.largest:.2f}"
+    shares = ["?" if np.isnan(worst.beyond[i]) else f"{worst.beyond[i]:.1%}" for i in (0, 2)]
+    return [member.dataset, member.verdict, worst.mode, *shares, largest, codes]

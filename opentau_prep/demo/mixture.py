@@ -255,9 +255,12 @@ def _write_standard(folder: Path) -> None:
     write_json(folder / "mixture.json", mixture_json())
 
 
-def write_demo_dataset(folder: Path, dataset: DemoDataset) -> None:
-    """Write one dataset below `datasets/` of a demo folder."""
+def write_demo_dataset(
+    folder: Path, dataset: DemoDataset, episodes: list[EpisodeData] | None = None
+) -> None:
+    """Write one dataset below `datasets/` of a demo folder; `episodes` replaces its own."""
     tasks = tuple(task.text for task in dataset.tasks)
     names = dataset.robot.names
     spec = replace(dataset.spec, tasks=tasks, state_names=names, action_names=names)
-    write_dataset(folder / "datasets" / dataset.repo_id, spec, demo_episodes(dataset))
+    episodes = demo_episodes(dataset) if episodes is None else episodes
+    write_dataset(folder / "datasets" / dataset.repo_id, spec, episodes)

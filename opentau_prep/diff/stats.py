@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from opentau_prep.diff.compare import Moved
 from opentau_prep.forecast.formulas import STATS_OF_MODE
-from opentau_prep.forecast.measure import affine_of, feature_modes
+from opentau_prep.forecast.measure import affine_of, feature_modes, is_padding
 from opentau_prep.heads.members import VECTOR_FEATURES
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _feature(
         return
     widths = [len(next(iter(stats.values()))) for stats in (one, other)]
     width = min(widths)
-    if widths[0] != widths[1] and not (_is_padding(one, width) and _is_padding(other, width)):
+    if widths[0] != widths[1] and not (is_padding(one, width) and is_padding(other, width)):
         yield Moved(name, f"{feature}: dims", str(widths[0]), str(widths[1]), float("inf"))
     cut = [{s: v[:width] for s, v in stats.items()} for stats in (one, other)]
     yield from _dims(name, feature, cut, formulas)
@@ -102,10 +102,6 @@ def _dims(
     for dim, (effect, mode) in sorted(worst.items()):
         shown = [_shown(stats, mode, dim) for stats in cut]
         yield Moved(name, f"{feature} {dim} under {mode}", shown[0], shown[1], effect)
-
-
-def _is_padding(stats: FeatureStats, width: int) -> bool:
-    return all(not np.nan_to_num(values[width:]).any() for values in stats.values())
 
 
 def _shown(stats: FeatureStats, mode: Normalization, dim: int) -> str:

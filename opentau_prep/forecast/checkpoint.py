@@ -204,9 +204,9 @@ def _inert(found: _Tensors, modes: Mapping[str, Normalization | None]) -> dict[s
         if modes.get(feature) is None or feature in found.get("", {}):
             continue
         named = [name for name, features in found.items() if feature in features]
-        sentence = f"; there are some for {', '.join(sorted(named))}" if named else ""
+        others = f"; there are some for {', '.join(sorted(named))}" if named else ""
         faults[feature] = (
-            f"it declares {modes[feature]} for {feature} and has no stats by that name{sentence}:"
+            f"it declares {modes[feature]} for {feature} and has no stats by that name{others}:"
             " LeRobot passes the values through as they are"
         )
     return faults

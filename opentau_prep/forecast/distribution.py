@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from opentau_prep.forecast.formulas import Affine
     from opentau_prep.stats.sketch import QuantileSketch
 
-__all__ = ["Distribution", "Origin", "from_sketch", "from_stats"]
+__all__ = ["SLACK", "Distribution", "Origin", "from_sketch", "from_stats"]
 
 Floats = NDArray[np.float64]
 Origin = Literal["frames", "sketch", "quantiles", "extremes"]
@@ -27,8 +27,9 @@ _IN_STATS = (
     (0.0, "min"), (0.01, "q01"), (0.1, "q10"), (0.5, "q50"), (0.9, "q90"), (0.99, "q99"),
     (1.0, "max"),
 )  # fmt: skip
-# A float32 at the very end of a range is not beyond it.
-_SLACK = 1e-5
+SLACK = 1e-3
+"""A value at the very end of a range is not beyond it: of float32, and of openpi's quantiles, which
+are the lower edges of 5,000 bins, so that a joint at rest lies a little beyond them."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Distribution:
         Exact where nothing or everything is; else as fine as the quantiles are. NaN where only
         extremes are known and some values are beyond.
         """
-        margin = bound * (1 + _SLACK)
+        margin = bound * (1 + SLACK)
         low, high = affine.raw(-margin), affine.raw(margin)
         low, high = np.minimum(low, high), np.maximum(low, high)
         out = np.empty(self.dims)

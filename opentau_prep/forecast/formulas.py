@@ -19,9 +19,12 @@ from opentau_prep.normalization import Convention
 if TYPE_CHECKING:
     from opentau_prep.normalization import Mode
 
-__all__ = ["FORMULAS", "STATS_OF_MODE", "Affine", "Formula", "Normalization", "affine"]
+__all__ = ["BOUNDS", "FORMULAS", "STATS_OF_MODE", "Affine", "Formula", "Normalization", "affine"]
 
 Floats = NDArray[np.float64]
+
+BOUNDS = (1.0, 2.0, 5.0)
+"""Shares of normalized values are counted beyond these."""
 Formula = Literal["opentau", "lerobot", "openpi", "openvla"]
 Normalization = Literal["min_max", "quantile", "quantile10", "mean_std"]
 

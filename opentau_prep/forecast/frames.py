@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.errors import DataError
-from opentau_prep.forecast.distribution import Distribution, from_sketch
-from opentau_prep.forecast.formulas import Affine
+from opentau_prep.forecast.distribution import SLACK, Distribution, from_sketch
+from opentau_prep.forecast.formulas import BOUNDS, Affine
 from opentau_prep.frames.read import FrameBlock, iter_frames
 from opentau_prep.stats.sketch import QuantileSketch
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Counted", "DeepFeature", "DeepJob", "DeepResult", "count_frames"]
 
 Floats = NDArray[np.float64]
-
-BOUNDS = np.array([1.0, 2.0, 5.0])
-_SLACK = 1e-5
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ class _Running:
         for mode, done in self.affines.items():
             sizes = np.where(finite, np.abs(done.normalize(values)), -1.0)
             for i, bound in enumerate(BOUNDS):
-                self.beyond[mode][i] += (sizes > bound * (1 + _SLACK)).sum(axis=0)
+                self.beyond[mode][i] += (sizes > bound * (1 + SLACK)).sum(axis=0)
             rows = sizes.argmax(axis=0)
             best = sizes[rows, np.arange(len(rows))]
             for d in np.flatnonzero(best > self.size[mode]):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opentau_prep.forecast.mismatch import MISMATCHES
-from opentau_prep.forecast.report import ForecastFinding, Verdict
+from opentau_prep.forecast.report import ForecastFinding, Verdict, WorstMode, worst_mode
 from opentau_prep.forecast.rules import KINDS_OF
 
 if TYPE_CHECKING:
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["FeatureJudged", "find", "verdict_of"]
 
 # Shares of values beyond 1, 2 and 5 that right stats stay below, by mode. Quantiles leave 2 %
-# beyond 1; of a normal distribution, 5 % lie beyond two stds.
+# beyond 1; of a normal distribution, 5 % lie beyond two stds. A head's quantiles are weighted means
+# of its members': of one that moves further than the others any share lies beyond 1.
 _MOST = {
     "min_max": (0.05, 0.01, 0.002),
     "quantile": (0.10, 0.04, 0.01),
     "quantile10": (0.50, 0.20, 0.05),
     "mean_std": (1.0, 0.25, 0.01),
 }
+_MOST_POOLED = (1.0, 0.04, 0.01)
 # The largest value where no share is known.
 _LARGEST = {"min_max": 2.0, "quantile": 10.0, "quantile10": 20.0, "mean_std": 25.0}
 _UNUSED, _UNUSED_MANY = 0.01, 0.05
@@ -46,7 +48,7 @@ class FeatureJudged:
         mismatches: What tells it from the stats.
         widths: How many dims the data and the stats have, where that differs.
         fault: What is wrong with the source of the stats itself, if anything.
-        is_pooled: Whether the stats are of a norm head, whose quantiles are pooled ones.
+        is_pooled: Whether the stats are of a norm head of several datasets: pooled quantiles.
     """
 
     feature: str
@@ -70,11 +72,11 @@ def find(dataset: str, judged: FeatureJudged, target: str) -> Iterator[ForecastF
     feature = judged.feature
 
     def finding(
-        kind: str, dims: Iterable[int], sentence: str, mode: str | None = None
+        kind: str, dims: Iterable[int], what: str, mode: str | None = None
     ) -> ForecastFinding:
         rule, which = KINDS_OF[kind], tuple(dims)
         place = f"{feature} {_listed(which, judged.names)}" if which else feature
-        message = f"{dataset}: {place}: {sentence}"
+        message = f"{dataset}: {place}: {what}"
         command = rule.command
         if judged.is_pooled and mode == "quantile" and rule.code == "P003":
             command = _TRUE_QUANTILES
@@ -93,62 +95,67 @@ def find(dataset: str, judged: FeatureJudged, target: str) -> Iterator[ForecastF
     for each in judged.mismatches:
         explained.update(each.dims)
         sure = "" if each.exact else "looks like "
-        sentence = f"{sure}{MISMATCHES[each.kind]} ({each.detail})"
-        yield finding(each.kind, each.dims, sentence)
+        yield finding(each.kind, each.dims, f"{sure}{MISMATCHES[each.kind]} ({each.detail})")
     collapsed = _by_dim(judged.modes, lambda dim, _: dim.collapsed)
     for mode, dims in _grouped(collapsed):
         worst = max(dims, key=lambda dim: abs(dim.openpi or 0.0))
-        sentence = (
+        what = (
             f"the range of {_stats_named(mode)} has collapsed; openpi's formula turns"
             f" {worst.largest_raw:.4g} into {_big(worst.openpi or 0.0)}, here it becomes"
             f" {_big(worst.largest)}{_at(worst)}"
         )
-        yield finding("collapsed", (d.dim for d in dims), sentence, mode)
+        yield finding("collapsed", (d.dim for d in dims), what, mode)
     skip = explained | set(collapsed)
-    beyond = _by_dim(judged.modes, _is_beyond, skip)
+    most = {**_MOST, "quantile": _MOST_POOLED} if judged.is_pooled else _MOST
+    beyond = _by_dim(judged.modes, lambda dim, mode: _is_beyond(dim, mode, most[mode]), skip)
     for mode, dims in _grouped(beyond):
         worst = max(dims, key=lambda dim: abs(dim.largest))
-        sentence = (
-            f"under {mode}, {_shares(dims)}; the largest is {_big(worst.largest)}{_at(worst)}"
-        )
-        yield finding("out of range", (d.dim for d in dims), sentence, mode)
+        what = f"under {mode}, {_shares(dims)}; the largest is {_big(worst.largest)}{_at(worst)}"
+        yield finding("out of range", (d.dim for d in dims), what, mode)
     unused = _unused(judged, skip | set(beyond))
     for mode, dims in _grouped(unused):
         least = min(dims, key=lambda dim: dim.used)
-        sentence = f"under {mode}, the data use {least.used:.1%} of the range at the least"
-        yield finding("unused range", (d.dim for d in dims), sentence, mode)
+        what = f"under {mode}, the data use {least.used:.1%} of the range at the least"
+        yield finding("unused range", (d.dim for d in dims), what, mode)
 
 
 def verdict_of(
-    findings: Sequence[ForecastFinding], stats: str, judged: Sequence[FeatureJudged]
+    findings: Sequence[ForecastFinding], stats: str, modes: Sequence[ModeForecast]
 ) -> tuple[Verdict, str]:
     """Return what to do with the stats, and why in one sentence.
 
     Args:
         findings: Of one dataset.
-        stats: What the stats are, for the sentence.
-        judged: Its features.
+        stats: What the stats are called.
+        modes: The numbers of the dataset.
     """
     foreign = [f for f in findings if f.code in ("P001", "P011")]
     if foreign:
         return "wrong robot", f"{stats} are of something else: {_short(foreign[0])}"
     named = [f for f in findings if f.code in ("P005", "P006", "P007", "P008", "P009", "P010")]
     if named:
-        sentence = _short(named[0])
-        return "recompute", f"{sentence}: convert the dataset to reuse {stats}, or recompute them"
+        what = _short(named[0])
+        return "recompute", f"{what}: convert the dataset to reuse {stats}, or recompute them"
     if findings:
         return "recompute", f"{stats} do not fit the data: {_short(findings[0])}"
-    shares = [
-        d.beyond[0] for f in judged for m in f.modes if m.mode != "mean_std" for d in m.dims
-    ]  # fmt: skip
-    known = [share for share in shares if np.isfinite(share)]
-    worst = f"; at most {max(known):.1%} of a dim lies beyond [-1, 1]" if known else ""
-    return "reuse", f"{stats} fit the data{worst}"
+    return "reuse", f"{stats} fit the data{_at_most(worst_mode(modes, ()))}"
 
 
-def _is_beyond(dim: DimForecast, mode: str) -> bool:
+def _at_most(worst: WorstMode | None) -> str:
+    if worst is None:
+        return ""
+    place, bound = (
+        (2, "five stds") if worst.mode == "mean_std" else (0, f"[-1, 1] under {worst.mode}")
+    )
+    share = worst.beyond[place]
+    if np.isnan(share):
+        return f"; how much lies beyond {bound} is known once `stats` has left a sketch"
+    return f"; at most {share:.1%} of a dim lies beyond {bound}"
+
+
+def _is_beyond(dim: DimForecast, mode: str, most: Sequence[float]) -> bool:
     if np.isfinite(dim.beyond[0]):
-        return any(share > most for share, most in zip(dim.beyond, _MOST[mode], strict=True))
+        return any(share > bound for share, bound in zip(dim.beyond, most, strict=True))
     return bool(abs(dim.largest) > _LARGEST[mode])
 
 

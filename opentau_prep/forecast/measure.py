@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.forecast.formulas import (
+    BOUNDS,
     STATS_OF_MODE,
     Affine,
     Formula,
@@ -22,11 +23,10 @@ if TYPE_CHECKING:
     from opentau_prep.forecast.frames import Counted
     from opentau_prep.forecast.sources import FeatureStats
 
-__all__ = ["BOUNDS", "DimForecast", "affine_of", "measure"]
+__all__ = ["DimForecast", "affine_of", "feature_modes", "is_padding", "measure"]
 
 Floats = NDArray[np.float64]
 
-BOUNDS = (1.0, 2.0, 5.0)
 # A range a thousandth of what the data span has collapsed: their extremes become thousands.
 COLLAPSED = 1e-3
 
@@ -143,3 +143,8 @@ def _used(own: Distribution, done: Affine, mode: Normalization) -> Floats:
 def feature_modes(stats: Mapping[str, Any]) -> list[Normalization]:
     """Return the modes that stats are enough for."""
     return [mode for mode, names in STATS_OF_MODE.items() if all(n in stats for n in names)]
+
+
+def is_padding(stats: FeatureStats, width: int) -> bool:
+    """Whether all dims from `width` on hold nothing."""
+    return all(not np.nan_to_num(values[width:]).any() for values in stats.values())

@@ -32,6 +32,7 @@ class MemberFeature:
     Attributes:
         column: The column they are in.
         index: (D,) which of its dims.
+        raw_dims: How many dims the column has.
         names: What info.json calls them, or nothing.
         distribution: Of the values that are trained on.
         is_delta: Whether those are relative to the state at the start of the chunk.
@@ -39,6 +40,7 @@ class MemberFeature:
 
     column: str
     index: NDArray[np.intp]
+    raw_dims: int
     names: Sequence[str]
     distribution: Distribution
     is_delta: bool = False
@@ -144,7 +146,8 @@ def _member(
             index = _index(entry, feature, whole.dims)
             shown = whole.select(index)
         names = dim_names(entry, feature, len(index))
-        features[feature] = MemberFeature(column, index, names, shown, is_delta)
+        raw = int(np.prod(entry.meta.features[column].shape))
+        features[feature] = MemberFeature(column, index, raw, names, shown, is_delta)
     key, _ = compute_norm_key(entry.robot_type, entry.control_mode, entry.name)
     return Member(entry, key, features)
 

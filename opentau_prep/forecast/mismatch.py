@@ -10,7 +10,7 @@ not tell how much honest datasets of a robot differ.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +42,10 @@ MISMATCHES: Mapping[str, str] = {
 }
 """Kind -> what the dataset has, in words."""
 
-# Of one recording, after its fault is undone: float32, and quantiles read from sketches. In stds.
-# Few numbers agree by chance, so they must agree better.
-_SAME, _SAME_FEW = 0.1, 0.02
-_MANY_ROWS = 6
+# Of one recording, after its fault is undone: float32, quantiles read from sketches, a few episodes
+# left out. In stds. Few numbers agree by chance, so they must agree better: with the mean alone,
+# with the extremes too, with quantiles.
+_SAME_MEAN, _SAME_EXTREMES, _SAME = 0.02, 0.05, 0.1
 # Gripper-like dims of different recordings have one shape and means this far apart.
 _LEAST_SHIFT = 1.0
 # Less than this is no mismatch at all, whatever explains it better.
@@ -99,7 +99,17 @@ def find_mismatches(
         left[list(each.dims)] = False
     if left.any() and (pair.distance[left] > _CLOSE).any():
         found += _probable(pair, left, grippers)
-    return found
+    return _merged(found)
+
+
+def _merged(found: Sequence[Mismatch]) -> list[Mismatch]:
+    """Return one mismatch per kind, which is as sure as the surest of its dims."""
+    kinds: dict[str, Mismatch] = {}
+    for each in found:
+        first = kinds.setdefault(each.kind, each)
+        if first is not each:
+            kinds[each.kind] = replace(first, dims=tuple(sorted({*first.dims, *each.dims})))
+    return list(kinds.values())
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,8 @@ class _Pair:
         own: (S, D) mean, then the quantiles that both have, of the dataset.
         other: (S, D) the same of the stats.
         own_std: (D,) float64.
-        scale: (D,) std of the stats.
+        other_std: (D,) float64.
+        scale: (D,) the same, 1 where not judged.
         judged: (D,) whether both move, so that they can be compared.
         mirror: (S,) which row each becomes when signs are flipped.
     """
@@ -118,6 +129,7 @@ class _Pair:
     own: Floats
     other: Floats
     own_std: Floats
+    other_std: Floats
     scale: Floats
     judged: NDArray[np.bool_]
     mirror: NDArray[np.intp]
@@ -141,12 +153,13 @@ class _Pair:
         scale, spread = stats["std"], own.std
         least = 1e-6 * np.maximum(np.abs(stats["mean"]), 1e-6)
         judged = finite & (scale > least) & (spread > 1e-6 * np.maximum(np.abs(own.mean), 1e-6))
-        return cls(a, b, spread, np.where(judged, scale, 1.0), judged, mirror)
+        return cls(a, b, spread, scale, np.where(judged, scale, 1.0), judged, mirror)
 
     @property
     def same(self) -> float:
         """How near dims of the same recordings are, in stds."""
-        return _SAME if len(self.own) >= _MANY_ROWS else _SAME_FEW
+        rows = len(self.own)
+        return _SAME if rows >= 6 else _SAME_EXTREMES if rows >= 3 else _SAME_MEAN
 
     @property
     def distance(self) -> Floats:
@@ -182,15 +195,15 @@ class _Pair:
 def _padding(pair: _Pair) -> Iterator[Mismatch]:
     """Yield dims that are zero throughout on one side and move on the other."""
     still = (pair.own == 0).all(axis=0) & (pair.own_std == 0)
-    dead = np.flatnonzero(still & (np.abs(pair.other).max(axis=0) > 0))
+    empty = (pair.other == 0).all(axis=0) & (pair.other_std == 0)
+    dead = np.flatnonzero(still & ~empty)
     if dead.size:
-        sentence = "always 0 in the dataset, and data in the stats"
-        yield Mismatch("padding", _dims(dead), sentence, exact=True)
-    empty = (pair.other == 0).all(axis=0)
+        detail = "always 0 in the dataset, and data in the stats"
+        yield Mismatch("padding", _dims(dead), detail, exact=True)
     alive = np.flatnonzero(empty & (pair.own_std > 0))
     if alive.size:
-        sentence = "always 0 in the stats, and data in the dataset"
-        yield Mismatch("padding", _dims(alive), sentence, exact=True)
+        detail = "always 0 in the stats, and data in the dataset"
+        yield Mismatch("padding", _dims(alive), detail, exact=True)
 
 
 def _exact(pair: _Pair, judged: NDArray[np.bool_], grippers: Sequence[int]) -> Iterator[Mismatch]:
@@ -199,8 +212,8 @@ def _exact(pair: _Pair, judged: NDArray[np.bool_], grippers: Sequence[int]) -> I
     wrong = judged & (before > _CLOSE)
     taken = np.zeros_like(wrong)
 
-    def explained(after: Floats) -> NDArray[np.intp]:
-        return np.flatnonzero(wrong & ~taken & (after < pair.same) & (after < 0.2 * before))
+    def explained(after: Floats, same: float = pair.same) -> NDArray[np.intp]:
+        return np.flatnonzero(wrong & ~taken & (after < same) & (after < 0.2 * before))
 
     best: tuple[NDArray[np.intp], str, float] | None = None
     for unit in UNITS:
@@ -228,16 +241,19 @@ def _exact(pair: _Pair, judged: NDArray[np.bool_], grippers: Sequence[int]) -> I
     if dims.size:
         taken[dims] = True
         yield Mismatch("inverted", _dims(dims), "its range is mirrored", exact=True)
-    dims = explained(pair.scaled(-1.0))
+    # Any mean is another one plus an offset: with mean and std alone, a sign is tried generously
+    # before, and neither is certain.
+    certain = len(pair.own) > 1
+    dims = explained(pair.scaled(-1.0), pair.same if certain else _SAME)
     if dims.size:
         taken[dims] = True
-        yield Mismatch("flipped_sign", _dims(dims), "minus the stats' values", exact=True)
+        yield Mismatch("flipped_sign", _dims(dims), "minus the stats' values", exact=certain)
     shift = pair.other[0] - pair.own[0]
     far = np.abs(shift) > _LEAST_SHIFT * pair.scale
     dims = explained(np.where(far, pair.scaled(1.0, shift), np.inf))
     if dims.size:
-        sentence = ", ".join(_show(-shift[d]) for d in dims[:6])
-        yield Mismatch("offset", _dims(dims), f"shifted by {sentence}", exact=True)
+        shifts = ", ".join(_show(-shift[d]) for d in dims[:6])
+        yield Mismatch("offset", _dims(dims), f"shifted by {shifts}", exact=certain)
 
 
 def _order(pair: _Pair, wrong: NDArray[np.bool_]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -278,11 +294,11 @@ def _probable(pair: _Pair, left: NDArray[np.bool_], grippers: Sequence[int]) -> 
             break
         best = max(fits, key=lambda s: s.gain)
         dim = max(best.dims, key=lambda d: float(np.abs(model.z(masked)[:, d]).max()))
-        sentence = (
+        detail = (
             f"dim {dim} has mean {_show(masked.mean[dim])} and std {_show(masked.std[dim])}, the"
             f" stats {_show(other.mean[dim])} and {_show(other.std[dim])}"
         )
-        yield Mismatch(best.kind, best.dims, sentence, exact=False)
+        yield Mismatch(best.kind, best.dims, detail, exact=False)
         if best.mended is None:
             return
         masked = best.mended
@@ -293,11 +309,11 @@ def _probable(pair: _Pair, left: NDArray[np.bool_], grippers: Sequence[int]) -> 
             alike = np.abs(np.log(masked.std / other.std)) < _ALIKE
         moved = far[(deviations[0] > _FAR)[far] & alike[far]]
         if moved.size:
-            sentence = ", ".join(_show(masked.mean[d] - other.mean[d]) for d in moved[:6])
-            yield Mismatch("offset", _dims(moved), f"shifted by about {sentence}", exact=False)
+            shifts = ", ".join(_show(masked.mean[d] - other.mean[d]) for d in moved[:6])
+            yield Mismatch("offset", _dims(moved), f"shifted by about {shifts}", exact=False)
     else:
-        sentence = f"{len(far)} of {int(pair.judged.sum())} dims lie far from the stats"
-        yield Mismatch("unlike", _dims(far), sentence, exact=False)
+        detail = f"{len(far)} of {int(pair.judged.sum())} dims lie far from the stats"
+        yield Mismatch("unlike", _dims(far), detail, exact=False)
 
 
 def _dim_stats(pair: _Pair, rows: Floats, std: Floats) -> DimStats:

@@ -20,9 +20,9 @@ from opentau_prep.engine import Failure
 from opentau_prep.errors import MetadataError
 from opentau_prep.forecast.frames import Counted, DeepFeature, DeepJob, DeepResult, count_frames
 from opentau_prep.forecast.judge import FeatureJudged, find, verdict_of
-from opentau_prep.forecast.measure import affine_of, feature_modes, measure
+from opentau_prep.forecast.measure import affine_of, feature_modes, is_padding, measure
 from opentau_prep.forecast.members import Member, MemberFeature, read_members
-from opentau_prep.forecast.mismatch import find_mismatches
+from opentau_prep.forecast.mismatch import Mismatch, find_mismatches
 from opentau_prep.forecast.report import Forecast, ForecastOptions, MemberForecast, ModeForecast
 from opentau_prep.forecast.sources import FeatureStats, StatSet, StatsSource, load_stats_source
 from opentau_prep.heads.members import VECTOR_FEATURES
@@ -77,11 +77,11 @@ def make_forecast(
         )
         chosen = [_choose(source, member, options) for member in members]
         deep = _count(members, chosen, source, context, options) if options.deep else {}
-        sentence = [
+        judged = [
             _forecast(member, stats, source, options, deep.get(i), _target(resolved))
             for i, (member, stats) in enumerate(zip(members, chosen, strict=True))
         ]
-        forecast = Forecast(source.kind, source.path, source.formula, options.deep, sentence)
+        forecast = Forecast(source.kind, source.path, source.formula, options.deep, judged)
         if out is None or not rank.is_main:
             return forecast
         return replace(forecast, out=_publish(forecast, resolved, context, options, out))
@@ -153,6 +153,8 @@ def _modes(
     source: StatsSource, feature: str, stats: FeatureStats, options: ForecastOptions
 ) -> list[Normalization]:
     there = feature_modes(stats)
+    if options.normalization is None and source.modes.get(feature, "all") is None:
+        return []  # it declares that values stay as they are
     wanted = options.normalization or source.modes.get(feature)
     if wanted is None:  # the 10 % quantiles are an option of LeRobot's that must be declared
         return [mode for mode in there if mode != "quantile10"]
@@ -172,7 +174,7 @@ def _count(
         for name, own in member.features.items():
             if own.is_delta or name not in stats.features:
                 continue
-            fitted = _fitted(own, stats.features[name])
+            fitted = _fitted(own, _selected(own, stats.features[name]))
             modes = _modes(source, name, fitted, options)
             affines = {m: affine_of(source.formula, m, fitted) for m in modes}
             known: dict[str, Affine] = {m: a for m, a in affines.items() if a is not None}
@@ -200,9 +202,13 @@ def _fitted(own: MemberFeature, stats: FeatureStats) -> dict[str, NDArray[np.flo
     return {name: values[:width] for name, values in stats.items()}
 
 
-def _is_padding(stats: FeatureStats, width: int) -> bool:
-    """Whether all dims from `width` on hold nothing."""
-    return all(not np.nan_to_num(values[width:]).any() for values in stats.values())
+def _selected(own: MemberFeature, stats: FeatureStats) -> FeatureStats:
+    """Return stats of the dims that are trained on, where those given are of the whole column."""
+    raw, dims = own.raw_dims, len(own.index)
+    of_column = _width(stats) >= raw > dims and is_padding(stats, raw)
+    if not of_column or is_padding(stats, dims):
+        return stats
+    return {name: values[own.index] for name, values in stats.items()}
 
 
 def _forecast(
@@ -218,8 +224,8 @@ def _forecast(
         judged.append(_judge(name, own, stats, source, options, deep))
     findings = [f for each in judged for f in find(member.name, each, target)]
     called = f"the stats of the {source.kind}" + (f" {stats.name!r}" if stats.name else "")
-    verdict, reason = verdict_of(findings, called, judged)
     modes = [mode for each in judged for mode in each.modes]
+    verdict, reason = verdict_of(findings, called, modes)
     return MemberForecast(
         member.name, member.norm_key, stats.name, modes, findings, verdict, reason
     )
@@ -236,12 +242,17 @@ def _judge(
     fault = source.faults.get(name)
     found = stats.features.get(name)
     if not found:
-        sentence = fault or f"the {source.kind} has no stats of {name}"
-        return FeatureJudged(name, own.names, (), (), (), fault=sentence)
+        fault = fault or f"the {source.kind} has no stats of {name}"
+        return FeatureJudged(name, own.names, (), (), (), fault=fault)
+    found = _selected(own, found)
     fitted = _fitted(own, found)
-    width, wide = own.distribution.dims, _width(found)
-    differs = wide < width or (wide > width and not _is_padding(found, width))
     distribution = own.distribution
+    width, wide = distribution.dims, _width(found)
+    empty = np.arange(wide, width)
+    padded = len(empty) > 0 and not (
+        distribution.low[empty].any() or distribution.high[empty].any()
+    )
+    differs = (wide < width and not padded) or (wide > width and not is_padding(found, width))
     counts: Mapping[str, Counted] = {}
     if deep is not None and name in deep.distributions:
         distribution, counts = deep.distributions[name], deep.counts[name]
@@ -249,7 +260,7 @@ def _judge(
         distribution = distribution.select(np.arange(min(width, wide)))
     mask = stats.normalized.get(name)
     modes = _modes(source, name, fitted, options)
-    if not modes:
+    if not modes and source.modes.get(name, "all") is not None:
         wanted = options.normalization or source.modes.get(name)
         fault = fault or f"{wanted} needs stats that are not there ({', '.join(fitted)} are)"
     forecasts = [
@@ -267,11 +278,14 @@ def _judge(
         for mode in modes
     ]
     mismatches = find_mismatches(distribution, fitted, own.grippers)
+    if padded:
+        detail = f"always 0 in the dataset, and not among the {wide} dims of the stats"
+        mismatches.insert(0, Mismatch("padding", tuple(empty.tolist()), detail, exact=True))
     if mask is not None:
         mismatches = [m for m in mismatches if any(d < len(mask) and mask[d] for d in m.dims)]
     moving = (distribution.high > distribution.low).tolist()
     widths = (width, wide) if differs else None
-    pooled = source.kind == "norm heads"
+    pooled = source.kind == "norm heads" and len(stats.members) > 1
     return FeatureJudged(name, own.names, moving, forecasts, mismatches, widths, fault, pooled)
 
 

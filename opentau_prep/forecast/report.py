@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
 
 from opentau_prep.errors import ConfigError
 from opentau_prep.forecast.formulas import FORMULAS, STATS_OF_MODE, Formula, Normalization
+from opentau_prep.text import several
 
 if TYPE_CHECKING:
     from opentau_prep.artifacts.store import Outcome
@@ -22,6 +25,8 @@ __all__ = [
     "MemberForecast",
     "ModeForecast",
     "Verdict",
+    "WorstMode",
+    "worst_mode",
 ]
 
 FORMAT = "opentau-prep/forecast"
@@ -107,6 +112,50 @@ class ModeForecast:
         return {"feature": self.feature, "mode": self.mode, "from": self.origin, "dims": dims}
 
 
+class WorstMode(NamedTuple):
+    """A mode, and the largest numbers of any dim of a dataset under it.
+
+    Attributes:
+        mode: Its name.
+        beyond: The shares beyond 1, 2 and 5; NaN where they are not known of every dim.
+        largest: The largest size of a normalized value.
+    """
+
+    mode: Normalization
+    beyond: tuple[float, float, float]
+    largest: float
+
+
+def worst_mode(
+    modes: Sequence[ModeForecast], findings: Sequence[ForecastFinding]
+) -> WorstMode | None:
+    """Return the mode of the first finding that has one, else the one that leaves most beyond.
+
+    Mean and std have no range to lie beyond: they come last.
+    """
+    dims: dict[Normalization, list[DimForecast]] = {}
+    for each in modes:
+        dims.setdefault(each.mode, []).extend(each.dims)
+    found = [
+        WorstMode(
+            mode,
+            tuple(max(_sizes([d.beyond[i] for d in group])) for i in range(3)),  # type: ignore[arg-type]
+            max((abs(d.largest) for d in group if np.isfinite(d.largest)), default=0.0),
+        )
+        for mode, group in dims.items()
+        if group
+    ]
+    named = [f.mode for f in findings if f.mode in dims]
+    if named:
+        return next(each for each in found if each.mode == named[0])
+    ranges = [each for each in found if each.mode != "mean_std"]
+    return max(ranges or found, key=lambda w: np.nan_to_num(w.beyond[0], nan=2.0), default=None)
+
+
+def _sizes(shares: Sequence[float]) -> Sequence[float]:
+    return [np.nan] if np.isnan(shares).any() else shares
+
+
 @dataclass(frozen=True)
 class MemberForecast:
     """One dataset.
@@ -128,6 +177,11 @@ class MemberForecast:
     findings: Sequence[ForecastFinding]
     verdict: Verdict
     reason: str
+
+    @property
+    def worst(self) -> WorstMode | None:
+        """The mode whose numbers stand for the dataset, in a table as in the reason."""
+        return worst_mode(self.modes, self.findings)
 
     def as_json(self) -> dict[str, Any]:
         """Return the record JSON-ready."""
@@ -171,6 +225,17 @@ class Forecast:
     def verdict(self) -> Verdict:
         """The worst of the datasets' verdicts."""
         return max((m.verdict for m in self.members), key=_ORDER.index)
+
+    @property
+    def reason(self) -> str:
+        """Why, in one sentence: that of the first dataset with the worst verdict."""
+        decisive = [m for m in self.members if m.verdict == self.verdict]
+        if len(self.members) == 1:
+            return decisive[0].reason
+        if self.verdict == "reuse":
+            decisive.sort(key=lambda m: -np.nan_to_num(m.worst.beyond[0]) if m.worst else 0.0)
+        others = f" (and {several(len(decisive) - 1, 'more dataset')})" if decisive[1:] else ""
+        return f"{decisive[0].dataset}: {decisive[0].reason}{others}"
 
     def document(self) -> dict[str, Any]:
         """Return the artifact's content, JSON-ready."""

@@ -57,8 +57,8 @@ RULES = (
         "warning",
         ("out of range",),
         "More values lie beyond the range than stats of this data would leave: over 5 % beyond 1"
-        " with min and max, over 10 % with q01 and q99, over 25 % beyond two stds; or over 0.2 %,"
-        " 1 % and 1 % beyond 5.",
+        " with min and max, over 10 % with q01 and q99 (of a head of several datasets: over 4 %"
+        " beyond 2), over 25 % beyond two stds; or over 0.2 %, 1 % and 1 % beyond 5.",
         "The policy sees values that it was not trained on, or that a clip cuts off.",
         "Recompute the stats from these datasets; `heads --quantiles sketch` then takes true"
         " quantiles.",
@@ -71,7 +71,7 @@ RULES = (
         ("unused range",),
         "The middle 98 % of the data use under 1 % of the range in a dim that moves, or under 5 %"
         " in most dims.",
-        "Motion becomes too small to be sentence from noise, or to change a token.",
+        "Motion becomes as small as noise, or too small to change a token.",
         "Look for outliers that stretch the range: `validate --deep`.",
         ("opentau-prep", "validate", "{subject}", "--deep"),
     ),
