@@ -73,8 +73,9 @@ test-lowest: ## Run the tests with the oldest dependencies; PYTHON=python3.10 fo
 check-transformers: $(DEV) ## Load a tokenizer folder under transformers 4.57 and 5, offline
 	$(BIN)/python scripts/check_transformers.py $(ARGS)
 
-check-lerobot: $(DEV) ## Run LeRobot 0.4.4's own code on datasets with our stats; LEROBOT_PYTHON=python with lerobot
+check-lerobot: $(DEV) ## Run LeRobot 0.4.4's own code on datasets with our stats, and on a checkpoint of it; LEROBOT_PYTHON=python with lerobot
 	PYTHONPATH=. $(LEROBOT_PYTHON) scripts/check_lerobot.py $(ARGS)
+	PYTHONPATH=. $(LEROBOT_PYTHON) scripts/check_lerobot_checkpoint.py
 
 check-lerobot-tokenizer: $(DEV) ## Encode and decode with LeRobot 0.4.4 on fitted tokenizers; LEROBOT_PYTHON as above
 	PYTHONPATH=. $(LEROBOT_PYTHON) scripts/check_lerobot_tokenizer.py $(ARGS)

@@ -15,11 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import lerobot_import
 import numpy as np
-import torch
-from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
-from lerobot.processor import DataProcessorPipeline, NormalizerProcessorStep
-from lerobot.processor.converters import batch_to_transition, transition_to_batch
 
 from opentau_prep.config.load import load_mixture
 from opentau_prep.context import RunContext
@@ -27,6 +24,12 @@ from opentau_prep.demo.mixture import write_demo
 from opentau_prep.forecast import ForecastOptions, make_forecast
 from opentau_prep.frames import read_frames
 from opentau_prep.metadata.resolve import ResolvedMixture, resolve_mixture
+
+lerobot_import.prepare()
+import torch  # noqa: E402
+from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature  # noqa: E402
+from lerobot.processor import DataProcessorPipeline, NormalizerProcessorStep  # noqa: E402
+from lerobot.processor.converters import batch_to_transition, transition_to_batch  # noqa: E402
 
 COLUMNS = {"state": "observation.state", "actions": "action"}
 DATASET = "demo/arm6_pose"  # its stats have quantiles

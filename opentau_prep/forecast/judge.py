@@ -160,11 +160,14 @@ def _is_beyond(dim: DimForecast, mode: str, most: Sequence[float]) -> bool:
 
 
 def _unused(judged: FeatureJudged, skip: set[int]) -> dict[int, tuple[str, DimForecast]]:
-    """Return dims whose data hardly move in the range: one by far, or most of them clearly."""
+    """Return dims whose data hardly move in the range: one by far, or most of them clearly.
+
+    Where 98 % of the values are equal, the rare others are all the motion there is: nothing is lost.
+    """
 
     def below(most: float) -> dict[int, tuple[str, DimForecast]]:
         return _by_dim(
-            judged.modes, lambda dim, _: judged.moving[dim.dim] and dim.used < most, skip
+            judged.modes, lambda dim, _: judged.moving[dim.dim] and 0 < dim.used < most, skip
         )
 
     many = below(_UNUSED_MANY)

@@ -179,56 +179,6 @@ def test_stats_of_another_robot_altogether_are_said_to_be(tmp_path):
     assert made.verdict == "wrong robot"
 
 
-def sparse_arm(tmp_path):
-    """Return a dataset whose dim 1 moves in 1 frame of 200, as rotations do in some simulators."""
-    episodes = recorded()
-    rng = np.random.Generator(np.random.PCG64(1))
-    for episode in episodes:
-        episode.actions[:, 1] = 0
-    episodes[2].actions[7, 1] = 1.0
-    episodes[3].actions[5, 1] = -1.0
-    assert rng.random() < 1
-    return written(tmp_path, episodes), episodes
-
-
-def test_collapsed_range_is_named_with_what_openpi_makes_of_it(tmp_path):
-    # PKU-Alignment/VLA-Arena pull request 29: q01 = q99 = 0 where rare values are not zero.
-    root, episodes = sparse_arm(tmp_path)
-    stats = openpi_stats(tmp_path / "norm_stats.json", columns_of(episodes), width=6)
-    made = forecast(root, stats, normalization="quantile", deep=True)
-    (found,) = [f for f in made.findings if f.kind == "collapsed"]
-    assert (found.feature, found.dims, found.code) == ("actions", (1,), "P002")
-    (mode,) = [m for m in made.members[0].modes if m.feature == "actions"]
-    dim = mode.dims[1]
-    # (x - 0) / (0 - 0 + 1e-6) * 2 - 1 at x = -1 and 1: a spread of four million.
-    assert dim.largest == pytest.approx(-2_000_001)
-    assert (dim.episode, dim.frame) == (3, 5)
-    assert "-2,000,001" in found.message
-    assert "episode 3, frame 5" in found.message
-    # OpenTau's rule takes a range of zero as one.
-    guarded = forecast(root, stats, normalization="quantile", formula="opentau")
-    (mode,) = [m for m in guarded.members[0].modes if m.feature == "actions"]
-    assert abs(mode.dims[1].largest) == pytest.approx(2.0, abs=1e-4)
-
-
-def test_numbers_of_openpi_issue_814_come_out(tmp_path):
-    # Absolute stats, delta actions that are zero: "around 5.42, 5.03, 4.57, 8.42, -3200.49, 8.29,
-    # -1.081" in the issue's own words.
-    q01 = [-1.1451605429965186, -2.242609221335103, -2.2571858448691624, -1.153324126746803,
-           1.568642928333805, -1.660688690313425, 0.036514735546843445]  # fmt: skip
-    q99 = [-0.7886300352340484, -1.4988367923820078, -1.4468297973848614, -0.9084148509828917,
-           1.5696224851423788, -1.3030340120492672, 0.9370960097121583]  # fmt: skip
-    episodes = [EpisodeData(np.zeros((9, 7), np.float32), np.zeros((9, 7), np.float32), 0)] * 3
-    root = tiny_dataset(tmp_path, "v3.0", name="arm", episodes=episodes)
-    stats = tmp_path / "norm_stats.json"
-    entry = {"q01": q01, "q99": q99, "mean": [0.0] * 7, "std": [1.0] * 7}
-    stats.write_text(json.dumps({"norm_stats": {"actions": entry, "state": entry}}))
-    made = forecast(root, stats, normalization="quantile")
-    largest = [d.largest for d in made.members[0].modes[1].dims]
-    assert largest == pytest.approx([5.42, 5.03, 4.57, 8.42, -3200.49, 8.29, -1.081], abs=0.01)
-    assert made.verdict != "reuse"
-
-
 def test_deep_shares_and_places_are_those_of_the_frames(tmp_path):
     episodes = recorded()
     root = written(tmp_path, episodes)
@@ -294,15 +244,6 @@ def test_checkpoint_declares_its_mode_and_its_inconsistencies(tmp_path):
     (found,) = made.findings
     # huggingface/lerobot issue 4517.
     assert "declares 8 dims of state, its own stats have 6" in found.message
-
-
-def test_stats_that_lerobot_would_not_find_are_said_to_be_inert(tmp_path):
-    # huggingface/lerobot pull request 4446: keys such as `so100.buffer.action.mean`.
-    root = written(tmp_path, recorded())
-    folder = lerobot_checkpoint(tmp_path / "base", columns_of(recorded()), prefix="so100.buffer.")
-    made = forecast(root, folder)
-    assert {f.code for f in made.findings} == {"P012"}
-    assert all("passes the values through" in f.message for f in made.findings)
 
 
 def test_old_checkpoints_and_those_of_opentau_keep_stats_in_their_weights(tmp_path):

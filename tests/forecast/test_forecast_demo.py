@@ -28,7 +28,9 @@ from opentau_prep.demo.mixture import (
     write_demo_dataset,
 )
 from opentau_prep.demo.spec import EpisodeData
-from opentau_prep.forecast import ForecastOptions, make_forecast
+from opentau_prep.forecast import ForecastOptions, load_stats_source, make_forecast
+from opentau_prep.forecast.members import read_members
+from opentau_prep.forecast.prepare import forecast_members
 from opentau_prep.metadata.resolve import resolve_mixture
 
 CODES = {
@@ -239,12 +241,11 @@ def test_stats_of_every_other_robot_of_the_demo_are_of_the_wrong_one(tmp_path, c
         index = entry.get("state_index", slice(None))
         found = columns_of(demo_episodes(dataset))
         columns[dataset.repo_id] = {name: values[:, index] for name, values in found.items()}
-    rlds_statistics(tmp_path / "dataset_statistics.json", columns)
-    resolved = resolve_mixture(load_mixture(clean))
+    source = load_stats_source(rlds_statistics(tmp_path / "dataset_statistics.json", columns))
+    members = read_members(resolve_mixture(load_mixture(clean)))
     robots = {dataset.repo_id: dataset.robot.names[-8:] for dataset in DEMO_DATASETS}
     for name in columns:
-        options = ForecastOptions(tmp_path / "dataset_statistics.json", name)
-        for member in make_forecast(resolved, RunContext(), options).members:
+        for member in forecast_members(members, source, ForecastOptions(stats_key=name), ""):
             own = member.dataset.partition("#")[0]
             if robots[own] != robots[name]:
                 assert member.verdict == "wrong robot", (own, name)
