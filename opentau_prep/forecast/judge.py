@@ -162,7 +162,7 @@ def _is_beyond(dim: DimForecast, mode: str, most: Sequence[float]) -> bool:
 def _unused(judged: FeatureJudged, skip: set[int]) -> dict[int, tuple[str, DimForecast]]:
     """Return dims whose data hardly move in the range: one by far, or most of them clearly.
 
-    Where 98 % of the values are equal, the rare others are all the motion there is: nothing is lost.
+    Where 98 % of the values are equal, the rare others are all the motion there is.
     """
 
     def below(most: float) -> dict[int, tuple[str, DimForecast]]:
