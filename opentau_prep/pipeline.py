@@ -187,13 +187,12 @@ def _tokenizer(choices: Choices) -> Report:
 
 
 def _validate(choices: Choices) -> Report:
-    from opentau_prep.validate import Subject, validate
+    from opentau_prep.config.salvage import Salvage
+    from opentau_prep.validate import validate
     from opentau_prep.validate.persist import write_findings
 
     mixture, context = choices.resolved.mixture, choices.context
-    path = mixture.path
-    name = path.name if path is not None else "the datasets together"
-    report = validate(Subject(mixture, name, from_file=path is not None), context)
+    report = validate(Salvage.of(mixture), context)
     # So that `report` knows what was found, whoever calls it next.
     write_findings(report, context, mixture)
     return report

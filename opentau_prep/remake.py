@@ -6,28 +6,31 @@ Nothing is made that was never there, and a file that somebody edited is left al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from opentau_prep.artifacts.store import Inspection, State
 from opentau_prep.choices import Choices
 from opentau_prep.errors import PrepError
 from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.notices import collect_notices
 from opentau_prep.pipeline import STEPS, NotDone, carry_out
-from opentau_prep.validate.targets import find_targets
-from opentau_prep.validate.view import DatasetView
+from opentau_prep.validate import CheckOptions
+from opentau_prep.validate.artifacts import spec_of
+from opentau_prep.validate.check import dataset_views
 
 if TYPE_CHECKING:
+    from opentau_prep.config.salvage import Salvage
     from opentau_prep.config.schema import Mixture
     from opentau_prep.context import RunContext
-    from opentau_prep.validate import Subject
-    from opentau_prep.validate.artifacts import FoundArtifact
-    from opentau_prep.validate.view import Target
+    from opentau_prep.validate.view import DatasetView
 
 __all__ = ["Remake", "plan_remakes", "remake"]
+
+Artifacts = Mapping[str, Inspection]
 
 # Artifacts of each step; not those that need options which no record beside the dataset tells.
 _OF_STEP = MappingProxyType(
@@ -54,7 +57,7 @@ class Remake:
         return {"step": self.step, "datasets": list(self.entries), "reasons": list(self.reasons)}
 
 
-def plan_remakes(subject: Subject, context: RunContext, *, deep: bool = False) -> list[Remake]:
+def plan_remakes(subject: Salvage, context: RunContext, *, deep: bool = False) -> list[Remake]:
     """Return the steps to be done again, in order; nothing is changed.
 
     Heads are recomputed only for a mixture file without faults, whose heads they are.
@@ -64,13 +67,13 @@ def plan_remakes(subject: Subject, context: RunContext, *, deep: bool = False) -
         context: Where artifacts lie.
         deep: Whether data files are compared by content, as `validate --deep` does.
     """
-    targets, lost = find_targets(subject, context, deep=deep)
-    own = subject.from_file and not subject.faults and not lost and subject.mixture is not None
-    mixture_id = subject.mixture.mixture_id if own and subject.mixture is not None else None
+    resolved, views = dataset_views(subject, context, CheckOptions(deep=deep))
+    own = subject.path is not None and not subject.faults and resolved and not resolved.faults
+    mixture_id = resolved.mixture.mixture_id if own and resolved else None
     with collect_notices():  # which validate says itself
-        found = [(target, DatasetView(target).artifacts) for target in targets]
-    stats = _plan("stats", [(t, [a for a in some if _is_of("stats", a)]) for t, some in found])
-    heads = [(t, [a for a in some if _is_head(a, mixture_id)]) for t, some in found]
+        found = [(view, view.artifacts) for view in views]
+    stats = _plan("stats", [(v, _some(some, "stats")) for v, some in found])
+    heads = [(v, _some(some, "heads", f"/{mixture_id}.json")) for v, some in found]
     plans = [stats, _plan("heads", heads, others=bool(stats.reasons))]
     return [plan for plan in plans if plan.reasons]
 
@@ -99,33 +102,31 @@ def remake(plan: Remake, mixture: Mixture, context: RunContext) -> tuple[str, ..
     return tuple(problems)
 
 
-def _is_of(step: str, found: FoundArtifact) -> bool:
-    return found.spec.name in _OF_STEP[step]
-
-
-def _is_head(found: FoundArtifact, mixture_id: str | None) -> bool:
-    return _is_of("heads", found) and found.rel.endswith(f"/{mixture_id}.json")
+def _some(artifacts: Mapping[str, Inspection], step: str, end: str = "") -> Artifacts:
+    kinds = _OF_STEP[step]
+    wanted = {rel: a for rel, a in artifacts.items() if spec_of(rel).name in kinds}
+    return {rel: artifact for rel, artifact in wanted.items() if rel.endswith(end)}
 
 
 def _plan(
-    step: str, found: Sequence[tuple[Target, Sequence[FoundArtifact]]], *, others: bool = False
+    step: str, found: Sequence[tuple[DatasetView, Artifacts]], *, others: bool = False
 ) -> Remake:
     """Plan a step for the datasets that need it; `others` says that what it reads will change."""
     entries: list[str] = []
     reasons: list[str] = []
-    for target, artifacts in found:
-        mine = [f"{target.name}: {a.rel} {_fault(a)}" for a in artifacts if _fault(a)]
+    for view, artifacts in found:
+        faults = {rel: _fault(artifact) for rel, artifact in artifacts.items()}
+        mine = [f"{view.name}: {rel} {fault}" for rel, fault in faults.items() if fault]
         reasons += mine
         if mine or (others and artifacts):
-            entries += [entry.name for entry in target.entries]
+            entries += [entry.name for entry in view.named_by]
     if others and entries and not reasons:
         reasons.append("they are made of stats that may change")
     return Remake(step, tuple(entries), tuple(reasons))
 
 
-def _fault(found: FoundArtifact) -> str:
-    if found.content is None:
+def _fault(found: Inspection) -> str:
+    if found.state is State.MISSING:
         return "is gone"
-    if found.edited or found.torn or not found.changes:
-        return ""
-    return f"is stale ({', '.join(found.changes)})"
+    # One that was edited, or damaged, has another hash than was recorded.
+    return f"is stale ({', '.join(found.changes)})" if found.state is State.STALE else ""

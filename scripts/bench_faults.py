@@ -31,12 +31,13 @@ sys.path.insert(0, str(REPO / "tests/validate"))
 from mp4_files import mp4, promised, write_videos  # noqa: E402
 
 from opentau_prep.config.load import mixture_from_roots  # noqa: E402
+from opentau_prep.config.salvage import Salvage  # noqa: E402
 from opentau_prep.context import RunContext  # noqa: E402
 from opentau_prep.demo.mixture import write_demo  # noqa: E402
 from opentau_prep.metadata.resolve import resolve_mixture  # noqa: E402
 from opentau_prep.notices import collect_notices  # noqa: E402
 from opentau_prep.stats import prepare_stats  # noqa: E402
-from opentau_prep.validate import CheckOptions, Subject, validate  # noqa: E402
+from opentau_prep.validate import CheckOptions, validate  # noqa: E402
 
 PAGE = REPO / "docs/faults.md"
 STATE, ACTION = "observation.state", "action"
@@ -598,7 +599,7 @@ def plant_frames(root: Path, fault: Fault, value: Any) -> None:
 
 
 def codes(root: Path) -> set[str]:
-    subject = Subject(mixture_from_roots([root]), "bench")
+    subject = Salvage.of(mixture_from_roots([root]))
     report = validate(subject, RunContext(workers=1), CheckOptions(deep=True))
     return {finding.code for finding in report.findings if finding.severity != "note"}
 

@@ -18,10 +18,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from opentau_prep.config.load import load_mixture, mixture_from_roots
+from opentau_prep.config.salvage import Salvage
 from opentau_prep.context import RunContext
 from opentau_prep.demo.many import write_big, write_many
 from opentau_prep.storage import LocalStorage
-from opentau_prep.validate import CheckOptions, Subject, validate
+from opentau_prep.validate import CheckOptions, validate
 from opentau_prep.validate.mp4 import read_video
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/validate"))
@@ -55,7 +56,7 @@ def _raw_read(root: Path) -> None:
 def _metadata(folder: Path, n_datasets: int, context: RunContext) -> None:
     for count in (n_datasets // 4, n_datasets // 2, n_datasets):
         file = write_many(folder / f"many_{count}", count, data=True)
-        subject = Subject(load_mixture(file), file.name, from_file=True)
+        subject = Salvage.of(load_mixture(file))
         seconds = _best(lambda s=subject: validate(s, context))  # type: ignore[misc]
         words = f"{seconds:7.2f} s   {seconds / count * 1e3:6.2f} ms a dataset"
         print(f"metadata of {count:6,} datasets   {words}")
@@ -66,7 +67,7 @@ def _deep(folder: Path, n_frames: int, context: RunContext) -> None:
     for version, n_episodes, n_files in layouts:
         root = folder / f"big_{version}"
         write_big(root, n_frames=n_frames, n_episodes=n_episodes, version=version, n_files=n_files)
-        subject = Subject(mixture_from_roots([root]), "bench")
+        subject = Salvage.of(mixture_from_roots([root]))
         raw = _best(lambda r=root: _raw_read(r))  # type: ignore[misc]
         ours = _best(lambda s=subject: validate(s, context, CheckOptions(deep=True)))  # type: ignore[misc]
         files = n_files or n_episodes

@@ -11,18 +11,17 @@ from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.cli.command import Result
 from opentau_prep.errors import ConfigError
 from opentau_prep.storage import is_remote, safe_url
-from opentau_prep.validate import CheckOptions, Subject, ValidateReport
+from opentau_prep.validate import CheckOptions, ValidateReport
 from opentau_prep.validate import validate as run_rules
 from opentau_prep.validate.catalogue import all_rules, find_rule, pick_rules
-from opentau_prep.validate.formats import as_github, as_junit, as_text, explain_rule
-from opentau_prep.validate.sarif import as_sarif
+from opentau_prep.validate.formats import as_github, as_junit, as_sarif, as_text, explain_rule
 from opentau_prep.validate.settings import Settings, load_settings
-from opentau_prep.validate.targets import find_targets
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from opentau_prep.artifacts.store import Outcome
+    from opentau_prep.config.salvage import Salvage
     from opentau_prep.context import RunContext
     from opentau_prep.remake import Remake
     from opentau_prep.validate.fix import Fix
@@ -51,7 +50,7 @@ class LintOptions:
     write_exclusions: Path | None = None
 
 
-def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
+def lint(subject: Salvage, context: RunContext, options: LintOptions) -> Result:
     """Repair if asked to, check, and show."""
     _check_roots(subject, context, options)
     settings = load_settings(Path.cwd())
@@ -70,12 +69,12 @@ def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
     baseline = options.baseline or settings.baseline
     if baseline is not None and options.write_baseline:
         if not context.dry_run:
-            from opentau_prep.validate.baseline import write_baseline
+            from opentau_prep.validate.settings import write_baseline
 
             write_baseline(baseline, report)
         report = report.without(frozenset(f.fingerprint for f in report.findings))
     elif baseline is not None:
-        from opentau_prep.validate.baseline import read_baseline
+        from opentau_prep.validate.settings import read_baseline
 
         report = report.without(read_baseline(baseline))
     payload: dict[str, Any] = report.as_json()
@@ -100,13 +99,13 @@ def lint(subject: Subject, context: RunContext, options: LintOptions) -> Result:
     return Result(payload, drawn, exit_code)
 
 
-def _write(subject: Subject, report: ValidateReport, context: RunContext) -> list[Outcome]:
+def _write(subject: Salvage, report: ValidateReport, context: RunContext) -> list[Outcome]:
     from opentau_prep.validate.persist import write_findings
 
     return write_findings(report, context, subject.mixture)
 
 
-def _check_roots(subject: Subject, context: RunContext, options: LintOptions) -> None:
+def _check_roots(subject: Salvage, context: RunContext, options: LintOptions) -> None:
     """Refuse at once what would write into a store."""
     roots = () if subject.mixture is None else subject.mixture.roots
     if options.write:
@@ -125,11 +124,12 @@ def _without_ignored(report: ValidateReport, settings: Settings) -> ValidateRepo
     return replace(report, findings=kept)
 
 
-def _fix(subject: Subject, context: RunContext) -> list[Fix]:
+def _fix(subject: Salvage, context: RunContext) -> list[Fix]:
+    from opentau_prep.validate.check import dataset_views
     from opentau_prep.validate.fix import apply_fix, plan_fixes
 
-    targets, _ = find_targets(subject, context)
-    fixes = [fix for target in targets for fix in plan_fixes(target, context)]
+    _, views = dataset_views(subject, context)
+    fixes = [fix for view in views for fix in plan_fixes(view, context)]
     main = context.rank is None or context.rank.is_main
     for fix in fixes if main and not context.dry_run else ():
         apply_fix(fix)
@@ -142,7 +142,7 @@ class _Remade:
     problems: tuple[str, ...] = ()
 
 
-def _remake(subject: Subject, context: RunContext, deep: bool) -> list[_Remade]:
+def _remake(subject: Salvage, context: RunContext, deep: bool) -> list[_Remade]:
     from opentau_prep.remake import plan_remakes, remake
 
     plans = plan_remakes(subject, context, deep=deep)
@@ -178,8 +178,10 @@ class _Drawn:
             draw = {"github": as_github, "junit": as_junit, "sarif": as_sarif}[self.format]
             console.out(draw(self.report), highlight=False)
             return
+        from opentau_prep.validate.fix import unified_diff
+
         for fix in self.fixes:
-            console.out(fix.diff(), highlight=False)
+            console.out(unified_diff(fix), highlight=False)
         for made in self.remade:
             for reason in made.plan.reasons:
                 console.out(f"# {made.plan.step} again: {reason}", highlight=False)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from opentau_prep.errors import ConfigError
 
 if TYPE_CHECKING:
+    from opentau_prep.config.salvage import Salvage
     from opentau_prep.config.schema import Mixture
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedMixture
-    from opentau_prep.validate import Subject
 
 __all__ = ["load_targets", "named_mixture", "named_subject"]
 
@@ -35,19 +35,17 @@ def named_mixture(roots: list[str] | None, mixture_json: Path | None) -> Mixture
     return mixture_from_roots(roots)
 
 
-def named_subject(roots: list[str] | None, mixture_json: Path | None) -> Subject:
+def named_subject(roots: list[str] | None, mixture_json: Path | None) -> Salvage:
     """Return what `validate` checks: a mixture file, faults and all, or plain dataset roots.
 
     Raises:
         ConfigError: Neither or both were given, or the file is no mixture at all.
     """
-    from opentau_prep.config.salvage import salvage_mixture
-    from opentau_prep.validate import Subject
+    from opentau_prep.config.salvage import Salvage, salvage_mixture
 
     if mixture_json is None or roots:
-        return Subject(named_mixture(roots, mixture_json), "the datasets together")
-    found = salvage_mixture(mixture_json)
-    return Subject(found.mixture, mixture_json.name, found.positions, found.faults, from_file=True)
+        return Salvage.of(named_mixture(roots, mixture_json))
+    return salvage_mixture(mixture_json)
 
 
 def load_targets(

@@ -26,13 +26,25 @@ class Salvage:
     Attributes:
         mixture: The whole mixture when nothing is wrong; else one of the entries that are sound,
             without weights; None when there is none.
-        positions: Where each of its entries stands in the file.
+        path: The file; None for a mixture of dataset roots.
+        positions: Where each of its entries is in the file, when some were left out.
         faults: (JSON path, message) of each fault.
     """
 
     mixture: Mixture | None
-    positions: tuple[int, ...]
-    faults: tuple[tuple[str, str], ...]
+    path: Path | None
+    positions: tuple[int, ...] = ()
+    faults: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, mixture: Mixture) -> Salvage:
+        """Return a mixture in which nothing is wrong."""
+        return cls(mixture, mixture.path)
+
+    @property
+    def name(self) -> str:
+        """The file's name, for messages."""
+        return "the datasets together" if self.path is None else self.path.name
 
 
 def salvage_mixture(path: str | os.PathLike[str]) -> Salvage:
@@ -45,7 +57,7 @@ def salvage_mixture(path: str | os.PathLike[str]) -> Salvage:
         mixture = load_mixture(path)
     except ConfigError as error:
         return _rescue(Path(path), error)
-    return Salvage(mixture, tuple(range(len(mixture.datasets))), ())
+    return Salvage.of(mixture)
 
 
 def _rescue(path: Path, error: ConfigError) -> Salvage:
@@ -69,8 +81,8 @@ def _rescue(path: Path, error: ConfigError) -> Salvage:
             mixture = Mixture.model_validate(candidate).bind(where, (), source)
         except ValidationError:
             continue
-        return Salvage(mixture, tuple(good), _faults(error))
-    return Salvage(None, (), _faults(error))
+        return Salvage(mixture, path, tuple(good), _faults(error))
+    return Salvage(None, path, faults=_faults(error))
 
 
 def _is_valid(entry: object) -> bool:

@@ -1,8 +1,7 @@
 """A linter for robot datasets and mixtures: rules, findings, and what to do about them."""
 
-from opentau_prep.validate.check import CheckOptions, validate
-from opentau_prep.validate.findings import Finding
-from opentau_prep.validate.report import ValidateReport
-from opentau_prep.validate.targets import Subject
+from opentau_prep.validate.check import validate
+from opentau_prep.validate.findings import Finding, ValidateReport
+from opentau_prep.validate.view import CheckOptions
 
-__all__ = ["CheckOptions", "Finding", "Subject", "ValidateReport", "validate"]
+__all__ = ["CheckOptions", "Finding", "ValidateReport", "validate"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts.catalog import CATALOG, PROVENANCE_DIR, ArtifactSpec
 from opentau_prep.artifacts.jsonio import load_own, load_own_lines
-from opentau_prep.artifacts.place import safe_folder_name
-from opentau_prep.artifacts.provenance import Provenance, changes_in_common, sha256_of
+from opentau_prep.artifacts.place import StoredFile, safe_folder_name
+from opentau_prep.artifacts.provenance import Provenance, Recipe
+from opentau_prep.artifacts.store import Inspection, State, judge
 from opentau_prep.errors import PrepError
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.storage import LocalStorage, Storage
@@ -17,7 +18,7 @@ from opentau_prep.storage import LocalStorage, Storage
 if TYPE_CHECKING:
     from opentau_prep.validate.view import DatasetView
 
-__all__ = ["FoundArtifact", "find_artifacts", "why_torn"]
+__all__ = ["find_artifacts", "spec_of", "why_torn"]
 
 # Findings say nothing that training reads; a stale file of them is simply written again.
 _PASSED_OVER = ("validation",)
@@ -25,42 +26,21 @@ _PUBLISHED = ("stats", "episodes_stats", "episodes")
 _JSON_LINES = ".jsonl"
 
 
-@dataclass(frozen=True)
-class FoundArtifact:
-    """One artifact of a dataset.
-
-    Attributes:
-        spec: Its kind.
-        rel: Its path, relative to the folder that artifacts are looked for in.
-        home: The way to that folder: the dataset's own, or its folder below `--artifact-root`.
-        content: Its bytes; None when only its provenance is there.
-        provenance: None when there is none that can be read.
-        torn: Why it cannot be read as what it should be; empty when it can.
-        edited: Whether its bytes are not those that were written.
-        changes: In words, what changed since it was made.
-    """
-
-    spec: ArtifactSpec
-    rel: str
-    home: Storage
-    content: bytes | None
-    provenance: Provenance | None
-    torn: str = ""
-    edited: bool = False
-    changes: tuple[str, ...] = ()
-
-
-def find_artifacts(view: DatasetView) -> list[FoundArtifact]:
+def find_artifacts(view: DatasetView) -> dict[str, Inspection]:
     """Return every artifact of the catalog that lies in the dataset's folder, or only left traces.
 
     Data files are compared by their number and size; by content too when frames are read anyway.
+
+    Returns:
+        Path relative to the folder that artifacts are looked for in (the dataset's own, or its
+        folder below `--artifact-root`) -> its state. An edited one has its `changes`, too; of one
+        that is gone there is the provenance.
     """
     home: Storage = view.storage
-    if view.target.artifact_root is not None:
-        folder = view.target.artifact_root / safe_folder_name(view.target.name)
-        home = LocalStorage(folder)
+    if view.artifact_root is not None:
+        home = LocalStorage(view.artifact_root / safe_folder_name(view.name))
     inputs: dict[str, Any] | None = None
-    found = []
+    found = {}
     for spec, rel, prep in _candidates(home):
         record = _read(home, prep)
         provenance = None if record is None else Provenance.from_bytes(record)
@@ -72,8 +52,26 @@ def find_artifacts(view: DatasetView) -> list[FoundArtifact]:
         if inputs is None:
             inputs = _inputs(view)
         own = _of_head(view, inputs) if spec.command == "heads" else inputs
-        found.append(_judge(spec, rel, home, content, provenance, own))
+        place = StoredFile(home, rel) if home.folder is None else home.folder / rel
+        if content is None or provenance is None:
+            state = State.MISSING if content is None else State.FOREIGN
+            found[rel] = Inspection(state, place, content, provenance=provenance)
+            continue
+        made = Recipe(spec.command, own, provenance.parameters, True, provenance.mixture_id)
+        judged = judge(place, content, provenance, made, schema_version=spec.schema_version)
+        if judged.state is State.EDITED:
+            judged = replace(judged, changes=tuple(made.changes_since(provenance)))
+        found[rel] = judged
     return found
+
+
+def spec_of(rel: str) -> ArtifactSpec:
+    """Return the kind of an artifact in the catalog, from its path."""
+    for spec in CATALOG.values():
+        folder, field, _ = spec.template.partition("/{")
+        if rel == spec.template or (field and rel.startswith(f"{folder}/")):
+            return spec
+    raise KeyError(rel)
 
 
 def _of_head(view: DatasetView, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -121,24 +119,6 @@ def _read(home: Storage, rel: str) -> bytes | None:
         return None
 
 
-def _judge(
-    spec: ArtifactSpec,
-    rel: str,
-    home: Storage,
-    content: bytes | None,
-    provenance: Provenance | None,
-    inputs: Mapping[str, Any],
-) -> FoundArtifact:
-    torn = "" if content is None else why_torn(rel, content)
-    if content is None or provenance is None:
-        return FoundArtifact(spec, rel, home, content, provenance, torn)
-    edited = provenance.sha256 != sha256_of(content)
-    changes = changes_in_common(provenance.inputs, inputs)
-    if provenance.schema_version != spec.schema_version:
-        changes.append(f"file layout {provenance.schema_version} -> {spec.schema_version}")
-    return FoundArtifact(spec, rel, home, content, provenance, torn, edited, tuple(changes))
-
-
 def why_torn(rel: str, content: bytes) -> str:
     """Return why a file is not what its name says: torn, not JSON; empty when it is whole."""
     if rel.endswith(".parquet"):
@@ -158,7 +138,7 @@ def _inputs(view: DatasetView) -> dict[str, Any]:
     if view.episodes is None or view.tasks is None:
         return {}
     try:
-        found = describe_inputs(view.meta, data=view.target.deep)
+        found = describe_inputs(view.meta, data=view.options.deep)
     except PrepError:
         return {}
     if "data" not in found and view.data_paths is not None:

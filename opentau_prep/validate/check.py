@@ -5,63 +5,41 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from opentau_prep.engine import Failure
 from opentau_prep.errors import PrepError
+from opentau_prep.metadata.locate import LocateOptions
+from opentau_prep.metadata.resolve import ResolvedMixture, resolve_mixture
 from opentau_prep.notices import collect_notices
 from opentau_prep.storage import is_remote
-from opentau_prep.validate.catalogue import all_rules, find_rule
-from opentau_prep.validate.causes import only_cause
-from opentau_prep.validate.checks.internal import NOT_CHECKED
-from opentau_prep.validate.facts import EntryFacts, collect_facts
-from opentau_prep.validate.findings import Finding, fold, hit
-from opentau_prep.validate.mixture_view import MixtureView
-from opentau_prep.validate.report import ValidateReport
+from opentau_prep.validate.catalogue import NOT_CHECKED, all_rules, find_rule
+from opentau_prep.validate.checks.format import only_cause
+from opentau_prep.validate.findings import Finding, ValidateReport, fold, hit
+from opentau_prep.validate.mixture_view import MixtureView, members_of
 from opentau_prep.validate.rule import Settle
-from opentau_prep.validate.targets import Subject, find_targets
-from opentau_prep.validate.view import DatasetView, Target
+from opentau_prep.validate.view import CheckOptions, DatasetView
 
 if TYPE_CHECKING:
+    from opentau_prep.config.salvage import Salvage
     from opentau_prep.context import RunContext
+    from opentau_prep.heads.members import HeadMember
+    from opentau_prep.metadata.resolve import ResolvedEntry
     from opentau_prep.validate.frames import FrameSummary
-    from opentau_prep.validate.rule import Rule, Trainer
+    from opentau_prep.validate.rule import Rule
 
-__all__ = ["CheckOptions", "validate"]
+__all__ = ["dataset_views", "validate"]
 
 WHAT = "validate"
 # Below this many datasets a process costs more than it saves.
 _DATASETS_PER_WORKER = 40
 
 
-@dataclass(frozen=True)
-class CheckOptions:
-    """What is checked.
-
-    Attributes:
-        rules: The rules that count; all by default.
-        deep: Whether frames are read.
-        tokenizer: A tokenizer folder that is to be checked with the mixture.
-        chunk_size: Steps of the policy's action chunk, to check the tokenizer against.
-        max_tokens: The policy's `discrete_action_max_length`, likewise.
-        trainers: The trainers that must be able to open the datasets.
-    """
-
-    rules: Sequence[Rule] = ()
-    deep: bool = False
-    tokenizer: Path | None = None
-    chunk_size: int | None = None
-    max_tokens: int | None = None
-    trainers: tuple[Trainer, ...] = ("opentau",)
-
-
 def validate(
-    subject: Subject, context: RunContext, options: CheckOptions = CheckOptions()
+    subject: Salvage, context: RunContext, options: CheckOptions | None = None
 ) -> ValidateReport:
     """Check datasets and the mixture that names them.
 
@@ -69,103 +47,124 @@ def validate(
     other's findings.
 
     Args:
-        subject: The mixture.
+        subject: The mixture, faults and all.
         context: How to run; datasets after a failure are always gone on with.
         options: What is checked.
 
     Returns:
         The report: findings by dataset in mixture order, then the mixture's.
     """
-    context = dataclasses.replace(context, keep_going=True)
+    context, options = dataclasses.replace(context, keep_going=True), options or CheckOptions()
     rules = tuple(
         rule
         for rule in options.rules or all_rules()
         if not rule.trainers or set(rule.trainers) & set(options.trainers)
     )
-    targets, lost = find_targets(subject, context, deep=options.deep)
+    options = dataclasses.replace(options, rules=())  # codes are enough for other processes
+    resolved, views = dataset_views(subject, context, options)
     settle = _settle(subject, context)
-    targets = [
-        dataclasses.replace(t, trainers=options.trainers, chunk_size=options.chunk_size)
-        for t in targets
-    ]
-    frames, faults = _read_frames(targets, context) if options.deep else ({}, [])
+    frames, findings = _read_frames(views, context) if options.deep else ([None] * len(views), [])
     codes = tuple(rule.code for rule in rules)
     checked = context.map(
         WHAT,
         partial(_check_one, codes=codes, settle=settle),
-        [(target, frames.get(target.root)) for target in targets],
-        [target.name for target in targets],
+        list(zip(views, frames, strict=True)),
+        [view.name for view in views],
         items_per_worker=_DATASETS_PER_WORKER,
     )
-    findings = list(faults)
-    facts: list[EntryFacts] = []
-    for target, result in zip(targets, checked, strict=True):
+    members: list[HeadMember] = []
+    for view, result in zip(views, checked, strict=True):
         if isinstance(result, Failure):
-            findings.append(_not_checked(target.name, result.error))
+            findings.append(_not_checked(view.name, result.error))
         else:
             findings += result[0]
-            facts += result[1]
-    view = MixtureView(
-        subject.mixture,
-        subject.name,
-        subject.faults,
-        lost,
-        sorted(facts, key=lambda each: each.index),
-        subject.from_file,
-        _outputs(subject, context),
-        options.tokenizer,
-        options.chunk_size,
-        options.max_tokens,
-    )
-    if context.shard is None:  # a part of the datasets tells nothing of the mixture
-        findings += _apply(rules, "mixture", view, subject.name, settle)
-    return ValidateReport(tuple(findings), tuple(targets), subject.name, options.deep, codes)
+            members += result[1]
+    if context.shard is None:  # a part of the datasets says nothing of the mixture
+        members.sort(key=lambda member: member.index)
+        lost = [] if resolved is None else _lost(resolved)
+        mixture = MixtureView(subject, lost, members, options, context)
+        findings += _apply(rules, "mixture", mixture, subject.name, settle)
+    datasets = tuple(view.dataset for view in views)
+    return ValidateReport(tuple(findings), datasets, subject.name, options.deep, codes)
 
 
-def _outputs(subject: Subject, context: RunContext) -> Path | None:
-    mixture = subject.mixture
-    if mixture is None or mixture.path is None or not subject.from_file:
-        return None
-    return context.prep_path(mixture, "validation").parent
+def dataset_views(
+    subject: Salvage, context: RunContext, options: CheckOptions | None = None
+) -> tuple[ResolvedMixture | None, list[DatasetView]]:
+    """Return the mixture with its datasets, and a view of each that can be looked at.
+
+    Raises:
+        EngineError: A root is a URL whose driver is not installed.
+    """
+    options = options or CheckOptions()
+    if subject.mixture is None:
+        return None, []
+    where = LocateOptions.of_run(context, frames=options.deep, tolerant=True)
+    with collect_notices():  # which the rules report themselves
+        resolved = resolve_mixture(subject.mixture, where, keep_going=True).part(context.shard)
+    views = []
+    for dataset in resolved.located_datasets:
+        if dataset.fault is not None and is_remote(dataset.root):
+            continue  # a store that cannot be asked is one fault, not one of each rule
+        entries = resolved.entries_of(dataset)
+        if subject.positions:
+            places = [subject.positions[entry.index] for entry in entries]
+            entries = tuple(map(_moved, entries, places))
+        views.append(
+            DatasetView(
+                dataset,
+                entries,
+                options,
+                mixture=resolved.mixture,
+                artifact_root=context.artifact_root,
+            )
+        )
+    return resolved, views
+
+
+def _moved(entry: ResolvedEntry, index: int) -> ResolvedEntry:
+    return dataclasses.replace(entry, index=index)
+
+
+def _lost(resolved: ResolvedMixture) -> list[tuple[str, PrepError]]:
+    """Return (entry name, why) of the datasets that are nowhere, or in a store that is silent."""
+    here = {entry.name for entry in resolved.broken if not is_remote(entry.dataset.root)}
+    return [(each.label, each.error) for each in resolved.faults if each.label not in here]
 
 
 def _check_one(
-    work: tuple[Target, FrameSummary | None], *, codes: Sequence[str], settle: Settle
-) -> tuple[list[Finding], list[EntryFacts]]:
-    target, frames = work
+    work: tuple[DatasetView, FrameSummary | None], *, codes: Sequence[str], settle: Settle
+) -> tuple[list[Finding], list[HeadMember]]:
+    view = work[0].unread()
+    view.frames = work[1]
     rules = [find_rule(code) for code in codes]
     # Junk in stats overflows: what rules make of it is a finding, not NumPy's on stderr.
     with collect_notices(), np.errstate(all="ignore"):
-        view = DatasetView(target, frames)
-        own = dataclasses.replace(settle, root=_absolute(target.root))
+        own = dataclasses.replace(settle, root=_absolute(view.dataset.root))
         cause = only_cause(view)
         if cause is not None:
             rules = [rule for rule in rules if rule.code == cause]
-        found = _apply(rules, "dataset", view, target.name, own)
-        if frames is not None:
-            found += _apply(rules, "frames", view, target.name, own)
-        facts = collect_facts(view) if cause is None else []
-    return found, facts
+        found = _apply(rules, "dataset", view, view.name, own)
+        if view.frames is not None:
+            found += _apply(rules, "frames", view, view.name, own)
+        members = members_of(view) if cause is None else []
+    return found, members
 
 
-def _settle(subject: Subject, context: RunContext) -> Settle:
+def _settle(subject: Salvage, context: RunContext) -> Settle:
     """Return what commands of findings about the mixture are made of."""
     mixture = subject.mixture
     words: tuple[str, ...] = ()
-    if mixture is not None and subject.from_file and mixture.path is not None:
-        words = ("--mixture-json", _absolute(mixture.path))
-    elif mixture is not None and not subject.from_file:
+    if subject.path is not None:
+        words = ("--mixture-json", _absolute(subject.path))
+    elif mixture is not None:
         words = tuple(_absolute(root) for root in mixture.roots)
     folders = (("--artifact-root", context.artifact_root), ("--prep-dir", context.prep_dir))
     options = tuple(
         word for flag, folder in folders if folder for word in (flag, _absolute(folder))
     )
-    own = (
-        mixture.mixture_id
-        if words and subject.from_file and not subject.faults and mixture
-        else None
-    )
-    return Settle(None, words, options, own)
+    sound = subject.path is not None and mixture is not None and not subject.faults
+    return Settle(None, words, options, mixture.mixture_id if mixture and sound else None)
 
 
 def _absolute(root: str | os.PathLike[str]) -> str:
@@ -188,24 +187,30 @@ def _apply(
 
 
 def _read_frames(
-    targets: Sequence[Target], context: RunContext
-) -> tuple[dict[str, FrameSummary], list[Finding]]:
-    from opentau_prep.validate.deep import plan_slices, scan_slice, summaries
+    views: Sequence[DatasetView], context: RunContext
+) -> tuple[list[FrameSummary | None], list[Finding]]:
+    """Return what the frames of each dataset hold, and what kept us from reading some."""
+    from opentau_prep.validate.deep import plan_slices, scan_slice
     from opentau_prep.validate.frames import joined
 
-    slices, faults = [], []
-    for target in targets:
+    slices, faults, owners = [], [], []
+    for number, view in enumerate(views):
         try:
-            slices += plan_slices(target)
+            mine = plan_slices(view.unread())
         except PrepError as fault:
-            faults.append(_not_checked(target.name, fault))
-    labels = [f"{piece.target.name} files {piece.first} to {piece.stop}" for piece in slices]
+            faults.append(_not_checked(view.name, fault))
+            continue
+        slices += mine
+        owners += [number] * len(mine)
+    labels = [f"{piece.view.name} files {piece.first} to {piece.stop}" for piece in slices]
     found = context.map("frames", scan_slice, slices, labels)
-    for piece, result in zip(slices, found, strict=True):
+    parts: list[list[FrameSummary]] = [[] for _ in views]
+    for piece, owner, result in zip(slices, owners, found, strict=True):
         if isinstance(result, Failure):
-            faults.append(_not_checked(piece.target.name, result.error))
-    parts = summaries(slices, [None if isinstance(r, Failure) else r for r in found])
-    return {root: joined(some) for root, some in parts.items()}, faults
+            faults.append(_not_checked(piece.view.name, result.error))
+        else:
+            parts[owner].append(result)
+    return [joined(some) if some else None for some in parts], faults
 
 
 def _not_checked(dataset: str, fault: PrepError) -> Finding:

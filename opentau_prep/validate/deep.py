@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,13 +10,14 @@ import numpy as np
 
 from opentau_prep.notices import collect_notices
 from opentau_prep.pooling import is_quantile
-from opentau_prep.validate.frames import FrameSummary
 from opentau_prep.validate.quantiles import fraction_of
 from opentau_prep.validate.scan import ScanPlan, scan_parts
-from opentau_prep.validate.view import DatasetView, Target
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from opentau_prep.validate.frames import FrameSummary
+    from opentau_prep.validate.view import DatasetView
 
 __all__ = ["Slice", "plan_slices", "scan_slice"]
 
@@ -30,22 +30,21 @@ class Slice:
     """Some of a dataset's files.
 
     Attributes:
-        target: The dataset.
+        view: The dataset.
         first: The first file.
         stop: The file after the last.
         sample: Episodes whose motion is looked at more closely.
     """
 
-    target: Target
+    view: DatasetView
     first: int
     stop: int
     sample: frozenset[int]
 
 
-def plan_slices(target: Target) -> list[Slice]:
+def plan_slices(view: DatasetView) -> list[Slice]:
     """Return slices of about 250,000 frames; none where no episode can be located."""
     with collect_notices():
-        view = DatasetView(target)
         parts = view.data_parts
     if not parts:
         return []
@@ -55,13 +54,15 @@ def plan_slices(target: Target) -> list[Slice]:
     every = np.concatenate([part.episodes for part in parts])
     spread = np.linspace(0, len(every) - 1, min(_SAMPLED_EPISODES, len(every))).astype(int)
     sample = frozenset(int(e) for e in np.sort(every)[spread])
-    return [Slice(target, first, stop, sample) for first, stop in pairwise(edges) if first < stop]
+    return [
+        Slice(view.unread(), first, stop, sample) for first, stop in pairwise(edges) if first < stop
+    ]
 
 
 def scan_slice(piece: Slice) -> FrameSummary:
     """Read a slice once."""
     with collect_notices(), np.errstate(all="ignore"):
-        view = DatasetView(piece.target)
+        view = piece.view.unread()
         parts = view.data_parts[piece.first : piece.stop]
         return scan_parts(view.storage, parts, _plan(view, piece.sample))
 
@@ -100,14 +101,3 @@ def _quantiles(view: DatasetView, column: str) -> NDArray[np.float64] | None:
     if not rows or len({row.shape for row in rows}) > 1 or rows[0].ndim != 1:
         return None
     return np.stack(rows)
-
-
-def summaries(
-    slices: Sequence[Slice], found: Sequence[FrameSummary | None]
-) -> dict[str, list[FrameSummary]]:
-    """Return root -> the summaries of its slices, in order; a slice that failed is left out."""
-    by_root: dict[str, list[FrameSummary]] = {}
-    for piece, summary in zip(slices, found, strict=True):
-        if summary is not None:
-            by_root.setdefault(piece.target.root, []).append(summary)
-    return by_root

@@ -14,12 +14,13 @@ from opentau_prep.artifacts.store import Outcome, publish
 from opentau_prep.config.refs import load_document
 from opentau_prep.errors import ConfigError
 from opentau_prep.storage import is_remote
+from opentau_prep.validate.check import dataset_views
 
 if TYPE_CHECKING:
+    from opentau_prep.config.salvage import Salvage
     from opentau_prep.context import RunContext
-    from opentau_prep.validate.report import ValidateReport
-    from opentau_prep.validate.targets import Subject
-    from opentau_prep.validate.view import Target
+    from opentau_prep.validate.findings import ValidateReport
+    from opentau_prep.validate.view import DatasetView
 
 __all__ = ["EXCLUDING", "episodes_to_exclude", "write_exclusions"]
 
@@ -44,7 +45,7 @@ def episodes_to_exclude(report: ValidateReport) -> dict[str, dict[int, list[str]
 
 
 def write_exclusions(
-    file: Path, report: ValidateReport, subject: Subject, context: RunContext
+    file: Path, report: ValidateReport, subject: Salvage, context: RunContext
 ) -> Outcome:
     """Write the mixture with `excluded_episodes` extended; the mixture itself is not touched.
 
@@ -56,6 +57,7 @@ def write_exclusions(
         ArtifactError: The file cannot be written, or is somebody else's.
     """
     mixture = subject.mixture
+    _, views = dataset_views(subject, context)
     if mixture is None or subject.faults:
         raise ConfigError("the mixture has faults: correct them before it is copied")
     if mixture.path is not None and file.absolute() == mixture.path.absolute():
@@ -67,8 +69,8 @@ def write_exclusions(
         value = load_document(mixture.path).value
     excluded = episodes_to_exclude(report)
     entries = value[_KEY]["datasets"] if _KEY in value else value["datasets"]
-    for target in report.targets:
-        _exclude(entries, target, excluded.get(target.name, {}))
+    for view in views:
+        _exclude(entries, view, excluded.get(view.name, {}))
     content = (json.dumps(value, indent=4, ensure_ascii=False) + "\n").encode()
     recipe = Recipe(
         "validate",
@@ -86,14 +88,15 @@ def write_exclusions(
     return publish(place, content, recipe, force=context.force, dry_run=context.dry_run)
 
 
-def _exclude(entries: list[Any], target: Target, episodes: Mapping[int, object]) -> None:
-    for spec in target.entries:
-        entry = entries[spec.index]
-        if "root" in entry and isinstance(entry["root"], str) and not is_remote(target.root):
-            entry["root"] = os.path.abspath(target.root)
-        entry.setdefault("repo_id", target.repo_id)
-        own = spec.config.episodes
-        wanted = {e for e in episodes if own is None or e in own}
-        both = sorted(wanted | set(spec.config.excluded_episodes or ()))
+def _exclude(entries: list[Any], view: DatasetView, episodes: Mapping[int, object]) -> None:
+    root = view.dataset.root
+    for own in view.named_by:
+        entry = entries[own.index]
+        if "root" in entry and isinstance(entry["root"], str) and not is_remote(root):
+            entry["root"] = os.path.abspath(root)
+        entry.setdefault("repo_id", view.dataset.repo_id)
+        chosen = own.config.episodes
+        wanted = {e for e in episodes if chosen is None or e in chosen}
+        both = sorted(wanted | set(own.config.excluded_episodes or ()))
         if both:
             entry["excluded_episodes"] = both

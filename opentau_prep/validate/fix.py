@@ -1,27 +1,33 @@
-"""Mends what needs no judgement and touches no frame: counts in info.json, artifacts' origins."""
+"""What `--fix` does itself, without a frame or a judgement: counts, speed percentiles."""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts.atomic import write_atomic
 from opentau_prep.artifacts.provenance import sha256_of
+from opentau_prep.artifacts.store import State
+from opentau_prep.config.load import mixture_from_roots
+from opentau_prep.errors import PrepError
 from opentau_prep.metadata.info import INFO
+from opentau_prep.metadata.resolve import ResolvedMixture
 from opentau_prep.notices import collect_notices
+from opentau_prep.speed import prepare_speed
+from opentau_prep.speed.rows import SPEED_FILE, encode_rows
 from opentau_prep.text import printable
 from opentau_prep.validate.checks.counts import true_counts
-from opentau_prep.validate.renew import plan_renewals
-from opentau_prep.validate.view import DatasetView
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
-    from opentau_prep.validate.view import Target
+    from opentau_prep.validate.view import DatasetView
 
 __all__ = ["Fix", "apply_fix", "plan_fixes", "unified_diff"]
 
@@ -30,7 +36,7 @@ _INDENT = 4
 
 @dataclass(frozen=True)
 class Fix:
-    """One file to be mended.
+    """One file to be changed.
 
     Attributes:
         dataset: The dataset's name.
@@ -48,10 +54,6 @@ class Fix:
     after: bytes
     carry_out: Callable[[], object] | None = None
 
-    def diff(self) -> str:
-        """Return the change as a unified diff, or a line that says what is added."""
-        return unified_diff(self)
-
     def as_json(self) -> dict[str, Any]:
         """Return the fix JSON-ready."""
         return {
@@ -62,15 +64,11 @@ class Fix:
         }
 
 
-def plan_fixes(target: Target, context: RunContext) -> list[Fix]:
-    """Return what can be mended in a dataset; nothing is changed."""
+def plan_fixes(view: DatasetView, context: RunContext) -> list[Fix]:
+    """Return what can be fixed in a dataset; nothing is changed."""
     with collect_notices():
-        view = DatasetView(target)
-        fixes = [fix for fix in (_fix_info(view),) if fix is not None]
-        renewals = plan_renewals(view, context)
-    return fixes + [
-        Fix(target.name, r.path, r.what, r.before, r.after, r.carry_out) for r in renewals
-    ]
+        info = _fix_info(view)
+        return [*([] if info is None else [info]), *_renew_speed(view, context)]
 
 
 def apply_fix(fix: Fix) -> Path | None:
@@ -89,7 +87,7 @@ def apply_fix(fix: Fix) -> Path | None:
 
 
 def unified_diff(fix: Fix) -> str:
-    """Return the change as a unified diff, or a line that says what is added beside the file."""
+    """Return the change as a unified diff, or a line that says what is added next to the file."""
     if fix.before == fix.after:
         return f"# {printable(str(fix.path))}: {fix.what}\n"
     before, after = (_lines(content) for content in (fix.before, fix.after))
@@ -115,7 +113,7 @@ def _fix_info(view: DatasetView) -> Fix | None:
     if folder is None:
         return None
     path = folder / INFO
-    return Fix(view.target.name, path, f"corrected {', '.join(wrong)}", before, after)
+    return Fix(view.name, path, f"corrected {', '.join(wrong)}", before, after)
 
 
 def _edited(before: bytes, info: Mapping[str, Any], changes: Mapping[str, Any]) -> bytes:
@@ -133,3 +131,38 @@ def _edited(before: bytes, info: Mapping[str, Any], changes: Mapping[str, Any]) 
     except ValueError:
         pass
     return (json.dumps(wanted, indent=_INDENT, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def _renew_speed(view: DatasetView, context: RunContext) -> list[Fix]:
+    """Return what is done to the speed percentiles, where that needs no judgement.
+
+    Stale and unedited ones are recomputed; a file without provenance that holds exactly what would
+    be computed is adopted. One that someone edited, or that differs and has no provenance, is left
+    to its owner.
+    """
+    speed = view.artifacts.get(SPEED_FILE)
+    if speed is None or speed.content is None or not isinstance(speed.path, Path):
+        return []
+    foreign = speed.state is State.FOREIGN
+    if not foreign and speed.state is not State.STALE:
+        return []
+    whole = _whole_dataset(view)
+    quiet = dataclasses.replace(context, force=True, dry_run=True, keep_going=False)
+    try:
+        rows = prepare_speed(whole, quiet).results[0].rows
+    except PrepError:
+        return []
+    after = encode_rows(rows)
+    if foreign and after != speed.content:
+        return []
+    what = "adopt: write its provenance" if foreign else "recomputed"
+    wet = dataclasses.replace(context, force=not foreign, dry_run=False, keep_going=False)
+    do = partial(prepare_speed, whole, wet)
+    return [Fix(view.name, speed.path, what, speed.content, after, do)]
+
+
+def _whole_dataset(view: DatasetView) -> ResolvedMixture:
+    """Return the dataset without an entry's selection: its artifacts are everyone's."""
+    mixture = mixture_from_roots([view.dataset.root])
+    entry = replace(view.entries[0], index=0, name=view.name, config=mixture.datasets[0])
+    return ResolvedMixture(mixture, (entry,), ())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts import dataset_place
@@ -16,17 +15,22 @@ from opentau_prep.errors import PrepError
 from opentau_prep.metadata import load_dataset_metadata
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.notices import collect_notices
-from opentau_prep.storage import open_storage
 from opentau_prep.validate.catalogue import all_rules
 from opentau_prep.validate.findings import Finding
 
 if TYPE_CHECKING:
     from opentau_prep.config.schema import Mixture
     from opentau_prep.context import RunContext
-    from opentau_prep.validate.report import ValidateReport
-    from opentau_prep.validate.view import Target
+    from opentau_prep.metadata.dataset import Dataset
+    from opentau_prep.validate.findings import ValidateReport
 
-__all__ = ["FoundFindings", "inspect_findings", "inspect_mixture_findings", "write_findings"]
+__all__ = [
+    "FoundFindings",
+    "findings_place",
+    "inspect_findings",
+    "inspect_mixture_findings",
+    "write_findings",
+]
 
 COMMAND = "validate"
 
@@ -48,17 +52,17 @@ class FoundFindings:
     deep: bool = False
 
 
-def inspect_findings(target: Target) -> FoundFindings:
+def inspect_findings(dataset: Dataset, context: RunContext) -> FoundFindings:
     """Return what a dataset's file of findings holds, and its state; nothing is checked or changed.
 
     Raises:
         ArtifactError: The file cannot be read.
     """
-    place = _place(target, target.artifact_root)
+    place = findings_place(dataset, context)
     deep = _was_deep(place)
     codes = [rule.code for rule in all_rules()]
-    found = inspect(place, Recipe(COMMAND, _inputs(target), {"rules": codes, "deep": deep}))
-    return _read(found, target.name, deep=deep)
+    found = inspect(place, Recipe(COMMAND, _inputs(dataset), {"rules": codes, "deep": deep}))
+    return _read(found, dataset.artifact_name, deep=deep)
 
 
 def _read(found: Inspection, name: str, *, deep: bool) -> FoundFindings:
@@ -88,7 +92,7 @@ def write_findings(
     """
     if context.rank is not None and not context.rank.is_main:
         return []
-    written = [_write_one(report, target, context) for target in report.targets]
+    written = [_write_one(report, dataset, context) for dataset in report.datasets]
     if mixture is not None:
         content = _document(report, report.mixture)
         recipe = _mixture_recipe(mixture, report.codes, deep=report.deep)
@@ -131,10 +135,10 @@ def _was_deep(place: Place) -> bool:
     return record is not None and record.parameters.get("deep") is True
 
 
-def _write_one(report: ValidateReport, target: Target, context: RunContext) -> Outcome:
-    place = _place(target, context.artifact_root)
-    content = _document(report, target.name)
-    recipe = Recipe(COMMAND, _inputs(target), {"rules": list(report.codes), "deep": report.deep})
+def _write_one(report: ValidateReport, dataset: Dataset, context: RunContext) -> Outcome:
+    place = findings_place(dataset, context)
+    content = _document(report, dataset.artifact_name)
+    recipe = Recipe(COMMAND, _inputs(dataset), {"rules": list(report.codes), "deep": report.deep})
     return publish(place, content, recipe, force=context.force, dry_run=context.dry_run)
 
 
@@ -146,16 +150,20 @@ def _document(report: ValidateReport, name: str) -> bytes:
     return dump_own({"deep": report.deep, "findings": findings})
 
 
-def _place(target: Target, artifact_root: Path | None) -> Place:
+def findings_place(dataset: Dataset, context: RunContext) -> Place:
+    """Return where a dataset's findings are filed."""
     return dataset_place(
-        "validation", open_storage(target.root), dataset=target.name, artifact_root=artifact_root
+        "validation",
+        dataset.storage,
+        dataset=dataset.artifact_name,
+        artifact_root=context.artifact_root,
     )
 
 
-def _inputs(target: Target) -> Mapping[str, Any]:
+def _inputs(dataset: Dataset) -> Mapping[str, Any]:
     """Return what the findings are about; nothing where the tables cannot be read."""
     try:
         with collect_notices():
-            return describe_inputs(load_dataset_metadata(target.root), data=False)
+            return describe_inputs(load_dataset_metadata(dataset.root), data=False)
     except PrepError:
         return {}

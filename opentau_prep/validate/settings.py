@@ -1,4 +1,4 @@
-"""The settings of `validate` in `opentau-prep.toml` or `pyproject.toml`."""
+"""What a project sets once: settings in TOML, and a baseline of findings that it accepts."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from opentau_prep.artifacts.atomic import write_atomic
+from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.config.faults import nearest, shown
-from opentau_prep.errors import ConfigError
+from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.validate.catalogue import pick_rules
-from opentau_prep.validate.findings import Finding
+from opentau_prep.validate.findings import Finding, ValidateReport
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["Settings", "load_settings"]
+__all__ = ["Settings", "load_settings", "read_baseline", "write_baseline"]
 
 _OWN = "opentau-prep.toml"
 _PROJECT = "pyproject.toml"
+_BASELINE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -120,3 +123,42 @@ def _value(name: str, value: Any, file: Path) -> Any:
 
 def _is_strings(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def read_baseline(file: Path) -> frozenset[str]:
+    """Return the fingerprints of the accepted findings.
+
+    Raises:
+        ConfigError: The file is missing, or no baseline.
+    """
+    hint = "Write one: `validate --baseline FILE --write-baseline`."
+    try:
+        value = load_own(file.read_bytes(), where=str(file))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"cannot be read ({reason})", where=str(file), hint=hint) from error
+    except MetadataError as error:
+        raise ConfigError("is not a baseline", where=str(file), hint=hint) from error
+    rows = value.get("findings") if isinstance(value, dict) else None
+    if not isinstance(rows, list) or value.get("version") != _BASELINE_VERSION:
+        raise ConfigError("is not a baseline", where=str(file), hint=hint)
+    return frozenset(str(row.get("fingerprint")) for row in rows if isinstance(row, dict))
+
+
+def write_baseline(file: Path, report: ValidateReport) -> None:
+    """Write all findings of a report as accepted; the file is meant to be read and kept in git.
+
+    Raises:
+        ArtifactError: The file cannot be written.
+    """
+    rows = [
+        {
+            "fingerprint": finding.fingerprint,
+            "code": finding.code,
+            "dataset": finding.dataset,
+            "place": str(finding.place),
+            "message": finding.message,
+        }
+        for finding in report.findings
+    ]
+    write_atomic(file, dump_own({"version": _BASELINE_VERSION, "findings": rows}))

@@ -8,7 +8,7 @@ once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,11 +16,10 @@ from opentau_prep.errors import PrepError
 from opentau_prep.metadata import DatasetMetadata
 from opentau_prep.metadata.dataset import Dataset
 from opentau_prep.metadata.info import INFO
-from opentau_prep.metadata.resolve import ResolvedEntry
 from opentau_prep.metadata.statsread import STATS, read_stats
 from opentau_prep.notices import Notice, collect_notices
-from opentau_prep.storage import Storage, open_storage
-from opentau_prep.validate.artifacts import FoundArtifact, find_artifacts
+from opentau_prep.storage import Storage
+from opentau_prep.validate.artifacts import find_artifacts, why_torn
 from opentau_prep.validate.footers import Footers, read_footers
 from opentau_prep.validate.tables import TaskRow, read_row_ranges, read_task_rows
 
@@ -29,82 +28,87 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from opentau_prep.config.schema import DatasetEntry
+    from opentau_prep.artifacts.store import Inspection
+    from opentau_prep.config.schema import Mixture
     from opentau_prep.frames import DataPart
     from opentau_prep.metadata import EpisodeTable, Feature, Stats
     from opentau_prep.metadata.records import EpisodesStats, IntArray
+    from opentau_prep.metadata.resolve import ResolvedEntry
     from opentau_prep.validate.frames import FrameSummary
+    from opentau_prep.validate.rule import Rule, Trainer
     from opentau_prep.validate.videos import Videos
 
-__all__ = ["DatasetView", "EntrySpec", "Target", "relative"]
+__all__ = ["CheckOptions", "DatasetView", "relative"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class EntrySpec:
-    """One mixture entry of a dataset.
+class CheckOptions:
+    """What is checked.
 
     Attributes:
-        index: Its position in the mixture.
-        name: Its mixture-level name.
-        config: The entry as written.
-        tolerance_s: Of the timestamp check, after the entry's override.
-        skip_timestamp_check: Whether that check is left out, after the entry's override.
-        action_freq: The mixture's.
-    """
-
-    index: int
-    name: str
-    config: DatasetEntry
-    tolerance_s: float
-    skip_timestamp_check: bool
-    action_freq: float | None = None
-
-
-@dataclass(frozen=True)
-class Target:
-    """A dataset that is to be checked, once, however many entries name it.
-
-    Attributes:
-        name: What its findings are filed under: the dataset's artifact name, so that two folders of
-            one id are two.
-        root: Its folder.
-        repo_id: Its hub id.
-        entries: The entries that name it, at least one.
-        from_mixture: Whether a mixture file names it, rather than the command line.
-        artifact_root: Where artifacts lie instead of the dataset.
+        rules: The rules that count; all by default.
         deep: Whether frames are read.
-        trainers: The trainers that it must be fit for.
-        chunk_size: Steps per action chunk, when it was given.
+        tokenizer: A tokenizer folder that is to be checked with the mixture.
+        chunk_size: Steps of the policy's action chunk, to check episodes and the tokenizer against.
+        max_tokens: The policy's `discrete_action_max_length`, likewise.
+        trainers: The trainers that must be able to open the datasets.
     """
 
-    name: str
-    root: str
-    repo_id: str
-    entries: tuple[EntrySpec, ...]
-    from_mixture: bool = False
-    artifact_root: Path | None = None
+    rules: Sequence[Rule] = ()
     deep: bool = False
-    trainers: tuple[str, ...] = ()
+    tokenizer: Path | None = None
     chunk_size: int | None = None
+    max_tokens: int | None = None
+    trainers: tuple[Trainer, ...] = ("opentau",)
 
 
 class DatasetView:
     """A dataset's parts, each read when a rule first asks for it.
 
     Attributes:
-        target: What is checked.
+        dataset: What is checked.
+        options: What is looked for.
+        artifact_root: Where artifacts lie instead of the dataset.
+        named_by: The entries that name it, at least one.
         frames: What `--deep` found in the frames; None without it.
         notices: What the metadata layer said while it read.
     """
 
-    def __init__(self, target: Target, frames: FrameSummary | None = None) -> None:
-        self.target = target
-        self.frames = frames
+    def __init__(
+        self,
+        dataset: Dataset,
+        entries: Sequence[ResolvedEntry],
+        options: CheckOptions = CheckOptions(),
+        *,
+        mixture: Mixture | None = None,
+        artifact_root: Path | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.options = options
+        self.artifact_root = artifact_root
+        self.frames: FrameSummary | None = None
         self.notices: list[Notice] = []
+        self.named_by = entries
+        # Of a mixture of thousands, each view would carry all datasets to another process.
+        few: dict[str, Any] = {"datasets": [], "weights": None}
+        self._mixture = None if mixture is None else mixture.model_copy(update=few)
         self._parts: dict[str, Any] = {}
         self._faults: dict[str, PrepError] = {}
+
+    def unread(self) -> DatasetView:
+        """Return a view of the same dataset that has read nothing, and keeps nothing alive."""
+        again = DatasetView(
+            self.dataset, self.named_by, self.options, artifact_root=self.artifact_root
+        )
+        again._mixture = self._mixture
+        return again
+
+    @property
+    def name(self) -> str:
+        """What findings are filed under: two folders of one repo id are two."""
+        return self.dataset.artifact_name
 
     def fault(self, part: str) -> PrepError | None:
         """Return why a part could not be read; None when it could, or is not there to be read."""
@@ -115,13 +119,12 @@ class DatasetView:
     def meta(self) -> DatasetMetadata:
         """The metadata; with an empty info.json in the place of one that cannot be read."""
         with collect_notices() as said:
-            storage = open_storage(self.target.root)
-            try:
-                meta = DatasetMetadata(storage, repo_id=self.target.repo_id)
+            storage, repo_id = self.dataset.storage, self.dataset.repo_id
+            try:  # opened anew: what is read goes with the view, and not with the mixture
+                meta = DatasetMetadata(storage, repo_id=repo_id)
             except PrepError as fault:
                 self._faults["info"] = fault
-                stand_in = _Overlay(storage, {INFO: b"{}"})
-                meta = DatasetMetadata(stand_in, repo_id=self.target.repo_id)
+                meta = DatasetMetadata(_Overlay(storage, {INFO: b"{}"}), repo_id=repo_id)
                 said.clear()
         self.notices += said
         return meta
@@ -235,18 +238,42 @@ class DatasetView:
 
     @cached_property
     def entries(self) -> Sequence[ResolvedEntry]:
-        """The entries that name this dataset."""
-        dataset = Dataset(self.target.root, self.target.repo_id, self.target.name, self.meta)
-        return [ResolvedEntry(e.index, e.name, e.config, dataset) for e in self._specs]
+        """The entries that name this dataset, at least one."""
+        own = Dataset(self.dataset.root, self.dataset.repo_id, self.name, self.meta)
+        return [replace(entry, dataset=own) for entry in self.named_by]
 
     @property
-    def _specs(self) -> Sequence[EntrySpec]:
-        return self.target.entries
+    def is_of_mixture(self) -> bool:
+        """Whether a mixture's file names the dataset, rather than the command line."""
+        return self._mixture is not None and self._mixture.path is not None
+
+    @property
+    def action_freq(self) -> float | None:
+        """The mixture's rate of action chunks in Hz; None for each dataset's own."""
+        return None if self._mixture is None else self._mixture.action_freq
+
+    @property
+    def tolerance_s(self) -> float | None:
+        """The strictest tolerance of an entry's timestamps; None where all leave the check out."""
+        every = self._mixture
+        found = []
+        for entry in self.named_by:
+            skip, tolerance = entry.config.skip_timestamp_check, entry.config.tolerance_s
+            if every is not None and not (every.skip_timestamp_check if skip is None else skip):
+                found.append(every.tolerance_s if tolerance is None else tolerance)
+        return min(found, default=None)
 
     @cached_property
-    def artifacts(self) -> Sequence[FoundArtifact]:
-        """The artifacts in the dataset's folder."""
+    def artifacts(self) -> Mapping[str, Inspection]:
+        """The artifacts in the dataset's folder: their paths and states."""
         return find_artifacts(self)
+
+    @cached_property
+    def torn(self) -> Mapping[str, str]:
+        """The artifacts that cannot be read as what they should be, and why."""
+        there = {rel: a.content for rel, a in self.artifacts.items() if a.content is not None}
+        found = {rel: why_torn(rel, content) for rel, content in there.items()}
+        return {rel: why for rel, why in found.items() if why}
 
     @cached_property
     def vectors(self) -> Mapping[str, str]:

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from opentau_prep.artifacts import dataset_place
 from opentau_prep.errors import PrepError
-from opentau_prep.storage import open_storage
-from opentau_prep.validate import Finding, Subject
+from opentau_prep.storage import is_remote
+from opentau_prep.validate import Finding
 from opentau_prep.validate.findings import SEVERITIES
-from opentau_prep.validate.persist import inspect_findings, inspect_mixture_findings
-from opentau_prep.validate.targets import find_targets
+from opentau_prep.validate.persist import (
+    findings_place,
+    inspect_findings,
+    inspect_mixture_findings,
+)
 from opentau_prep.verdict.artifacts import damaged, judged
 from opentau_prep.verdict.details import FindingFacts, ValidationFacts
 from opentau_prep.verdict.facts import ArtifactFacts
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedMixture
     from opentau_prep.validate.persist import FoundFindings
-    from opentau_prep.validate.view import Target
 
 __all__ = ["validation_facts"]
 
@@ -33,26 +34,25 @@ def validation_facts(
     resolved: ResolvedMixture, context: RunContext
 ) -> tuple[ValidationFacts, list[ArtifactFacts]]:
     """Return the findings, and the state of the files that hold them."""
-    subject = Subject(resolved.mixture, "")
-    targets, _ = find_targets(subject, context)
+    datasets = [d for d in resolved.located_datasets if d.fault is None or not is_remote(d.root)]
     found: list[FoundFindings] = []
     artifacts: list[ArtifactFacts] = []
-    for target in targets:
-        names = tuple(entry.name for entry in target.entries)
+    for dataset in datasets:
+        names, root = tuple(entry.name for entry in resolved.entries_of(dataset)), dataset.root
         try:
-            each = inspect_findings(target)
+            each = inspect_findings(dataset, context)
         except PrepError as fault:
-            path = _path(target, context)
-            words = damaged("validate", "findings", names, path, fault, root=target.root)
+            path = findings_place(dataset, context).path
+            words = damaged("validate", "findings", names, path, fault, root=root)
             artifacts.append(words)
             continue
-        state = judged("validate", "findings", names, each.inspection, root=target.root)
+        state = judged("validate", "findings", names, each.inspection, root=root)
         if each.findings is None and each.inspection.content is not None:
             why = "holds no list of findings"
             state = replace(state, state="damaged", level="do", detail=why, force=True)
         artifacts.append(state)
         found.append(each)
-    everyone = [target.name for target in targets]
+    everyone = [dataset.artifact_name for dataset in datasets]
     try:
         of_mixture = inspect_mixture_findings(resolved.mixture, context)
     except PrepError as fault:
@@ -66,13 +66,6 @@ def validation_facts(
         artifacts.append(state)
         found.append(of_mixture)
     return _facts(found, everyone), artifacts
-
-
-def _path(target: Target, context: RunContext) -> object:
-    root = context.artifact_root
-    return dataset_place(
-        "validation", open_storage(target.root), dataset=target.name, artifact_root=root
-    ).path
 
 
 def _facts(found: list[FoundFindings], names: list[str]) -> ValidationFacts:

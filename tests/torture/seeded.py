@@ -16,7 +16,7 @@ WRITE_SITES = {
     "opentau_prep.artifacts.store:write_all_atomic": "stats",
     "opentau_prep.artifacts.folders:_write_file": "fit-tokenizer",
     "opentau_prep.validate.fix:write_atomic": "validate --fix",
-    "opentau_prep.validate.baseline:write_atomic": "validate --write-baseline",
+    "opentau_prep.validate.settings:write_atomic": "validate --write-baseline",
 }
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from mp4_files import write_videos
 
 from opentau_prep.config.load import mixture_from_roots
-from opentau_prep.config.salvage import salvage_mixture
+from opentau_prep.config.salvage import Salvage, salvage_mixture
 from opentau_prep.context import RunContext
 from opentau_prep.demo.robots import ARM6
 from opentau_prep.demo.spec import DatasetSpec, EpisodeData, Version
@@ -23,7 +23,7 @@ from opentau_prep.demo.write import write_dataset
 from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.stats import prepare_stats
 from opentau_prep.stats.options import StatsOptions
-from opentau_prep.validate import CheckOptions, Subject, ValidateReport, validate
+from opentau_prep.validate import CheckOptions, ValidateReport, validate
 
 FPS = 10
 LENGTHS = (60, 66, 72, 78, 84, 90)
@@ -96,7 +96,7 @@ def write_broken(root: Path, change: Mutation) -> None:
 
 def check(*roots: Path, deep: bool = True, **options: Any) -> ValidateReport:
     """Validate roots in this process."""
-    subject = Subject(mixture_from_roots(list(roots)), "the datasets together")
+    subject = Salvage.of(mixture_from_roots(list(roots)))
     return validate(subject, RunContext(workers=1), CheckOptions(deep=deep, **options))
 
 
@@ -104,10 +104,8 @@ def check_mixture(
     file: Path, *, deep: bool = False, prep_dir: Path | None = None, **options: Any
 ) -> ValidateReport:
     """Validate a mixture file in this process."""
-    found = salvage_mixture(file)
-    subject = Subject(found.mixture, file.name, found.positions, found.faults, from_file=True)
     context = RunContext(workers=1, prep_dir=prep_dir)
-    return validate(subject, context, CheckOptions(deep=deep, **options))
+    return validate(salvage_mixture(file), context, CheckOptions(deep=deep, **options))
 
 
 def codes_of(report: ValidateReport) -> set[str]:

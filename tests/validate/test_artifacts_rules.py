@@ -239,7 +239,8 @@ def test_validate_truncated_tokens_are_told_by_dataset(prepared: Path) -> None:
 
 
 def test_validate_artifact_root_is_looked_into(tmp_path: Path) -> None:
-    from opentau_prep.validate import Subject, validate
+    from opentau_prep.config.salvage import Salvage
+    from opentau_prep.validate import validate
 
     root, elsewhere = tmp_path / "d", tmp_path / "artifacts"
     write_broken(root, mutation("clean", ""))
@@ -249,4 +250,4 @@ def test_validate_artifact_root_is_looked_into(tmp_path: Path) -> None:
     (elsewhere / "d" / SPEED).write_bytes(b"{")
     info(total_episodes=6)(root)
 
-    assert codes_of(validate(Subject(mixture, "x"), context)) == {"A001"}
+    assert codes_of(validate(Salvage.of(mixture), context)) == {"A001"}

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from breaking import RunContext, Subject, check_mixture, codes_of, salvage_mixture, write_broken
+from breaking import RunContext, check_mixture, codes_of, salvage_mixture, write_broken
 from mutations import MUTATIONS
 
 from opentau_prep.config.load import load_mixture
@@ -14,7 +14,7 @@ from opentau_prep.errors import ConfigError
 from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.validate.catalogue import all_rules
 from opentau_prep.validate.exclusions import EXCLUDING, write_exclusions
-from opentau_prep.validate.sarif import as_sarif
+from opentau_prep.validate.formats import as_sarif
 
 CHANGE = next(m for m in MUTATIONS if m.name == "an episode trembles")
 
@@ -29,8 +29,7 @@ def mixture(tmp_path: Path) -> Path:
 
 
 def _write(mixture: Path, out: Path) -> None:
-    found = salvage_mixture(mixture)
-    subject = Subject(found.mixture, mixture.name, found.positions, found.faults, from_file=True)
+    subject = salvage_mixture(mixture)
     write_exclusions(out, check_mixture(mixture, deep=True), subject, RunContext(workers=1))
 
 

@@ -139,7 +139,7 @@ def test_validate_faulty_mixture_still_checks_sound_entries(tmp_path: Path, data
 
     report = check_mixture(file)
 
-    assert [t.repo_id for t in report.targets] == ["lab/b", "lab/c", "lab/d"]
+    assert [d.repo_id for d in report.datasets] == ["lab/b", "lab/c", "lab/d"]
     assert codes_of(report) == {"F001", "M001", "M002"}
     assert any("datasets[0].robot" in str(f.place) for f in report.findings)
 

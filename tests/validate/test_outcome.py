@@ -23,17 +23,18 @@ from breaking import (
 
 from opentau_prep.cli.app import app
 from opentau_prep.config.load import mixture_from_roots
+from opentau_prep.config.salvage import Salvage
 from opentau_prep.context import RunContext
 from opentau_prep.errors import ConfigError
 from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.speed import prepare_speed
-from opentau_prep.validate import Subject, validate
+from opentau_prep.validate import validate
 from opentau_prep.validate.catalogue import all_rules, find_rule, pick_rules
+from opentau_prep.validate.check import dataset_views
 from opentau_prep.validate.fix import apply_fix, plan_fixes
 from opentau_prep.validate.formats import as_github, as_junit, as_text
 from opentau_prep.validate.rule import GROUPS
 from opentau_prep.validate.settings import load_settings
-from opentau_prep.validate.targets import find_targets
 
 REPO = Path(__file__).resolve().parents[2]
 SPEED = "meta/speed_percentiles.jsonl"
@@ -283,8 +284,9 @@ def test_fix_leaves_counts_alone_where_disk_and_table_disagree(tmp_path: Path) -
 
 
 def _plans(root: Path):
-    targets, _ = find_targets(Subject(mixture_from_roots([root]), "x"))
-    return plan_fixes(targets[0], RunContext(workers=1))
+    context = RunContext(workers=1)
+    _, views = dataset_views(Salvage.of(mixture_from_roots([root])), context)
+    return plan_fixes(views[0], context)
 
 
 @pytest.mark.parametrize("case", ["adopted", "stale", "edited", "differs"])
@@ -323,7 +325,7 @@ def test_validate_many_datasets_in_processes_says_the_same(tmp_path: Path) -> No
     broken = sorted(file.parent.rglob("meta/info.json"))[5:8]
     for info_file in broken:
         info_file.write_bytes(b"{")
-    subject = Subject(load_mixture(file), file.name, from_file=True)
+    subject = Salvage.of(load_mixture(file))
 
     one = validate(subject, RunContext(workers=1))
     two = validate(subject, RunContext(workers=2))

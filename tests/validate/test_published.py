@@ -11,12 +11,13 @@ from breaking import check
 from builders import copy_real
 
 from opentau_prep.config.load import mixture_from_roots
-from opentau_prep.validate import Subject
+from opentau_prep.config.salvage import Salvage
+from opentau_prep.context import RunContext
+from opentau_prep.validate import CheckOptions
+from opentau_prep.validate.check import dataset_views
 from opentau_prep.validate.deep import plan_slices, scan_slice
 from opentau_prep.validate.frames import joined
 from opentau_prep.validate.lag import find_lag
-from opentau_prep.validate.targets import find_targets
-from opentau_prep.validate.view import DatasetView
 
 
 def test_validate_g1_says_what_is_true(tmp_path: Path) -> None:
@@ -52,9 +53,9 @@ def _rank_of_q99(root: Path, column: str, dim: int) -> float:
 def test_bounds_are_those_that_the_rules_page_states(tmp_path: Path, name: str) -> None:
     """What the page says of "the published datasets at hand" is measured here."""
     root = copy_real(name, tmp_path)
-    targets, _ = find_targets(Subject(mixture_from_roots([root]), "x"), deep=True)
-    view = DatasetView(targets[0])
-    frames = joined([scan_slice(piece) for piece in plan_slices(targets[0])])
+    subject = Salvage.of(mixture_from_roots([root]))
+    _, (view,) = dataset_views(subject, RunContext(), CheckOptions(deep=True))
+    frames = joined([scan_slice(piece) for piece in plan_slices(view)])
 
     assert view.episodes is not None
     lengths = view.episodes.length

@@ -8,12 +8,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from opentau_prep.artifacts.catalog import CATALOG
+from opentau_prep.artifacts.store import Inspection, State
 from opentau_prep.errors import PrepError
+from opentau_prep.validate.artifacts import spec_of
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import RUN_FIX, RUN_STATS, RUN_STATS_AGAIN, Rule
 
 if TYPE_CHECKING:
-    from opentau_prep.validate.artifacts import FoundArtifact
     from opentau_prep.validate.view import DatasetView
 
 __all__ = ["RULES"]
@@ -35,63 +36,65 @@ _COMMANDS = MappingProxyType(
 )
 
 
-def _again(found: FoundArtifact) -> tuple[str, ...]:
+def _again(rel: str) -> tuple[str, ...]:
     """Return the command that writes an artifact again; none where a person must choose options."""
-    words = _COMMANDS.get(found.spec.name, ())
-    of = f"{{mixture {PurePosixPath(found.rel).stem}}}"
+    words = _COMMANDS.get(spec_of(rel).name, ())
+    of = f"{{mixture {PurePosixPath(rel).stem}}}"
     return tuple(of if word == "{mixture}" else word for word in words)
 
 
+def _whole(view: DatasetView) -> Iterator[tuple[str, Inspection]]:
+    """Yield the artifacts that can be read as what they should be, and those that are gone."""
+    for rel, found in view.artifacts.items():
+        if rel not in view.torn:
+            yield rel, found
+
+
 def torn(view: DatasetView) -> Iterator[Hit]:
-    for found in view.artifacts:
-        if found.torn:
-            yield hit(found.torn, file=found.rel, command=_again(found))
+    for rel, why in view.torn.items():
+        yield hit(why, file=rel, command=_again(rel))
 
 
 def edited(view: DatasetView) -> Iterator[Hit]:
-    for found in view.artifacts:
-        if found.edited and not found.torn:
-            yield hit(f"was edited since `{found.spec.command}` wrote it", file=found.rel)
+    for rel, found in _whole(view):
+        if found.state is State.EDITED:
+            yield hit(f"was edited since `{spec_of(rel).command}` wrote it", file=rel)
 
 
 def foreign(view: DatasetView) -> Iterator[Hit]:
-    for found in view.artifacts:
-        lacks = found.content is not None and found.provenance is None
-        if lacks and not found.torn:
-            adopted = RUN_FIX if found.rel == SPEED_FILE else _again(found)
+    for rel, found in _whole(view):
+        if found.state is State.FOREIGN:
             yield hit(
                 "has no provenance: it is not known what it was made from",
-                file=found.rel,
-                command=adopted,
+                file=rel,
+                command=RUN_FIX if rel == SPEED_FILE else _again(rel),
             )
 
 
 def stale(view: DatasetView) -> Iterator[Hit]:
-    for found in view.artifacts:
-        if found.changes and not found.torn:
-            yield hit(
-                f"is stale: {listed(found.changes)}",
-                file=found.rel,
-                command=_again(found),
-            )
+    for rel, found in _whole(view):
+        if found.changes:
+            yield hit(f"is stale: {listed(found.changes)}", file=rel, command=_again(rel))
 
 
 def orphan(view: DatasetView) -> Iterator[Hit]:
-    for found in view.artifacts:
+    for rel, found in view.artifacts.items():
         if found.content is None:
-            yield hit("is gone, but its provenance is there", file=found.rel, command=_again(found))
+            yield hit("is gone, but its provenance is there", file=rel, command=_again(rel))
 
 
 def speed_incomplete(view: DatasetView) -> Iterator[Hit]:
-    speed = next((f for f in view.artifacts if f.rel == SPEED_FILE and f.content), None)
-    if speed is None or speed.changes or view.tasks is None or view.episodes is None:
+    speed = view.artifacts.get(SPEED_FILE)
+    if speed is None or speed.content is None or speed.changes:
+        return
+    if view.tasks is None or view.episodes is None:
         return
     from opentau_prep.speed.rows import decode_rows
 
     try:
-        rows = decode_rows(speed.content or b"", SPEED_FILE)
+        rows = decode_rows(speed.content, SPEED_FILE)
     except PrepError as fault:
-        if not speed.torn:
+        if SPEED_FILE not in view.torn:
             yield hit(fault.message, fault.hint or "", file=SPEED_FILE)
         return
     strange = [row.task_index for row in rows if row.task_index not in view.tasks]
@@ -104,10 +107,7 @@ def speed_incomplete(view: DatasetView) -> Iterator[Hit]:
             file=SPEED_FILE,
         )
     elif episodes < len(view.episodes):
-        yield hit(
-            f"covers {episodes:,} of {len(view.episodes):,} episodes",
-            file=SPEED_FILE,
-        )
+        yield hit(f"covers {episodes:,} of {len(view.episodes):,} episodes", file=SPEED_FILE)
 
 
 RULES = (

@@ -95,7 +95,7 @@ def column_missing(view: DatasetView) -> Iterator[Hit]:
 def standard_column_missing(view: DatasetView) -> Iterator[Hit]:
     first = first_footer(view)
     missing = [name for name in STANDARD_COLUMNS if first and name not in first[1].types]
-    if "task_index" in missing and view.target.trainers:
+    if "task_index" in missing and view.options.trainers:
         missing.remove("task_index")  # which no trainer does without: O003
     if first and missing:
         yield hit(f"the data has no column {', '.join(missing)}", file=first[0])

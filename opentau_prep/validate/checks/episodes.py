@@ -9,7 +9,7 @@ import numpy as np
 
 from opentau_prep.metadata.v2 import EPISODES
 from opentau_prep.metadata.v3 import EPISODES_DIR
-from opentau_prep.validate.causes import is_aborted
+from opentau_prep.validate.checks.format import is_aborted
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
 from opentau_prep.validate.view import relative

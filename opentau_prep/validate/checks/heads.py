@@ -6,17 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from opentau_prep.errors import PrepError
-from opentau_prep.metadata import load_dataset_metadata
-from opentau_prep.metadata.dataset import Dataset
-from opentau_prep.metadata.resolve import ResolvedEntry
 from opentau_prep.notices import collect_notices
-from opentau_prep.validate.facts import MAX_DIM
 from opentau_prep.validate.findings import Hit, hit, listed
+from opentau_prep.validate.mixture_view import MAX_DIM, tags_of
 from opentau_prep.validate.rule import Rule
 
 if TYPE_CHECKING:
     from opentau_prep.heads.members import HeadMember
-    from opentau_prep.validate.facts import EntryFacts
     from opentau_prep.validate.mixture_view import MixtureView
 
 __all__ = ["RULES"]
@@ -24,8 +20,8 @@ __all__ = ["RULES"]
 _TAGS = ("robot_type", "control_mode")
 
 
-def _lacking(facts: EntryFacts) -> list[str]:
-    return [name for name, tag in zip(_TAGS, facts.tags, strict=True) if not tag]
+def _lacking(member: HeadMember) -> list[str]:
+    return [name for name, tag in zip(_TAGS, tags_of(member), strict=True) if not tag]
 
 
 def tag_missing(view: MixtureView) -> Iterator[Hit]:
@@ -39,61 +35,75 @@ def tag_missing(view: MixtureView) -> Iterator[Hit]:
 
 def untagged(view: MixtureView) -> Iterator[Hit]:
     apart = {name for names in _kept_apart(view) for name in names}
-    names = [f.name for f in view.facts if len(_lacking(f)) == 2 and f.name not in apart]
+    names = [m.name for m in view.members if len(_lacking(m)) == 2 and m.name not in apart]
     if names:
         yield hit(f"neither robot_type nor control_mode: {listed(names)}; a head of its own each")
 
 
 def _kept_apart(view: MixtureView) -> dict[tuple[str, ...], tuple[str, ...]]:
     """Return groups of datasets that would share a head -> the tags that they lack."""
-    groups: list[list[EntryFacts]] = []
-    for facts in sorted(view.facts, key=lambda f: len(_lacking(f))):
-        home = next((g for g in groups if all(_alike(facts, other) for other in g)), None)
+    # Groups of one kind, each as its members and their different tags: thousands are alike.
+    kinds: dict[object, list[tuple[list[HeadMember], set[tuple[str, str]]]]] = {}
+    for member in sorted(view.members, key=lambda m: len(_lacking(m))):
+        if member.raw_dims == (0, 0):
+            continue
+        tags, layout = tags_of(member), _layout(member)
+        groups = kinds.setdefault((member.raw_dims, layout), [])
+        fits = (g for g in groups if all(_alike(tags, known, bool(layout)) for known in g[1]))
+        home = next(fits, None)
         if home is None:
-            groups.append([facts])
+            groups.append(([member], {tags}))
         else:
-            home.append(facts)
+            home[0].append(member)
+            home[1].add(tags)
     found: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for group in groups:
-        lacking = [tag for tag in _TAGS if any(tag in _lacking(facts) for facts in group)]
-        if len(group) > 1 and lacking:
-            members = sorted(group, key=lambda facts: facts.index)
-            found[tuple(f.name for f in members)] = tuple(lacking)
+    for members, _ in (group for groups in kinds.values() for group in groups):
+        lacking = [tag for tag in _TAGS if any(tag in _lacking(m) for m in members)]
+        if len(members) > 1 and lacking:
+            members.sort(key=lambda m: m.index)
+            found[tuple(m.name for m in members)] = tuple(lacking)
     return found
 
 
-def _alike(a: EntryFacts, b: EntryFacts) -> bool:
-    """Tell whether nothing but missing tags keeps two datasets from sharing a head."""
-    if a.dims is None or a.dims != b.dims or a.layout != b.layout:
-        return False
-    same = [one == other for one, other in zip(a.tags, b.tags, strict=True) if one and other]
+def _layout(member: HeadMember) -> tuple[tuple[str, ...], ...]:
+    """Return the names of the dims of state and actions; empty where some have none."""
+    try:
+        features, columns = member.entry.meta.features, member.entry.name_map.columns
+    except PrepError:
+        return ()
+    names = [columns.get(name) for name in ("state", "actions")]
+    found = [features[column].names for column in names if column in features and column]
+    return tuple(found) if len(found) == 2 and all(found) else ()
+
+
+def _alike(mine: tuple[str, str], theirs: tuple[str, str], named: bool) -> bool:
+    """Tell whether nothing but missing tags keeps two datasets of one layout apart."""
+    same = [one == other for one, other in zip(mine, theirs, strict=True) if one and other]
     # Without a robot_type in common, the names of the dims must say that it is one robot.
-    return all(same) and bool(a.layout or (a.tags[0] and a.tags[0] == b.tags[0]))
+    return all(same) and (named or bool(mine[0] and mine[0] == theirs[0]))
 
 
-def _groups(view: MixtureView) -> dict[str, list[EntryFacts]]:
-    from opentau_prep.heads.keys import compute_norm_key
-
-    groups: dict[str, list[EntryFacts]] = {}
-    for facts in view.facts:
-        key, _ = compute_norm_key(facts.info["robot_type"], facts.info["control_mode"], facts.name)
-        groups.setdefault(key, []).append(facts)
+def _groups(view: MixtureView) -> dict[str, list[HeadMember]]:
+    groups: dict[str, list[HeadMember]] = {}
+    for member in view.members:
+        groups.setdefault(member.norm_key, []).append(member)
     return groups
 
 
 def width_conflict(view: MixtureView) -> Iterator[Hit]:
     for key, members in _groups(view).items():
-        known = [m for m in members if m.dims is not None]
-        if len({m.dims for m in known}) > 1:
-            words = [f"{m.name} (state {m.dims[0]}, actions {m.dims[1]})" for m in known if m.dims]
+        known = {m.name: m.raw_dims for m in members if m.raw_dims != (0, 0)}
+        if len(set(known.values())) > 1:
+            words = [f"{n} (state {dims[0]}, actions {dims[1]})" for n, dims in known.items()]
             yield hit(f"head {key!r} has members of different widths: {listed(words)}")
 
 
 def name_collision(view: MixtureView) -> Iterator[Hit]:
-    names = [facts.name for facts in view.facts]
+    names = [member.name for member in view.members]
     twice = sorted({name for name in names if names.count(name) > 1})
-    keys = {"::".join(f.tags) for f in view.facts if all(f.tags)}
-    own = sorted({f.name for f in view.facts if not all(f.tags)} & keys)
+    tags = {member.name: tags_of(member) for member in view.members}
+    keys = {"::".join(both) for both in tags.values() if all(both)}
+    own = sorted({name for name, both in tags.items() if not all(both)} & keys)
     if twice:
         yield hit(f"names occur twice after numbering: {listed(twice)}")
     if own:
@@ -101,7 +111,8 @@ def name_collision(view: MixtureView) -> Iterator[Hit]:
 
 
 def too_wide(view: MixtureView) -> Iterator[Hit]:
-    wide = [f"{f.name} {max(f.dims)}" for f in view.facts if f.dims and max(f.dims) > MAX_DIM]
+    widest = {member.name: max(member.raw_dims) for member in view.members}
+    wide = [f"{name} {width}" for name, width in widest.items() if width > MAX_DIM]
     if wide:
         yield hit(f"over {MAX_DIM} dims: {listed(wide)}")
 
@@ -109,22 +120,22 @@ def too_wide(view: MixtureView) -> Iterator[Hit]:
 def not_buildable(view: MixtureView) -> Iterator[Hit]:
     """Build each head alone, so that one that cannot be built hides no other."""
     for key, members in _groups(view).items():
-        usable = [m for m in members if m.dims is not None and m.stats is not None]
+        usable = [m for m in members if m.stats]
         names = {m.name for m in usable}
-        mixed = len({all(m.tags) for m in usable}) > 1
-        if len({m.dims for m in usable}) > 1 or len(names) < len(usable) or mixed:
-            continue  # told by H003 and H004
+        mixed = len({m.is_fallback for m in usable}) > 1
+        if len({m.raw_dims for m in usable}) > 1 or len(names) < len(usable) or mixed:
+            continue  # reported by H003 and H004
         if usable and (fault := _build_fault(usable)) is not None:
             yield hit(f"head {key!r} cannot be built: {fault.message}", fault.hint or "")
 
 
 def misfits(view: MixtureView) -> Iterator[Hit]:
-    """Leave out heads that cannot be built: other rules tell them."""
+    """Leave out heads that cannot be built: other rules report them."""
     members: list[HeadMember] = []
-    for key, group in _groups(view).items():
-        usable = [m for m in group if m.stats is not None and all(m.tags)]
-        if len(usable) > 1 and len({m.dims for m in usable}) == 1 and not _build_fault(usable):
-            members += [_member(facts, key) for facts in usable]
+    for group in _groups(view).values():
+        usable = [m for m in group if m.stats and not m.is_fallback]
+        if len(usable) > 1 and len({m.raw_dims for m in usable}) == 1 and not _build_fault(usable):
+            members += usable
     if not members:
         return
     from opentau_prep.heads.audit import audit_heads
@@ -134,29 +145,16 @@ def misfits(view: MixtureView) -> Iterator[Hit]:
         yield hit(found.message, column=" and ".join(found.dims), dims=dims)
 
 
-def _member(facts: EntryFacts, key: str) -> HeadMember:
-    from opentau_prep.heads.build import head_weight
-    from opentau_prep.heads.members import HeadMember
-
-    with collect_notices():
-        meta = load_dataset_metadata(facts.root)
-    dataset = Dataset(facts.root, meta.repo_id, facts.name, meta)
-    entry = ResolvedEntry(facts.index, facts.name, facts.config, dataset)
-    stats = {name: dict(entry) for name, entry in (facts.stats or {}).items()}
-    weight = head_weight(facts.info, facts.name)
-    return HeadMember(entry, facts.info, key, False, weight, stats, facts.dims or (0, 0))
-
-
-def _build_fault(members: Sequence[EntryFacts]) -> PrepError | None:
+def _build_fault(members: Sequence[HeadMember]) -> PrepError | None:
     from opentau_prep.heads.build import build_norm_heads
 
     try:
         with collect_notices():
             build_norm_heads(
                 dataset_names=[m.name for m in members],
-                per_dataset_stats=[dict(m.stats or {}) for m in members],
+                per_dataset_stats=[m.stats for m in members],
                 metadatas=members,
-                raw_dims=[m.dims or (0, 0) for m in members],
+                raw_dims=[m.raw_dims for m in members],
             )
     except PrepError as fault:
         return fault

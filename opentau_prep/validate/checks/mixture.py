@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from opentau_prep.errors import ConfigError
 from opentau_prep.validate.findings import Hit, hit, listed
+from opentau_prep.validate.mixture_view import tags_of
 from opentau_prep.validate.rule import Rule
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ def _is_weights(path: str) -> bool:
 
 
 def file_faults(view: MixtureView) -> Iterator[Hit]:
-    for path, message in view.faults:
+    for path, message in view.subject.faults:
         if not _is_weights(path):
             yield hit(message, file=path or None)
 
 
 def weights_faults(view: MixtureView) -> Iterator[Hit]:
-    for path, message in view.faults:
+    for path, message in view.subject.faults:
         if _is_weights(path):
             yield hit(message, file=path)
 
@@ -39,9 +40,10 @@ def dataset_lost(view: MixtureView) -> Iterator[Hit]:
 
 
 def listed_twice(view: MixtureView) -> Iterator[Hit]:
-    times = Counter(facts.root for facts in view.facts)
+    times = Counter(member.entry.dataset.root for member in view.members)
     for root, count in times.items():
-        names = [f.name for f in view.facts if f.root == root and not all(f.tags)]
+        mine = [member for member in view.members if member.entry.dataset.root == root]
+        names = [member.name for member in mine if not all(tags_of(member))]
         if count > 1 and names:
             yield hit(
                 f"{root} is listed {count} times without robot_type and control_mode: a head of"
@@ -61,7 +63,7 @@ def required_tag_missing(view: MixtureView) -> Iterator[Hit]:
     for field in ("robot_type", "control_mode"):
         if not view.mixture or not getattr(view.mixture, f"require_non_empty_{field}"):
             continue
-        lacking = [f.name for f in view.facts if not str(f.info.get(field) or "").strip()]
+        lacking = [m.name for m in view.members if not str(m.info.get(field) or "").strip()]
         named = zip(view.mixture.dataset_names, view.mixture.datasets, strict=True)
         lacking += [n for n, e in named if e.is_vqa and not (getattr(e, field) or "").strip()]
         if lacking:
@@ -72,7 +74,7 @@ def delta_maps_differ(view: MixtureView) -> Iterator[Hit]:
     from opentau_prep.frames.delta import mixture_delta_map
 
     try:
-        mixture_delta_map((facts.name, facts.config) for facts in view.facts)
+        mixture_delta_map((member.name, member.entry.config) for member in view.members)
     except ConfigError as fault:
         yield hit(fault.message, fault.hint or "")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from opentau_prep.artifacts.catalog import CATALOG
 from opentau_prep.errors import PrepError
 from opentau_prep.metadata.records import EpisodesStats, IntArray
 from opentau_prep.metadata.statsread import STATS, pool_stats
@@ -86,7 +87,7 @@ def whole_against_episodes(view: DatasetView) -> Iterator[Hit]:
         try:
             with collect_notices():
                 one = EpisodesStats(own.episode_index, {column: own.blocks[column]})
-                pooled = pool_stats(one, view.target.name)[column]
+                pooled = pool_stats(one, view.name)[column]
         except PrepError:
             continue  # told by the rules on what the stats lack
         true = {s: np.atleast_1d(pooled[s]).astype(np.float64) for s in STATS_COMPARED}
@@ -205,14 +206,14 @@ def training_quantiles(view: DatasetView) -> Iterator[Hit]:
 
 def _fresh_sketches(view: DatasetView) -> Mapping[str, QuantileSketch]:
     """Return column -> sketch of all frames, if `stats` left one that is of the data as it is."""
-    for found in view.artifacts:
-        if found.spec.name == "quantile_sketch" and found.content is not None:
-            if found.torn or found.edited or found.changes or found.provenance is None:
-                break  # told by the rules on artifacts
-            from opentau_prep.stats.load import decode_sketch_file
+    rel = CATALOG["quantile_sketch"].template
+    found = view.artifacts.get(rel)
+    if found is None or not found.fresh or found.content is None:
+        return {}  # reported by the rules on artifacts
+    from opentau_prep.stats.load import decode_sketch_file
 
-            with contextlib.suppress(PrepError):
-                return decode_sketch_file(found.content, found.rel)
+    with contextlib.suppress(PrepError):
+        return decode_sketch_file(found.content, rel)
     return {}
 
 

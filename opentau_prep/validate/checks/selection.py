@@ -12,7 +12,8 @@ from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
 
 if TYPE_CHECKING:
-    from opentau_prep.validate.view import DatasetView, EntrySpec
+    from opentau_prep.metadata.resolve import ResolvedEntry
+    from opentau_prep.validate.view import DatasetView
 
 __all__ = ["RULES"]
 
@@ -20,66 +21,66 @@ _VECTOR_NAMES = ("state", "actions")
 CHUNK_SHARE = 0.5
 
 
-def _place(spec: EntrySpec, field: str) -> str:
-    return f"datasets[{spec.index}].{field}"
+def _place(entry: ResolvedEntry, field: str) -> str:
+    return f"datasets[{entry.index}].{field}"
 
 
 def episodes_unknown(view: DatasetView) -> Iterator[Hit]:
-    for spec in view.target.entries if view.episodes is not None else ():
-        unknown = [e for e in spec.config.episodes or () if e not in (view.episodes or ())]
+    for entry in view.named_by if view.episodes is not None else ():
+        unknown = [e for e in entry.config.episodes or () if e not in (view.episodes or ())]
         if unknown:
             yield hit(
                 f"selects {len(unknown):,} episodes that do not exist (it has"
                 f" {len(view.episodes or ()):,})",
-                file=_place(spec, "episodes"),
+                file=_place(entry, "episodes"),
                 episodes=sorted(unknown),
             )
 
 
 def excluded_unknown(view: DatasetView) -> Iterator[Hit]:
-    for spec in view.target.entries if view.episodes is not None else ():
-        excluded = spec.config.excluded_episodes or ()
+    for entry in view.named_by if view.episodes is not None else ():
+        excluded = entry.config.excluded_episodes or ()
         unknown = [e for e in excluded if e not in (view.episodes or ())]
         if unknown:
             yield hit(
                 f"excludes {len(unknown):,} episodes that do not exist",
-                file=_place(spec, "excluded_episodes"),
+                file=_place(entry, "excluded_episodes"),
                 episodes=sorted(unknown),
             )
 
 
 def nothing_left(view: DatasetView) -> Iterator[Hit]:
-    for spec in view.target.entries if view.episodes is not None and len(view.episodes) else ():
-        config = spec.config
+    for entry in view.named_by if view.episodes is not None and len(view.episodes) else ():
+        config = entry.config
         every = view.episodes.episode_index.tolist() if view.episodes else ()
         chosen = set(config.episodes if config.episodes is not None else every)
         if not chosen - set(config.excluded_episodes or ()):
-            yield hit("no episode is left after excluded_episodes", file=_place(spec, "episodes"))
+            yield hit("no episode is left after excluded_episodes", file=_place(entry, "episodes"))
 
 
 def overlap(view: DatasetView) -> Iterator[Hit]:
-    for spec in view.target.entries:
-        both = sorted(set(spec.config.episodes or ()) & set(spec.config.excluded_episodes or ()))
+    for entry in view.named_by:
+        both = sorted(set(entry.config.episodes or ()) & set(entry.config.excluded_episodes or ()))
         if both:
             yield hit(
                 f"{len(both):,} episodes are both selected and excluded",
-                file=_place(spec, "excluded_episodes"),
+                file=_place(entry, "excluded_episodes"),
                 episodes=both,
             )
 
 
 def selected_twice(view: DatasetView) -> Iterator[Hit]:
-    if view.episodes is None or len(view.target.entries) < 2:
+    if view.episodes is None or len(view.named_by) < 2:
         return
     seen: dict[int, int] = {}
     clashes: dict[tuple[int, int], list[int]] = {}
-    for spec in view.target.entries:
-        config = spec.config
+    for entry in view.named_by:
+        config = entry.config
         every = config.episodes if config.episodes is not None else view.episodes.episode_index
         for episode in {int(e) for e in every} - set(config.excluded_episodes or ()):
             if episode in seen:
-                clashes.setdefault((seen[episode], spec.index), []).append(episode)
-            seen.setdefault(episode, spec.index)
+                clashes.setdefault((seen[episode], entry.index), []).append(episode)
+            seen.setdefault(episode, entry.index)
     for (first, second), episodes in clashes.items():
         yield hit(
             f"datasets[{first}] and datasets[{second}] both select {len(episodes):,} episodes",
@@ -89,8 +90,8 @@ def selected_twice(view: DatasetView) -> Iterator[Hit]:
 
 
 def mapped_column_missing(view: DatasetView) -> Iterator[Hit]:
-    for spec in view.target.entries if view.features else ():
-        mapping = spec.config.data_features_name_mapping or {}
+    for entry in view.named_by if view.features else ():
+        mapping = entry.config.data_features_name_mapping or {}
         lost = {
             name: column
             for name, column in mapping.items()
@@ -100,15 +101,15 @@ def mapped_column_missing(view: DatasetView) -> Iterator[Hit]:
             words = [f"{name} -> {column!r}" for name, column in lost.items()]
             yield hit(
                 f"maps to columns that the dataset does not declare: {listed(words)}",
-                file=_place(spec, "data_features_name_mapping"),
+                file=_place(entry, "data_features_name_mapping"),
             )
 
 
 def index_out_of_range(view: DatasetView) -> Iterator[Hit]:
     features = view.features or {}
-    for spec in view.target.entries:
+    for entry in view.named_by:
         for field, name in (("state_index", "state"), ("action_index", "actions")):
-            index, column = getattr(spec.config, field), view.vectors.get(name)
+            index, column = getattr(entry.config, field), view.vectors.get(name)
             if index is None or column is None or not features[column].shape:
                 continue
             width = int(np.prod(features[column].shape))
@@ -116,7 +117,7 @@ def index_out_of_range(view: DatasetView) -> Iterator[Hit]:
             if beyond:
                 yield hit(
                     f"selects {listed(beyond)}, but {column!r} has {width} dims",
-                    file=_place(spec, field),
+                    file=_place(entry, field),
                     column=column,
                     dims=beyond,
                 )
@@ -124,8 +125,8 @@ def index_out_of_range(view: DatasetView) -> Iterator[Hit]:
 
 def delta_out_of_range(view: DatasetView) -> Iterator[Hit]:
     features = view.features or {}
-    for spec in view.target.entries:
-        pairs = spec.config.delta_action_state_map or {}
+    for entry in view.named_by:
+        pairs = entry.config.delta_action_state_map or {}
         for name, dims in (("actions", list(pairs)), ("state", list(pairs.values()))):
             column = view.vectors.get(name)
             width = int(np.prod(features[column].shape)) if column else 0
@@ -133,39 +134,39 @@ def delta_out_of_range(view: DatasetView) -> Iterator[Hit]:
             if beyond:
                 yield hit(
                     f"maps {name} dims {listed(beyond)}, but {column!r} has {width}",
-                    file=_place(spec, "delta_action_state_map"),
+                    file=_place(entry, "delta_action_state_map"),
                     column=column,
                     dims=beyond,
                 )
 
 
 def upsampled(view: DatasetView) -> Iterator[Hit]:
-    for spec in view.target.entries:
-        if spec.action_freq is not None and view.fps and spec.action_freq > view.fps:
+    for entry in view.named_by:
+        if view.action_freq is not None and view.fps and view.action_freq > view.fps:
             yield hit(
-                f"action_freq is {spec.action_freq:g} Hz, the dataset has {view.fps:g} frames"
+                f"action_freq is {view.action_freq:g} Hz, the dataset has {view.fps:g} frames"
                 " per second",
-                file=_place(spec, "action_freq"),
+                file=_place(entry, "action_freq"),
             )
 
 
 def chunk_too_long(view: DatasetView) -> Iterator[Hit]:
-    steps, table = view.target.chunk_size, view.episodes
+    steps, table = view.options.chunk_size, view.episodes
     if steps is None or table is None or not view.fps or not len(table):
         return
-    for spec, entry in zip(view.target.entries, view.entries, strict=True):
+    for entry in view.entries:
         try:
             lengths = table.length[table.positions(entry.episodes)]
         except PrepError:
-            continue  # told by the rules on selections
-        seconds = steps / (spec.action_freq or view.fps)
+            continue  # reported by the rules on selections
+        seconds = steps / (view.action_freq or view.fps)
         short = lengths < seconds * view.fps
         if len(short) and short.mean() > CHUNK_SHARE:
             yield hit(
                 f"a chunk of {steps:,} steps lasts {seconds:.3g} s, longer than"
                 f" {int(short.sum()):,} of {len(short):,} selected episodes (median"
                 f" {float(np.median(lengths)) / view.fps:.3g} s)",
-                file=f"datasets[{spec.index}]" if view.target.from_mixture else None,
+                file=f"datasets[{entry.index}]" if view.is_of_mixture else None,
             )
 
 

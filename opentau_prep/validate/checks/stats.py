@@ -59,7 +59,7 @@ def stats_missing(view: DatasetView) -> Iterator[Hit]:
 def stats_stand_in(view: DatasetView) -> Iterator[Hit]:
     if view.stats is not None and any(n.kind == "stats_stand_in" for n in view.notices):
         missing = EPISODES_STATS if view.meta.version == "v2.1" else STATS
-        if missing == EPISODES_STATS and {"opentau", "openpi"} & set(view.target.trainers):
+        if missing == EPISODES_STATS and {"opentau", "openpi"} & set(view.options.trainers):
             return  # they cannot open the dataset: O001
         yield hit(f"{missing} is missing; other stats stand in for it", file=missing)
 

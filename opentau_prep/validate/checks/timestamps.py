@@ -73,15 +73,15 @@ def fps_wrong(view: DatasetView) -> Iterator[Hit]:
 
 def off_grid(view: DatasetView) -> Iterator[Hit]:
     scan = _times(view)
-    checked = [e.tolerance_s for e in view.target.entries if not e.skip_timestamp_check]
-    if scan is None or not checked or _implied_fps(view) is not None:
+    tolerance = view.tolerance_s
+    if scan is None or tolerance is None or _implied_fps(view) is not None:
         return
     odd = (scan.backwards > 0) | (scan.repeated > 0) | (scan.non_finite > 0)
-    bad = (scan.worst > min(checked)) & ~odd
+    bad = (scan.worst > tolerance) & ~odd
     if bad.any():
         yield _told(
             f"{int(bad.sum()):,} episodes are up to {scan.worst[bad].max():.3g} s off 1 / fps"
-            f" between frames (tolerance_s is {min(checked):g})",
+            f" between frames (tolerance_s is {tolerance:g})",
             scan.episodes[bad],
         )
 

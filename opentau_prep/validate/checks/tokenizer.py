@@ -13,6 +13,7 @@ from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.errors import PrepError
 from opentau_prep.normalization import Convention
 from opentau_prep.notices import collect_notices
+from opentau_prep.validate.artifacts import spec_of
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
 
@@ -32,11 +33,11 @@ _PER_HEAD = "per_robot_type_control_mode"
 
 
 def _folder(view: MixtureView) -> TokenizerFolder | None:
-    if view.tokenizer is None:
+    if view.options.tokenizer is None:
         return None
     from opentau_prep.validate.tokenizer_view import read_folder
 
-    return read_folder(Path(view.tokenizer))
+    return read_folder(Path(view.options.tokenizer))
 
 
 def unreadable(view: MixtureView) -> Iterator[Hit]:
@@ -48,7 +49,7 @@ def unreadable(view: MixtureView) -> Iterator[Hit]:
 def other_mixture(view: MixtureView) -> Iterator[Hit]:
     folder = _folder(view)
     fitted = (folder.report or {}).get("mixture_hash_sha256") if folder else None
-    own = view.mixture.sha256 if view.mixture and not view.faults else None
+    own = view.mixture.sha256 if view.mixture and not view.subject.faults else None
     if fitted and own and fitted != own:
         yield hit(
             f"was fitted on another mixture ({str(fitted)[:12]}, this one is {own[:12]})",
@@ -74,12 +75,12 @@ def settings_differ(view: MixtureView) -> Iterator[Hit]:
 
 def chunk_size_differs(view: MixtureView) -> Iterator[Hit]:
     folder = _folder(view)
-    if view.chunk_size is None or folder is None or folder.settings is None:
+    if view.options.chunk_size is None or folder is None or folder.settings is None:
         return
-    if folder.settings.time_horizon != view.chunk_size:
+    if folder.settings.time_horizon != view.options.chunk_size:
         yield hit(
             f"encodes chunks of {folder.settings.time_horizon} steps, the policy's have"
-            f" {view.chunk_size}",
+            f" {view.options.chunk_size}",
             file=PROCESSOR,
         )
 
@@ -109,7 +110,7 @@ def too_narrow(view: MixtureView) -> Iterator[Hit]:
     if folder is None or folder.settings is None:
         return
     width = folder.settings.action_dim
-    wide = [f"{f.name} {f.dims[1]}" for f in view.facts if f.dims and f.dims[1] > width]
+    wide = [f"{m.name} {m.raw_dims[1]}" for m in view.members if m.raw_dims[1] > width]
     if wide:
         yield hit(f"encodes {width} action dims, but has more: {listed(wide)}", file=PROCESSOR)
 
@@ -147,18 +148,17 @@ def _action_stats(
     view: MixtureView, names: tuple[str, str]
 ) -> dict[str, dict[str, npt.NDArray[Any]]] | None:
     """Return head key -> stat name -> values; None where they cannot be had."""
-    usable = [f for f in view.facts if f.stats is not None and f.dims is not None]
-    if len(usable) < len(view.facts) or not usable:
+    if not view.members or not all(member.stats for member in view.members):
         return None
     from opentau_prep.heads.build import build_norm_heads
 
     try:
         with collect_notices():
             heads = build_norm_heads(
-                dataset_names=[f.name for f in usable],
-                per_dataset_stats=[dict(f.stats or {}) for f in usable],
-                metadatas=usable,
-                raw_dims=[f.dims or (0, 0) for f in usable],
+                dataset_names=[m.name for m in view.members],
+                per_dataset_stats=[m.stats for m in view.members],
+                metadatas=view.members,
+                raw_dims=[m.raw_dims for m in view.members],
             )
     except PrepError:
         return None  # told by the rules on heads
@@ -189,16 +189,16 @@ def truncates(view: MixtureView) -> Iterator[Hit]:
     folder = _folder(view)
     lengths = ((folder.report or {}) if folder else {}).get("token_lengths")
     datasets = lengths.get("datasets") if isinstance(lengths, Mapping) else None
-    if view.max_tokens is None or not isinstance(datasets, Mapping):
+    if view.options.max_tokens is None or not isinstance(datasets, Mapping):
         return
     words = []
     for name, group in datasets.items():
-        share = _truncated(group, view.max_tokens)
+        share = _truncated(group, view.options.max_tokens)
         if share is not None and share > TRUNCATED:
             words.append(f"{name} {share:.1%}")
     if words:
         yield hit(
-            f"chunks of more than {view.max_tokens:,} tokens, by dataset: {listed(words)}",
+            f"chunks of more than {view.options.max_tokens:,} tokens, by dataset: {listed(words)}",
             file=REPORT,
         )
 
@@ -213,10 +213,10 @@ def _truncated(group: object, max_tokens: int) -> float | None:
 
 
 def truncated_before(view: DatasetView) -> Iterator[Hit]:
-    for found in view.artifacts:
-        if found.spec.name != "action_tokens" or found.content is None or found.torn:
+    for rel, found in view.artifacts.items():
+        if spec_of(rel).name != "action_tokens" or found.content is None or rel in view.torn:
             continue
-        document = load_own(found.content, where=found.rel)
+        document = load_own(found.content, where=rel)
         entries = document.get("entries") if isinstance(document, Mapping) else None
         for entry in entries if isinstance(entries, list) else ():
             lengths = entry.get("token_lengths") if isinstance(entry, Mapping) else None
@@ -225,7 +225,7 @@ def truncated_before(view: DatasetView) -> Iterator[Hit]:
                 yield hit(
                     f"{share:.1%} of the chunks of {entry.get('dataset')} have more than"
                     f" {document.get('discrete_action_max_length')} tokens",
-                    file=found.rel,
+                    file=rel,
                 )
 
 
