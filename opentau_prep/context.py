@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -12,6 +12,7 @@ from opentau_prep.shard import Shard
 from opentau_prep.storage.urls import check_written
 
 if TYPE_CHECKING:
+    from opentau_prep.artifacts.ensure import Artifact
     from opentau_prep.artifacts.rank import Rank
     from opentau_prep.config.schema import Mixture
     from opentau_prep.engine import Failure
@@ -102,6 +103,23 @@ class RunContext:
         else:
             folder = (self.artifact_root or Path()) / f"{mixture.mixture_id}.prep"
         return folder / MIXTURE_OUTPUTS[artifact]
+
+    @property
+    def this_rank(self) -> Rank:
+        """This process among the launcher's, detected where it was not named."""
+        from opentau_prep.artifacts.rank import Rank
+
+        return self.rank or Rank.detect()
+
+    def for_workers(self) -> RunContext:
+        """Return the context as it travels to other processes: with its rank, without callbacks."""
+        return replace(self, rank=self.this_rank, progress=_silent)
+
+    def ensure(self, artifact: Artifact[T]) -> T:
+        """Return an artifact as it should be; see `artifacts.ensure.ensure`."""
+        from opentau_prep.artifacts.ensure import ensure
+
+        return ensure(artifact, rank=self.this_rank, force=self.force, dry_run=self.dry_run)
 
     def stays_here(self, n_items: int) -> bool:
         """Whether `map` over so many items works in this process, where callbacks can be used."""

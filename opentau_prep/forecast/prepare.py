@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from opentau_prep.artifacts import Rank, Recipe, publish
+from opentau_prep.artifacts import Recipe, publish
 from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import file_place
 from opentau_prep.artifacts.rank import main_rank_notices
@@ -63,7 +63,7 @@ def make_forecast(
         PrepError: Stats or frames cannot be read.
     """
     options = options or ForecastOptions()
-    rank = context.rank or Rank.detect()
+    rank = context.this_rank
     with main_rank_notices(rank):
         source = (
             own_heads(resolved, context, options)

@@ -67,7 +67,7 @@ def prepare_heads(
             in a store and there is no `context.artifact_root`.
     """
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
-    rank = context.rank or Rank.detect()
+    rank = context.this_rank
     with main_rank_notices(rank):
         built = build_mixture_heads(resolved, options, artifact_root=context.artifact_root)
         target = None if explain_target is None else parse_target(explain_target, built.heads)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, Recipe, publish
+from opentau_prep.artifacts import Recipe, publish
 from opentau_prep.artifacts.place import check_artifact_root, file_place
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.report.page import render_page
@@ -100,7 +100,7 @@ def make_report(
     """
     check_png(png)
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
-    rank = context.rank or Rank.detect()
+    rank = context.this_rank
     place = file_place("report", out, schema_version=SCHEMA_VERSION)
     with main_rank_notices(rank):
         facts = judge_mixture(resolved, context, options)

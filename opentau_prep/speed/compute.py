@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, Recipe, ensure, publish
+from opentau_prep.artifacts import Recipe, publish
 from opentau_prep.artifacts.place import Place, check_artifact_root
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.artifacts.store import Inspection, Outcome, State, inspect
@@ -53,7 +53,6 @@ def prepare_speed(
             there is no `context.artifact_root`.
     """
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
-    rank = context.rank or Rank.detect()
     if persist_subset:
         jobs = _distinct(resolved.entries)
         _check_one_selection(jobs)
@@ -63,8 +62,8 @@ def prepare_speed(
                 with contextlib.suppress(MetadataError, DataError):  # reported with the dataset
                     _ = entry.episodes
         jobs = [entry.of_whole_dataset() for entry in resolved.first_entries]
-    work = partial(_prepare_one, context=_Options(context, rank, persist_subset))
-    with main_rank_notices(rank):
+    work = partial(_prepare_one, context=context.for_workers())
+    with main_rank_notices(context.this_rank):
         warn_vqa(resolved.vqa)
         names = [entry.name for entry in jobs]
         done = context.map(COMMAND, work, jobs, names, items_per_worker=SMALL_MIXTURE)
@@ -98,29 +97,18 @@ def _check_one_selection(jobs: Sequence[ResolvedEntry]) -> None:
             )
 
 
-class _Options:
-    """What a worker needs of the run, without the parts that do not travel between processes."""
-
-    def __init__(self, context: RunContext, rank: Rank, persist_subset: bool) -> None:
-        self.force = context.force
-        self.dry_run = context.dry_run
-        self.artifact_root = context.artifact_root
-        self.rank = rank
-        self.persist_subset = persist_subset
-
-
 class _Work:
     """One dataset's file: what is there, and what it should be."""
 
-    def __init__(self, entry: ResolvedEntry, options: _Options) -> None:
+    def __init__(self, entry: ResolvedEntry, context: RunContext) -> None:
         self.entry = entry
         self.meta = entry.meta
         # Lengths are in frames: a rate that cannot be is a sign that this is not what it says.
         if "fps" in self.meta.info:
             parse_fps(self.meta.info, self.meta.info_path)
-        self.options = options
+        self.context = context
         self.episodes = entry.episodes if entry.is_subset else entry.meta.episodes.episode_index
-        self.place = speed_place(entry, options.artifact_root)
+        self.place = speed_place(entry, context.artifact_root)
         if not len(self.episodes):
             raise DataError("the dataset has no episodes", where=entry.meta.root)
         if not entry.dataset.present.episodes:
@@ -166,7 +154,7 @@ class _Work:
         if found.fresh:
             return self.result(rows, "up to date")
         adopted = found.content == encode_rows(self.computed)
-        if self.options.force or adopted or missing_rows(rows, self.computed):
+        if self.context.force or adopted or missing_rows(rows, self.computed):
             return None
         _say_stale(self, found, rows)
         return self.result(rows, "kept", changes=found.changes)
@@ -175,14 +163,14 @@ class _Work:
         """Write the file, or add the rows that one lacks which differs: it is trusted otherwise."""
         found = inspect(self.place, self.recipe)
         content = encode_rows(self.computed)
-        if found.content is not None and not self.options.force and found.content != content:
+        if found.content is not None and not self.context.force and found.content != content:
             return _append(self, found)
-        outcome = self.publish(content, force=self.options.force)
+        outcome = self.publish(content, force=self.context.force)
         more = {"changes": outcome.changes, "backup": outcome.backup}
         return self.result(self.computed, outcome.status, **more)
 
     def publish(self, content: bytes, recipe: Recipe | None = None, **options: bool) -> Outcome:
-        dry_run = self.options.dry_run
+        dry_run = self.context.dry_run
         return publish(self.place, content, recipe or self.recipe, dry_run=dry_run, **options)
 
     def result(self, rows: Sequence[SpeedRow], status: str, **more: Any) -> SpeedResult:
@@ -208,9 +196,8 @@ def _say_unresolved(name: str, episodes: Sequence[int]) -> None:
     )
 
 
-def _prepare_one(entry: ResolvedEntry, *, context: _Options) -> SpeedResult:
-    work = _Work(entry, context)
-    return ensure(work, rank=context.rank, force=context.force, dry_run=context.dry_run)
+def _prepare_one(entry: ResolvedEntry, *, context: RunContext) -> SpeedResult:
+    return context.ensure(_Work(entry, context))
 
 
 def _append(work: _Work, found: Inspection) -> SpeedResult:

@@ -12,26 +12,26 @@ from opentau_prep.stats.report import QUANTILES_KEPT
 
 if TYPE_CHECKING:
     from opentau_prep.stats.compare import Difference
-    from opentau_prep.stats.options import RunOptions
+    from opentau_prep.stats.options import StatsRun
     from opentau_prep.stats.report import StatsReport, StatsResult
 
 __all__ = ["going_on_commands", "stats_command", "warn_kept", "warn_pooled"]
 
 
-def stats_command(*words: str, run: RunOptions | None = None) -> str:
+def stats_command(*words: str, run: StatsRun | None = None) -> str:
     """Return a `stats` command line.
 
     Args:
         words: Dataset roots and options.
         run: The run it follows, for its `--artifact-root`.
     """
-    where = () if run is None or run.artifact_root is None else ("--artifact-root",)
-    root = [] if run is None or run.artifact_root is None else [str(run.artifact_root)]
-    return shlex.join(["opentau-prep", "stats", *words, *where, *root])
+    elsewhere = None if run is None else run.context.artifact_root
+    where = [] if elsewhere is None else ["--artifact-root", str(elsewhere)]
+    return shlex.join(["opentau-prep", "stats", *words, *where])
 
 
 def going_on_commands(
-    results: Sequence[StatsResult], run: RunOptions | None = None
+    results: Sequence[StatsResult], run: StatsRun | None = None
 ) -> tuple[str, str]:
     """Return the two commands that go on after published stats that differ: keep, and replace."""
     roots = [result.root for result in results]
@@ -42,7 +42,7 @@ def going_on_commands(
     return keep, replace
 
 
-def warn_pooled(report: StatsReport, run: RunOptions) -> None:
+def warn_pooled(report: StatsReport, run: StatsRun) -> None:
     """Warn once of episodes' own quantiles that pool to numbers that are no quantiles."""
     found = [(r, f.pooled) for r in report.results for f in r.files if f.pooled is not None]
     if not found:
@@ -66,7 +66,7 @@ def _interest(difference: Difference) -> tuple[bool, bool, float]:
     return is_feature, difference.rank is not None, difference.share
 
 
-def warn_kept(report: StatsReport, run: RunOptions) -> None:
+def warn_kept(report: StatsReport, run: StatsRun) -> None:
     """Warn once of all published quantiles that differ from the frames and stay."""
     undecided = report.undecided  # their differences are shown in full
     found = [

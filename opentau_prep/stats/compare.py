@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from opentau_prep.pooling import is_quantile
 from opentau_prep.stats.columns import INDEX_COLUMNS, Column, Layout
-from opentau_prep.stats.documents import Document, place_rows
+from opentau_prep.stats.documents import StatsDocument, place_rows
 from opentau_prep.stats.sketch import RANK_ERROR, QuantileSketch
 from opentau_prep.stats.stack import Stacked
 
@@ -98,7 +98,7 @@ class Comparison:
 
 
 def compare(
-    document: Document,
+    document: StatsDocument,
     stacked: Stacked,
     episodes: Sequence[int],
     layout: Layout,
@@ -152,7 +152,7 @@ def compare(
     return Comparison(tuple(differences), tuple(missing), biggest)
 
 
-def pooled_difference(document: Document, whole: Stacked, layout: Layout) -> Difference | None:
+def pooled_difference(document: StatsDocument, whole: Stacked, layout: Layout) -> Difference | None:
     """Return how far off quantiles are that are pooled from those in episodes' rows.
 
     OpenTau's loader and LeRobot's v2.1 -> v3.0 converter take the mean of the rows, weighted by

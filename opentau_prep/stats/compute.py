@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from opentau_prep.artifacts import Rank, ensure
 from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.engine import Failure
@@ -14,7 +13,7 @@ from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.stats.advice import going_on_commands, warn_kept, warn_pooled
 from opentau_prep.stats.dataset import DatasetWork
 from opentau_prep.stats.delta_compute import prepare_delta
-from opentau_prep.stats.options import RunOptions, StatsOptions
+from opentau_prep.stats.options import StatsOptions, StatsRun
 from opentau_prep.stats.report import StatsReport, StatsResult
 
 if TYPE_CHECKING:
@@ -51,10 +50,9 @@ def prepare_stats(
     """
     options = options or StatsOptions()
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
-    rank = context.rank or Rank.detect()
     jobs = resolved.first_entries
-    run = RunOptions.of(context, rank, options, jobs=len(jobs), keep_options=keep_options)
-    with main_rank_notices(rank):
+    run = StatsRun.of(context, options, jobs=len(jobs), keep_options=keep_options)
+    with main_rank_notices(context.this_rank):
         warn_vqa(resolved.vqa)
         names = [entry.name for entry in jobs]
         results = context.map(COMMAND, partial(_prepare_one, run=run), jobs, names)
@@ -69,8 +67,8 @@ def prepare_stats(
         return report
 
 
-def _prepare_one(entry: ResolvedEntry, *, run: RunOptions) -> StatsResult:
+def _prepare_one(entry: ResolvedEntry, *, run: StatsRun) -> StatsResult:
     work = DatasetWork(entry, run)
-    if work.is_partial and not work.run_options.stats.allow_partial:
+    if work.is_partial and not work.run.stats.allow_partial:
         return work.partial()
-    return ensure(work, rank=run.rank, force=run.force, dry_run=run.dry_run)
+    return run.context.ensure(work)

@@ -18,7 +18,8 @@ from opentau_prep.notices import some_names
 from opentau_prep.stats.advice import stats_command
 from opentau_prep.stats.columns import Layout, declared_features
 from opentau_prep.stats.compare import sketch_bracket
-from opentau_prep.stats.findings import PARTIAL_DATASET, Finding
+from opentau_prep.stats.faults import PARTIAL_DATASET, DataFault
+from opentau_prep.stats.files import OURS, Computed, StatsFile, settle, stats_files
 from opentau_prep.stats.growth import Growth, grown, line_hashes, old_rows
 from opentau_prep.stats.quantiles import quantile_name
 from opentau_prep.stats.reading import Pass, Reader
@@ -31,13 +32,12 @@ from opentau_prep.stats.stack import (
     unstack,
     with_whole_quantiles,
 )
-from opentau_prep.stats.state import StatsState, Verdict
-from opentau_prep.stats.targets import OURS, Computed, Target, dataset_targets, settle
+from opentau_prep.stats.state import LeftAlone, StatsState
 
 if TYPE_CHECKING:
     from opentau_prep.artifacts.place import Place
     from opentau_prep.metadata.resolve import ResolvedEntry
-    from opentau_prep.stats.options import PublishedStats, RunOptions
+    from opentau_prep.stats.options import PublishedStats, StatsRun
 
 __all__ = ["DatasetWork", "FoundStats"]
 
@@ -70,19 +70,19 @@ class DatasetWork:
         run: How to run.
     """
 
-    def __init__(self, entry: ResolvedEntry, run: RunOptions) -> None:
+    def __init__(self, entry: ResolvedEntry, run: StatsRun) -> None:
         self.entry = entry
         self.meta = entry.meta
-        name, elsewhere = entry.artifact_name, run.artifact_root
+        name, elsewhere = entry.artifact_name, run.context.artifact_root
         self.place = dataset_place(
             "quantile_sketch", self.meta.storage, dataset=name, artifact_root=elsewhere
         )
         if run.keep_options:
             run = replace(run, stats=recorded_stats_options(self.place, run.stats))
-        self.run_options, self.q = run, run.stats.q
+        self.run, self.q = run, run.stats.q
         there = self.meta.episodes.episode_index[entry.dataset.has_data_file]
         self.reader = Reader(entry, run, there.tolist() if self.is_partial else None)
-        self.targets = dataset_targets(self.meta, name, elsewhere, episodes=run.stats.episode_stats)
+        self.targets = stats_files(self.meta, name, elsewhere, episodes=run.stats.episode_stats)
         if not len(self.meta.episodes):
             raise DataError("the dataset has no episodes", where=self.meta.root)
 
@@ -96,7 +96,7 @@ class DatasetWork:
         found, state = self._inspected_state()
         if state is None or not found.fresh:
             return None
-        policy = self.run_options.stats.published
+        policy = self.run.stats.published
         if any(not _decided(v.status, policy) for v in state.verdicts.values()):
             return None
         files = []
@@ -105,7 +105,7 @@ class DatasetWork:
             if here.fresh:
                 files.append(FileResult(each.name, here.path, "up to date"))
             # Forced files are ours in the end: what was left alone before is not what will be.
-            elif each.left_alone and not self.run_options.force:
+            elif each.left_alone and not self.run.context.force:
                 left = state.verdicts[each.name]
                 files.append(
                     FileResult(
@@ -133,13 +133,13 @@ class DatasetWork:
         gone = ~self.entry.dataset.has_data_file
         missing = [rel for rel, lacks in zip(self.meta.data_paths, gone, strict=True) if lacks]
         files = f" (missing: {some_names(dict.fromkeys(missing))})" if missing else ""
-        command = stats_command(self.meta.root, "--allow-partial", run=self.run_options)
+        command = stats_command(self.meta.root, "--allow-partial", run=self.run)
         message = (
             f"only {here}{files}; stats of a part would pass for the whole dataset's. Fetch the"
             f" rest, or accept the part: `{command}`"
         )
         episodes = tuple(self.meta.episodes.episode_index[gone].tolist())
-        finding = Finding(PARTIAL_DATASET, message, self.meta.root, episodes=episodes)
+        finding = DataFault(PARTIAL_DATASET, message, self.meta.root, episodes=episodes)
         return StatsResult(
             self.entry.artifact_name,
             self.meta.root,
@@ -174,16 +174,16 @@ class DatasetWork:
 
     def make(self) -> StatsResult:
         """Read what has to be read, and write what may be written."""
-        growth = None if self.run_options.force else self._growth()
+        growth = None if self.run.context.force else self._growth()
         pass_ = self.reader.all() if growth is None else self.reader.grown(growth)
         recipe = self._recipe(pass_.state.method, pass_.state.left_out)
-        with together(self.place.path.parent, dry_run=self.run_options.dry_run):
+        with together(self.place.path.parent, dry_run=self.run.context.dry_run):
             settled = [self._settle(target, pass_, recipe) for target in self.targets]
             verdicts = {t.name: v for t, (_, v) in zip(self.targets, settled, strict=True) if v}
             state = pass_.with_outcome(self._lines(verdicts), verdicts)
             # Last, so that its presence says that all the others are as they should be.
             sketch = self._sketch_file(self._publish_state(state, recipe))
-        if not self.run_options.dry_run:
+        if not self.run.context.dry_run:
             for target in self.targets:
                 if target.name in verdicts:
                     # What is left alone holds another program's numbers: a record that says that
@@ -194,8 +194,8 @@ class DatasetWork:
 
     def _publish_state(self, state: StatsState, recipe: Recipe) -> str:
         # Our own file holds nothing that would have to be kept as a backup.
-        force = self.run_options.force and inspect(self.place, recipe).state not in OURS
-        dry_run = self.run_options.dry_run
+        force = self.run.context.force and inspect(self.place, recipe).state not in OURS
+        dry_run = self.run.context.dry_run
         try:
             outcome = publish(self.place, state.to_bytes(), recipe, force=force, dry_run=dry_run)
         except OverwriteRefusedError:
@@ -206,19 +206,19 @@ class DatasetWork:
         parameters: dict[str, Any] = {
             "quantiles": list(self.q),
             "quantile_method": method,
-            "episode_quantiles": self.run_options.stats.episode_quantiles,
+            "episode_quantiles": self.run.stats.episode_quantiles,
             "features": declared_features(self.meta),
         }
         if left_out:
             parameters["left_out_episodes"] = left_out
         if self._coverage is not None:
             parameters["partial"] = self._coverage.as_json()
-        partial = not self.run_options.read_data
+        partial = not self.run.read_data
         return Recipe(COMMAND, inputs=self._inputs, parameters=parameters, partial=partial)
 
     @cached_property
     def _inputs(self) -> dict[str, Any]:
-        return describe_inputs(self.meta, read=self.run_options.read_data)
+        return describe_inputs(self.meta, read=self.run.read_data)
 
     def _inspected_state(self) -> tuple[Inspection, StatsState | None]:
         found = inspect(self.place, self._recipe("exact"))
@@ -226,7 +226,7 @@ class DatasetWork:
             # What the data decides is as it was while the data is; unusable files, where they may
             # be left out.
             recorded = found.provenance.parameters
-            left_out = recorded.get("left_out_episodes") if self.run_options.keep_going else None
+            left_out = recorded.get("left_out_episodes") if self.run.context.keep_going else None
             method = str(recorded.get("quantile_method"))
             found = inspect(self.place, self._recipe(method, left_out or ()))
         if found.content is None or found.state not in (State.FRESH, State.STALE):
@@ -245,10 +245,10 @@ class DatasetWork:
         return grown(self.meta, state, self.reader.files, self.targets, inspected)
 
     def _settle(
-        self, target: Target, pass_: Pass, recipe: Recipe
-    ) -> tuple[FileResult, Verdict | None]:
+        self, target: StatsFile, pass_: Pass, recipe: Recipe
+    ) -> tuple[FileResult, LeftAlone | None]:
         found = inspect(target.place, recipe)
-        options = self.run_options
+        run = self.run
         computed = self._computed(pass_)
         refreshed: bytes | None = None
         if pass_.before is not None and target.kind != "whole" and found.content is not None:
@@ -261,15 +261,15 @@ class DatasetWork:
             computed,
             recipe,
             refreshed=refreshed,
-            published=options.stats.published,
-            force=options.force,
-            dry_run=options.dry_run,
+            published=run.stats.published,
+            force=run.context.force,
+            dry_run=run.context.dry_run,
         )
 
     def _computed(self, pass_: Pass) -> Computed:
         state, whole = pass_.state, self._whole(pass_.state)
         stacked = own = stack_episodes(state.layout, pass_.scan.episodes, self.q)
-        if self.run_options.stats.episode_quantiles == "dataset":
+        if self.run.stats.episode_quantiles == "dataset":
             stacked = with_whole_quantiles(stacked, whole)
         names = {quantile_name(q): q for q in self.q}
         bracket = sketch_bracket(state.sketch, state.layout, names)
@@ -286,7 +286,7 @@ class DatasetWork:
     def _whole(self, state: StatsState) -> Stacked:
         return stack_whole(state.layout, state.moments, state.quantiles, self.q, state.frames)
 
-    def _lines(self, verdicts: Mapping[str, Verdict]) -> dict[int, str]:
+    def _lines(self, verdicts: Mapping[str, LeftAlone]) -> dict[int, str]:
         """Return the hash of each episode's line, for telling later which are unchanged."""
         for target in self.targets:
             if target.kind == "lines" and target.name not in verdicts:

@@ -36,7 +36,7 @@ from opentau_prep.stats.delta import (
     delta_place,
     delta_recipe,
 )
-from opentau_prep.stats.options import RunOptions
+from opentau_prep.stats.options import StatsRun
 from opentau_prep.stats.report import DeltaResult
 from opentau_prep.stats.sketch import QuantileSketch, SketchTree
 
@@ -58,7 +58,7 @@ _SKETCHED_AT_A_TIME = 1 << 20
 
 
 def prepare_delta(
-    resolved: ResolvedMixture, context: RunContext, run: RunOptions
+    resolved: ResolvedMixture, context: RunContext, run: StatsRun
 ) -> tuple[list[DeltaResult], list[Failure]]:
     """Make the artifact of every entry with delta actions, each dataset and recipe once.
 
@@ -335,17 +335,17 @@ def _pooled(found: Sequence[FileStats]) -> FileStats:
     }
 
 
-def _prepare_one(entry: ResolvedEntry, *, mixture: Mixture, run: RunOptions) -> DeltaResult:
+def _prepare_one(entry: ResolvedEntry, *, mixture: Mixture, run: StatsRun) -> DeltaResult:
     recipe = delta_recipe(entry, mixture)
     size = run.stats.chunk_size
-    place = delta_place(entry, recipe, size, run.artifact_root)
+    place = delta_place(entry, recipe, size, run.context.artifact_root)
     made = ensure_file(
         place,
         lambda: compute_delta_stats(entry, recipe, chunk_size=size).to_bytes(recipe),
         _artifact_recipe(entry, recipe, run),
-        rank=run.rank,
-        force=run.force,
-        dry_run=run.dry_run,
+        rank=run.context.rank,
+        force=run.context.force,
+        dry_run=run.context.dry_run,
     )
     stats = DeltaStats.from_bytes(made.content, str(place.path))
     return DeltaResult(
@@ -353,14 +353,14 @@ def _prepare_one(entry: ResolvedEntry, *, mixture: Mixture, run: RunOptions) -> 
     )
 
 
-def inspect_delta(entry: ResolvedEntry, mixture: Mixture, run: RunOptions) -> Inspection:
+def inspect_delta(entry: ResolvedEntry, mixture: Mixture, run: StatsRun) -> Inspection:
     """Return the state of an entry's artifact in chunks of this run's size; reads no frames."""
     recipe = delta_recipe(entry, mixture)
-    place = delta_place(entry, recipe, run.stats.chunk_size, run.artifact_root)
+    place = delta_place(entry, recipe, run.stats.chunk_size, run.context.artifact_root)
     return inspect(place, _artifact_recipe(entry, recipe, run))
 
 
-def _artifact_recipe(entry: ResolvedEntry, recipe: DeltaRecipe, run: RunOptions) -> Recipe:
+def _artifact_recipe(entry: ResolvedEntry, recipe: DeltaRecipe, run: StatsRun) -> Recipe:
     parameters = {
         **recipe.as_json(),
         "chunk_size": run.stats.chunk_size,

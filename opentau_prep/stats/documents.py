@@ -19,7 +19,7 @@ from opentau_prep.artifacts.jsonio import dump_foreign, dump_foreign_lines
 from opentau_prep.errors import MetadataError
 from opentau_prep.stats.stack import Stacked
 
-__all__ = ["Document", "LinesDocument", "WholeDocument", "place_rows", "pool_elements"]
+__all__ = ["LinesDocument", "StatsDocument", "WholeDocument", "place_rows", "pool_elements"]
 
 Floats = NDArray[np.float64]
 _BARE = (b"NaN", b"Infinity")
@@ -29,7 +29,7 @@ _HINT = (
 )
 
 
-class Document(Protocol):
+class StatsDocument(Protocol):
     """A file with stats: R rows, each of one episode, or one row of the whole dataset."""
 
     episodes: Sequence[int]
@@ -80,15 +80,15 @@ class WholeDocument:
         self.episodes: Sequence[int] = (-1,)
 
     def published(self, feature: str, stat: str, size: int) -> tuple[Floats, NDArray[np.bool_]]:
-        """See `Document`."""
+        """See `StatsDocument`."""
         return _gather([_entry(self._raw, feature)], stat, size)
 
     def is_per_element(self, feature: str, size: int) -> bool:
-        """See `Document`."""
+        """See `StatsDocument`."""
         return _is_per_element([_entry(self._raw, feature)], size)
 
     def merged(self, stacked: Stacked, episodes: Sequence[int], *, keep: bool) -> bytes:
-        """See `Document`."""
+        """See `StatsDocument`."""
         del episodes
         shapes = _element_shapes([self._raw] if keep else [], stacked)
         merged = _merge(
@@ -127,15 +127,15 @@ class LinesDocument:
         self.episodes: Sequence[int] = [int(row["episode_index"]) for row in self._rows]
 
     def published(self, feature: str, stat: str, size: int) -> tuple[Floats, NDArray[np.bool_]]:
-        """See `Document`."""
+        """See `StatsDocument`."""
         return _gather([_entry(row["stats"], feature) for row in self._rows], stat, size)
 
     def is_per_element(self, feature: str, size: int) -> bool:
-        """See `Document`."""
+        """See `StatsDocument`."""
         return _is_per_element([_entry(row["stats"], feature) for row in self._rows], size)
 
     def merged(self, stacked: Stacked, episodes: Sequence[int], *, keep: bool) -> bytes:
-        """See `Document`. Lines of other episodes stay; new ones are put in order."""
+        """See `StatsDocument`. Lines of other episodes stay; new ones are put in order."""
         rows = dict(zip(self.episodes, self._rows, strict=True))
         replaced = set() if keep else set(episodes)
         stay = [row["stats"] for episode, row in rows.items() if episode not in replaced]
@@ -158,7 +158,7 @@ class LinesDocument:
         return {"episode_index": episode, "stats": carried}
 
 
-def place_rows(document: Document, episodes: Sequence[int]) -> NDArray[np.int64]:
+def place_rows(document: StatsDocument, episodes: Sequence[int]) -> NDArray[np.int64]:
     """Return the document's row of each episode, -1 where it has none."""
     rows = {episode: row for row, episode in enumerate(document.episodes)}
     return np.array([rows.get(episode, -1) for episode in episodes], dtype=np.int64)

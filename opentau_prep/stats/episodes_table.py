@@ -42,7 +42,7 @@ class TableDocument:
         self.episodes: Sequence[int] = self._table.column("episode_index").to_pylist()
 
     def published(self, feature: str, stat: str, size: int) -> tuple[Floats, NDArray[np.bool_]]:
-        """See `Document`."""
+        """See `StatsDocument`."""
         out = np.full((len(self.episodes), size), np.nan)
         found = self._elements(feature, stat, size)
         if found is None:
@@ -54,7 +54,7 @@ class TableDocument:
         return out, have
 
     def is_per_element(self, feature: str, size: int) -> bool:
-        """See `Document`."""
+        """See `StatsDocument`."""
         found = self._elements(feature, "mean", size)
         return found is not None and found[0] is not None and found[0].shape[1] > 1
 
@@ -76,7 +76,7 @@ class TableDocument:
         return numbers.reshape(rows, -1, size), have
 
     def merged(self, stacked: Stacked, episodes: Sequence[int], *, keep: bool) -> bytes:
-        """See `Document`. A column that would hold stats of some rows only is left out."""
+        """See `StatsDocument`. A column that would hold stats of some rows only is left out."""
         rows = {episode: k for k, episode in enumerate(episodes)}
         source = np.array([rows.get(episode, -1) for episode in self.episodes], dtype=np.int64)
         table = self._table

@@ -13,12 +13,12 @@ from opentau_prep.artifacts.store import Inspection, State
 from opentau_prep.errors import MetadataError
 from opentau_prep.frames.rows import DataPart, data_parts
 from opentau_prep.pooling import is_quantile
-from opentau_prep.stats.documents import Document, LinesDocument
-from opentau_prep.stats.findings import frame_findings
+from opentau_prep.stats.documents import LinesDocument, StatsDocument
+from opentau_prep.stats.faults import frame_findings
+from opentau_prep.stats.files import OURS, StatsFile
 from opentau_prep.stats.scan import Scan
 from opentau_prep.stats.stack import Stacked
 from opentau_prep.stats.state import StatsState
-from opentau_prep.stats.targets import OURS, Target
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.dataset import DatasetMetadata
@@ -67,7 +67,7 @@ def grown(
     meta: DatasetMetadata,
     state: StatsState,
     files: Mapping[str, str],
-    targets: Sequence[Target],
+    targets: Sequence[StatsFile],
     inspected: Mapping[str, Inspection],
 ) -> Growth | None:
     """Return what was added since, or None when everything has to be read again.
@@ -90,7 +90,7 @@ def grown(
 
 
 def old_rows(
-    document: Document, before: StatsState, old: Stacked, new: Stacked
+    document: StatsDocument, before: StatsState, old: Stacked, new: Stacked
 ) -> tuple[Stacked, list[int]]:
     """Return a file's rows of old episodes, with the whole dataset's quantiles brought up to date.
 
@@ -125,7 +125,7 @@ def _parts(meta: DatasetMetadata, episodes: list[int]) -> list[DataPart]:
     return data_parts(meta, episodes) if episodes else []
 
 
-def _old_rows_stand(target: Target, found: Inspection, state: StatsState) -> bool:
+def _old_rows_stand(target: StatsFile, found: Inspection, state: StatsState) -> bool:
     """Tell whether a file's rows of old episodes are as they were left."""
     if target.kind == "whole":
         return found.content is not None

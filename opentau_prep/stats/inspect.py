@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from opentau_prep.artifacts import Rank
 from opentau_prep.stats.dataset import DatasetWork, FoundStats
 from opentau_prep.stats.delta import FOLDER, delta_recipe, delta_sizes
 from opentau_prep.stats.delta_compute import inspect_delta
-from opentau_prep.stats.options import RunOptions, StatsOptions
+from opentau_prep.stats.options import StatsOptions, StatsRun
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
@@ -35,7 +34,7 @@ def inspect_stats(
         PrepError: The dataset's tables, or a our file, cannot be read.
     """
     options = StatsOptions()
-    run = RunOptions.of(context, Rank(), options, jobs=2, keep_options=True)
+    run = StatsRun.of(context, options, jobs=2, keep_options=True)
     run = replace(run, read_data=False)
     yield from DatasetWork(entry, run).found()
     words = set()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opentau_prep.stats.findings import Finding
+from opentau_prep.stats.faults import DataFault
 
 if TYPE_CHECKING:
     from opentau_prep.engine import Failure
@@ -50,7 +50,7 @@ class OpenpiResult:
     files_found: int
     files_processed: int
     frames: int | None
-    findings: Sequence[Finding] = ()
+    findings: Sequence[DataFault] = ()
     differences: Sequence[str] = ()
     backup: Path | None = None
     changed: Mapping[str, Changed] = field(default_factory=dict)

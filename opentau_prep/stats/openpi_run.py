@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure, publish
+from opentau_prep.artifacts import Recipe, dataset_place, publish
 from opentau_prep.artifacts.fingerprint import file_inputs
 from opentau_prep.artifacts.jsonio import dump_foreign
 from opentau_prep.artifacts.place import Place, file_place
@@ -19,11 +19,11 @@ from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.artifacts.store import OverwriteRefusedError, inspect
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ConfigError, DataError
-from opentau_prep.stats.findings import UNREADABLE, Finding
+from opentau_prep.stats.faults import UNREADABLE, DataFault
 from opentau_prep.stats.openpi import Changed, OpenpiAccumulator, norm_stats_record, prepared_dtype
 from opentau_prep.stats.openpi_read import Matrix, openpi_files, read_ahead
 from opentau_prep.stats.openpi_report import OpenpiReport, OpenpiResult, norm_stats_differences
-from opentau_prep.storage import Storage, is_remote, open_storage, safe_url
+from opentau_prep.storage import is_remote, open_storage, safe_url
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
@@ -84,7 +84,7 @@ class _Pass:
     dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
     frames: int = 0
     processed: int = 0
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[DataFault] = field(default_factory=list)
 
 
 class _WiderDtypeError(Exception):
@@ -112,14 +112,11 @@ def prepare_openpi(
     outs = [job.out for job in jobs if job.out is not None]
     if len(set(outs)) < len(outs):
         raise ConfigError("one --out for several datasets", hint="Run them one by one.")
-    rank = context.rank or Rank.detect()
     threads = 2 if context.workers != 1 and context.stays_here(len(jobs)) else 1
-    run = _Run(
-        rank, context.force, context.dry_run, context.keep_going, context.artifact_root, threads
-    )
-    with main_rank_notices(rank):
+    with main_rank_notices(context.this_rank):
         names = [job.name for job in jobs]
-        results = context.map("openpi stats", partial(_prepare_one, run=run), jobs, names)
+        work = partial(_prepare_one, context=context.for_workers(), threads=threads)
+        results = context.map("openpi stats", work, jobs, names)
     return OpenpiReport(
         [r for r in results if isinstance(r, OpenpiResult)],
         [*lost, *(r for r in results if isinstance(r, Failure))],
@@ -136,30 +133,21 @@ def _check_folders(jobs: Sequence[OpenpiJob]) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Run:
-    rank: Rank
-    force: bool
-    dry_run: bool
-    keep_going: bool
-    artifact_root: Path | None
-    threads: int
-
-
-def _prepare_one(job: OpenpiJob, *, run: _Run) -> OpenpiResult:
-    return ensure(_Work(job, run), rank=run.rank, force=run.force, dry_run=run.dry_run)
+def _prepare_one(job: OpenpiJob, *, context: RunContext, threads: int) -> OpenpiResult:
+    return context.ensure(_Work(job, context, threads))
 
 
 class _Work:
     """The norm stats of one folder."""
 
-    def __init__(self, job: OpenpiJob, run: _Run) -> None:
-        self.job, self.run = job, run
+    def __init__(self, job: OpenpiJob, context: RunContext, threads: int) -> None:
+        self.job, self.context, self.threads = job, context, threads
+        self.keep_going = context.keep_going or job.skip_unusable
         self.storage = open_storage(job.root)
         self.files = openpi_files(self.storage)
         if not self.files:
             raise DataError("holds no parquet file", where=job.root, hint="Check --base-dir.")
-        self.place = _place(job, run)
+        self.place = _place(job, context.artifact_root)
 
     @property
     def places(self) -> Sequence[Place]:
@@ -176,12 +164,11 @@ class _Work:
         recorded = {} if found.provenance is None else found.provenance.parameters
         left_out, changed = recorded.get("left_out") or [], recorded.get("changed_values", {})
         try:
-            findings = [Finding.from_json(record) for record in left_out]
+            findings = [DataFault.from_json(record) for record in left_out]
             shares = {key: Changed.from_json(record) for key, record in changed.items()}
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
-        keep_going = self.run.keep_going or self.job.skip_unusable
-        if not keep_going and any(finding.code == UNREADABLE for finding in findings):
+        if not self.keep_going and any(finding.code == UNREADABLE for finding in findings):
             return None
         found = inspect(self.place, _noting(self.recipe, left_out, changed))
         if found.content is None or not found.fresh:
@@ -190,13 +177,13 @@ class _Work:
         return replace(result, findings=findings, changed=shares)
 
     def make(self) -> OpenpiResult:
-        done = _compute(self.job, self.storage, self.files, self.run)
+        done = _compute(self)
         stats = {key: each.finish() for key, each in done.runs.items()}
         content = dump_foreign(norm_stats_record(stats), where=str(self.place.path))
         changed = {key: each.changed.as_json() for key, each in done.runs.items()}
         recipe = _noting(self.recipe, [finding.as_json() for finding in done.findings], changed)
         result = self._result(content)
-        force, dry_run = self.run.force, self.run.dry_run
+        force, dry_run = self.context.force, self.context.dry_run
         try:
             outcome = publish(self.place, content, recipe, force=force, dry_run=dry_run)
         except OverwriteRefusedError as refused:
@@ -226,26 +213,24 @@ def _noting(recipe: Recipe, left_out: object, changed: object) -> Recipe:
     return replace(recipe, parameters={**recipe.parameters, **noted})
 
 
-def _place(job: OpenpiJob, run: _Run) -> Place:
+def _place(job: OpenpiJob, artifact_root: Path | None) -> Place:
     if job.out is not None:
         return file_place("norm_stats", job.out)
     return dataset_place(
-        "norm_stats", open_storage(job.root), dataset=job.name, artifact_root=run.artifact_root
+        "norm_stats", open_storage(job.root), dataset=job.name, artifact_root=artifact_root
     )
 
 
-def _compute(job: OpenpiJob, storage: Storage, files: list[str], run: _Run) -> _Pass:
+def _compute(work: _Work) -> _Pass:
     try:
-        return _one_pass(job, storage, files, run, widest=False)
+        return _one_pass(work, widest=False)
     except _WiderDtypeError:
-        return _one_pass(job, storage, files, run, widest=True)
+        return _one_pass(work, widest=True)
 
 
-def _one_pass(
-    job: OpenpiJob, storage: Storage, files: list[str], run: _Run, *, widest: bool
-) -> _Pass:
-    done = _Pass()
-    for rel, found in read_ahead(storage, files, job.columns, threads=run.threads):
+def _one_pass(work: _Work, *, widest: bool) -> _Pass:
+    job, storage, done = work.job, work.storage, _Pass()
+    for rel, found in read_ahead(storage, work.files, job.columns, threads=work.threads):
         if job.max_frames is not None and done.frames >= job.max_frames:
             break
         try:
@@ -253,10 +238,10 @@ def _one_pass(
                 raise found
             _take(job, done, found, f"{storage.url}/{rel}", widest=widest)
         except DataError as error:
-            if not (run.keep_going or job.skip_unusable):
+            if not work.keep_going:
                 raise
             where = f"{storage.url}/{rel}"
-            done.findings.append(Finding(UNREADABLE, str(error), where))
+            done.findings.append(DataFault(UNREADABLE, str(error), where))
     if not done.frames:
         first = done.findings[0].message if done.findings else "no file has a frame"
         raise DataError(f"nothing to compute stats of: {first}", where=job.root)
@@ -266,10 +251,10 @@ def _one_pass(
     return done
 
 
-def _dropped(job: OpenpiJob, key: str, dropped: NDArray[np.int64]) -> Finding:
+def _dropped(job: OpenpiJob, key: str, dropped: NDArray[np.int64]) -> DataFault:
     dims = tuple(np.flatnonzero(dropped).tolist())
     message = f"{key}: {int(dropped.sum()):,} values are not finite; their frames were left out"
-    return Finding("non_finite", message, job.root, key, dims)
+    return DataFault("non_finite", message, job.root, key, dims)
 
 
 def _take(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from opentau_prep.artifacts.rank import Rank
 from opentau_prep.errors import ConfigError
 
 if TYPE_CHECKING:
     from opentau_prep.context import Progress, RunContext
 
-__all__ = ["DEFAULT_QUANTILES", "MEMORY_BUDGET", "PublishedStats", "RunOptions", "StatsOptions"]
+__all__ = ["DEFAULT_QUANTILES", "MEMORY_BUDGET", "PublishedStats", "StatsOptions", "StatsRun"]
 
 EpisodeQuantiles = Literal["episode", "dataset"]
 PublishedStats = Literal["stop", "keep", "replace"]
@@ -74,18 +72,20 @@ class StatsOptions:
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """What a worker needs of the run, without the parts that do not travel between processes.
+class StatsRun:
+    """What a worker needs to know.
 
-    `read_data` says whether data files may be read, if only to hash them.
+    Attributes:
+        stats: What to compute.
+        context: How to run; see `RunContext.for_workers`.
+        threads: How many read one dataset.
+        keep_options: Whether a dataset keeps the quantiles that its stats were made with.
+        progress: Called as files are read; only where the work stays in this process.
+        read_data: Whether data files may be read, if only to hash them.
     """
 
     stats: StatsOptions
-    rank: Rank
-    force: bool
-    dry_run: bool
-    keep_going: bool
-    artifact_root: Path | None
+    context: RunContext
     threads: int
     keep_options: bool = False
     progress: Progress | None = None
@@ -95,26 +95,17 @@ class RunOptions:
     def of(
         cls,
         context: RunContext,
-        rank: Rank,
         options: StatsOptions,
         *,
         jobs: int,
         keep_options: bool = False,
-    ) -> RunOptions:
-        """Return the options of a run over `jobs` datasets: threads where there is only one."""
+    ) -> StatsRun:
+        """Return a run over `jobs` datasets: threads where there is only one."""
         from opentau_prep.engine.local import default_workers
 
         here = context.stays_here(jobs)
         threads = (context.workers or default_workers()) if here else 1
-        return cls(
-            options,
-            rank,
-            context.force,
-            context.dry_run,
-            context.keep_going,
-            context.artifact_root,
-            threads,
-            keep_options and not context.force,
-            # Over several datasets the engine tells how far it is, and no callback can travel.
-            context.progress if here else None,
-        )
+        # Over several datasets the engine tells how far it is, and no callback can travel.
+        progress = context.progress if here else None
+        keep = keep_options and not context.force
+        return cls(options, context.for_workers(), threads, keep, progress)

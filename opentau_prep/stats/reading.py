@@ -13,14 +13,14 @@ from opentau_prep.errors import DataError
 from opentau_prep.frames.columns import ColumnError
 from opentau_prep.frames.rows import DataPart, data_parts
 from opentau_prep.stats.columns import Layout, find_layout
-from opentau_prep.stats.findings import frame_findings
+from opentau_prep.stats.faults import frame_findings
 from opentau_prep.stats.growth import Growth
 from opentau_prep.stats.scan import Scan, scan_parts
-from opentau_prep.stats.state import StatsState, Verdict
+from opentau_prep.stats.state import LeftAlone, StatsState
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedEntry
-    from opentau_prep.stats.options import RunOptions
+    from opentau_prep.stats.options import StatsRun
 
 __all__ = ["Pass", "Reader"]
 
@@ -36,7 +36,9 @@ class Pass:
     files_read: int
     before: StatsState | None = None
 
-    def with_outcome(self, lines: Mapping[int, str], verdicts: Mapping[str, Verdict]) -> StatsState:
+    def with_outcome(
+        self, lines: Mapping[int, str], verdicts: Mapping[str, LeftAlone]
+    ) -> StatsState:
         """Return the state with what became of the files."""
         return replace(self.state, lines=lines, verdicts=verdicts)
 
@@ -50,9 +52,7 @@ class Reader:
         episodes: The episodes to read; None for all.
     """
 
-    def __init__(
-        self, entry: ResolvedEntry, run: RunOptions, episodes: Sequence[int] | None
-    ) -> None:
+    def __init__(self, entry: ResolvedEntry, run: StatsRun, episodes: Sequence[int] | None) -> None:
         self._meta, self._name = entry.meta, entry.artifact_name
         self._run, self._q, self._episodes = run, run.stats.q, episodes
 
@@ -101,7 +101,7 @@ class Reader:
         while True:
             try:
                 layout, missing = find_layout(
-                    self._meta, parts, keep_going=self._run.keep_going, without=unusable
+                    self._meta, parts, keep_going=self._run.context.keep_going, without=unusable
                 )
                 size = layout.row_bytes * self._meta.episodes.total_frames
                 method = "exact" if size <= self._run.stats.memory_budget else "sketch"
@@ -144,7 +144,7 @@ class Reader:
             layout,
             self._q,
             exact=exact,
-            keep_going=self._run.keep_going,
+            keep_going=self._run.context.keep_going,
             threads=self._threads(parts),
             on_part=on_part,
         )

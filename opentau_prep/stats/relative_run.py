@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure, publish
+from opentau_prep.artifacts import Recipe, dataset_place, publish
 from opentau_prep.artifacts.jsonio import dump_foreign
 from opentau_prep.artifacts.place import Location, Place, check_artifact_root
 from opentau_prep.artifacts.rank import main_rank_notices
@@ -136,15 +136,6 @@ class RelativeReport:
         }
 
 
-@dataclass(frozen=True)
-class _Run:
-    options: RelativeOptions
-    rank: Rank
-    force: bool
-    dry_run: bool
-    artifact_root: Path | None
-
-
 def prepare_relative(
     resolved: ResolvedMixture, context: RunContext, options: RelativeOptions
 ) -> RelativeReport:
@@ -156,9 +147,12 @@ def prepare_relative(
         PrepError: A dataset failed and `context.keep_going` is off.
     """
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
-    rank = context.rank or Rank.detect()
-    run = _Run(options, rank, context.force, context.dry_run, context.artifact_root)
-    stale = [e for e in resolved.first_entries if run.force or not _Work(e, run).found().fresh]
+    here = context.for_workers()
+    stale = [
+        entry
+        for entry in resolved.first_entries
+        if context.force or not _Work(entry, options, here).found().fresh
+    ]
     ordinary = prepare_stats(replace(resolved, entries=stale), context, options.stats)
     waiting = {result.root for result in (*ordinary.partial, *ordinary.undecided)}
     failed = {failure.label for failure in ordinary.failures}
@@ -167,9 +161,10 @@ def prepare_relative(
         for entry in resolved.first_entries
         if entry.meta.root not in waiting and entry.name not in failed
     ]
-    with main_rank_notices(rank):
+    with main_rank_notices(context.this_rank):
         names = [entry.name for entry in jobs]
-        results = context.map("relative stats", partial(_prepare_one, run=run), jobs, names)
+        work = partial(_prepare_one, options=options, context=here)
+        results = context.map("relative stats", work, jobs, names)
     return RelativeReport(
         ordinary,
         [r for r in results if isinstance(r, RelativeResult)],
@@ -177,28 +172,30 @@ def prepare_relative(
     )
 
 
-def _prepare_one(entry: ResolvedEntry, *, run: _Run) -> RelativeResult:
-    return ensure(_Work(entry, run), rank=run.rank, force=run.force, dry_run=run.dry_run)
+def _prepare_one(
+    entry: ResolvedEntry, *, options: RelativeOptions, context: RunContext
+) -> RelativeResult:
+    return context.ensure(_Work(entry, options, context))
 
 
 class _Work:
     """The work on one dataset."""
 
-    def __init__(self, entry: ResolvedEntry, run: _Run) -> None:
-        self.entry, self.meta, self.options = entry, entry.meta, run.options
-        self.dry_run = run.dry_run
-        groot = run.options.format == "groot"
+    def __init__(self, entry: ResolvedEntry, options: RelativeOptions, context: RunContext) -> None:
+        self.entry, self.meta, self.options = entry, entry.meta, options
+        self.dry_run = context.dry_run
+        groot = options.format == "groot"
         self.place: Place = dataset_place(
             "relative_stats" if groot else "stats",
             self.meta.storage,
             dataset=entry.artifact_name,
-            artifact_root=run.artifact_root,
+            artifact_root=context.artifact_root,
         )
         self.keys, self.left_out = (
-            _groot_keys(self.meta, run.options)
+            _groot_keys(self.meta, options)
             if groot
             else (
-                {ACTION: _lerobot_actions(self.meta, run.options)},
+                {ACTION: _lerobot_actions(self.meta, options)},
                 {},
             )
         )

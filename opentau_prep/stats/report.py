@@ -12,7 +12,7 @@ import numpy as np
 from opentau_prep.metadata.records import Stats
 from opentau_prep.stats.columns import INDEX_COLUMNS, Layout
 from opentau_prep.stats.compare import Difference
-from opentau_prep.stats.findings import Finding
+from opentau_prep.stats.faults import DataFault
 
 if TYPE_CHECKING:
     from opentau_prep.artifacts.place import Location
@@ -145,7 +145,7 @@ class StatsResult:
     stats: Stats
     quantiles: str
     files_read: int
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[DataFault, ...] = ()
     coverage: Coverage | None = None
 
     @property

@@ -18,17 +18,17 @@ from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.errors import DataError, MetadataError
 from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.compare import Difference
-from opentau_prep.stats.findings import UNREADABLE, Finding
+from opentau_prep.stats.faults import UNREADABLE, DataFault
 from opentau_prep.stats.moments import Moments
 from opentau_prep.stats.sketch import QuantileSketch, decode_sketches, encode_sketches
 
-__all__ = ["StatsState", "Verdict"]
+__all__ = ["LeftAlone", "StatsState"]
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LeftAlone:
     """What a file was found to be that was left as it is.
 
     Attributes:
@@ -55,7 +55,7 @@ class Verdict:
         }
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Verdict:
+    def from_json(cls, record: Mapping[str, Any]) -> LeftAlone:
         """Rebuild what `as_json` gave."""
         differences = tuple(Difference.from_json(d) for d in record["differences"])
         pooled = record["pooled"] and Difference.from_json(record["pooled"])
@@ -89,8 +89,8 @@ class StatsState:
     files: Mapping[str, str]
     digests: Mapping[int, str]
     lines: Mapping[int, str] = field(default_factory=dict)
-    findings: tuple[Finding, ...] = ()
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    findings: tuple[DataFault, ...] = ()
+    verdicts: Mapping[str, LeftAlone] = field(default_factory=dict)
 
     @property
     def left_out(self) -> tuple[int, ...]:
@@ -135,8 +135,8 @@ class StatsState:
                 dict(document["files"]),
                 {int(e): d for e, d in document["episodes"].items()},
                 {int(e): d for e, d in document["lines"].items()},
-                tuple(Finding.from_json(f) for f in document["findings"]),
-                {name: Verdict.from_json(v) for name, v in document["left_alone"].items()},
+                tuple(DataFault.from_json(f) for f in document["findings"]),
+                {name: LeftAlone.from_json(v) for name, v in document["left_alone"].items()},
             )
         except (MetadataError, DataError, KeyError, TypeError, ValueError, AttributeError):
             return None

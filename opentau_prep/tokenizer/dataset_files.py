@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure_file
+from opentau_prep.artifacts import Recipe, dataset_place, ensure_file
 from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.artifacts.place import Place
 from opentau_prep.artifacts.provenance import sha256_of
@@ -122,7 +122,7 @@ def _write(
 ) -> str:
     place = _place(entry, mixture_id, context)
     recipe = _recipe(options, content)
-    rank = context.rank or Rank.detect()
+    rank = context.this_rank
     build = partial(_same, content)
     try:
         made = ensure_file(

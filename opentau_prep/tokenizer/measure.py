@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from opentau_prep.artifacts.rank import Rank, main_rank_notices
+from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.errors import DataError
 from opentau_prep.tokenizer.bpe import decode_points, encode_points
 from opentau_prep.tokenizer.evaluate import vocabulary_use
@@ -81,7 +81,7 @@ def measure_tokenizer(
         **{name: value for name, value in own.items() if value is not None},
     )
     min_token = int(settings["min_token"])
-    with main_rank_notices(context.rank or Rank.detect()):
+    with main_rank_notices(context.this_rank):
         sampling = sample_mixture(resolved, context, options)
     corpus = sampling.corpus
     held_out = bool(corpus.in_share.any())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, Recipe, ensure, publish
+from opentau_prep.artifacts import Recipe, ensure, publish
 from opentau_prep.artifacts.ensure import say_stale
 from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import Place, check_artifact_root
@@ -88,7 +88,7 @@ def prepare_tokenizer(
             a dataset lies in a store and there is no `context.artifact_root`.
     """
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
-    rank = context.rank or Rank.detect()
+    rank = context.this_rank
     if out_dir.name in ("", ".."):
         out_dir = out_dir.resolve()  # a folder beside it can only be named after a name
     with main_rank_notices(rank):

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.errors import ConfigError
 from opentau_prep.tokenizer.evaluate import ErrorSums, length_stats
@@ -131,7 +130,7 @@ def sweep_tokenizers(
         options, total_chunks=n_chunks, max_token_length=1 << 30 if cap == "auto" else cap
     )
     points = [replace(small, scale=scale, vocab_size=size) for scale in scales for size in sizes]
-    with main_rank_notices(context.rank or Rank.detect()):
+    with main_rank_notices(context.this_rank):
         sampling = sample_mixture(resolved, context, small, scales=scales)
         rows = []
         for point in points:

@@ -25,10 +25,10 @@ from opentau_prep.metadata.statsread import STATS
 from opentau_prep.notices import warn
 from opentau_prep.pooling import is_quantile
 from opentau_prep.stats.compare import Bracket, Comparison, Difference, compare, pooled_difference
-from opentau_prep.stats.documents import Document, LinesDocument, WholeDocument
+from opentau_prep.stats.documents import LinesDocument, StatsDocument, WholeDocument
 from opentau_prep.stats.report import DIFFERS, KEPT, QUANTILES_KEPT, FileResult
 from opentau_prep.stats.stack import Stacked
-from opentau_prep.stats.state import Verdict
+from opentau_prep.stats.state import LeftAlone
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.dataset import DatasetMetadata
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from opentau_prep.stats.options import PublishedStats
     from opentau_prep.stats.sketch import QuantileSketch
 
-__all__ = ["Computed", "Target", "dataset_targets", "settle"]
+__all__ = ["Computed", "StatsFile", "settle", "stats_files"]
 
 OURS = (State.FRESH, State.STALE, State.REPARAMETRIZED)
 EPISODES_DIR = "meta/episodes/"
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class StatsFile:
     """A file that stats go to.
 
     Attributes:
@@ -60,7 +60,7 @@ class Target:
     with_count: bool = True
     carried: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def document(self, content: bytes | None, where: str) -> Document:
+    def document(self, content: bytes | None, where: str) -> StatsDocument:
         """Return the file read.
 
         Raises:
@@ -97,7 +97,7 @@ class Computed:
     sketch: QuantileSketch
     bracket: Bracket
 
-    def for_target(self, target: Target, document: Document) -> tuple[Stacked, list[int]]:
+    def for_file(self, target: StatsFile, document: StatsDocument) -> tuple[Stacked, list[int]]:
         """Return what goes to one file."""
         if target.kind == "whole":
             return self.whole, [-1]
@@ -109,9 +109,9 @@ class Computed:
         return part, [self.episodes[k] for k in rows]
 
 
-def dataset_targets(
+def stats_files(
     meta: DatasetMetadata, dataset: str, artifact_root: Path | None, *, episodes: bool = True
-) -> list[Target]:
+) -> list[StatsFile]:
     """Return the files of a dataset's version; `meta/stats.json` is written for every version.
 
     Args:
@@ -127,14 +127,16 @@ def dataset_targets(
         )
 
     with_count = meta.version != "v2.0"
-    targets = [Target("whole", "meta/stats.json", place("stats"), with_count)]
+    targets = [StatsFile("whole", "meta/stats.json", place("stats"), with_count)]
     if meta.version == "v2.1" and episodes:
         name = "meta/episodes_stats.jsonl"
-        targets.append(Target("lines", name, place("episodes_stats"), carried=_camera_stats(meta)))
+        targets.append(
+            StatsFile("lines", name, place("episodes_stats"), carried=_camera_stats(meta))
+        )
     if meta.is_v3 and episodes:
         for rel in meta.storage.list_files("meta/episodes", ".parquet"):
             file = rel.removeprefix(EPISODES_DIR).removesuffix(".parquet")
-            targets.append(Target("table", rel, place("episodes", file=file)))
+            targets.append(StatsFile("table", rel, place("episodes", file=file)))
     return targets
 
 
@@ -148,7 +150,7 @@ def _camera_stats(meta: DatasetMetadata) -> dict[str, dict[str, Any]]:
 
 
 def settle(
-    target: Target,
+    target: StatsFile,
     found: Inspection,
     computed: Computed,
     recipe: Recipe,
@@ -157,7 +159,7 @@ def settle(
     published: PublishedStats,
     force: bool,
     dry_run: bool,
-) -> tuple[FileResult, Verdict | None]:
+) -> tuple[FileResult, LeftAlone | None]:
     """Write, complete, confirm or leave alone one file.
 
     Args:
@@ -176,14 +178,14 @@ def settle(
     found, document = _opened(target, found, force=force)
     if refreshed is not None:
         document = target.document(refreshed, str(found.path))
-    stacked, episodes = computed.for_target(target, document)
+    stacked, episodes = computed.for_file(target, document)
     pooled = None if force else _pooled(target, document, computed)
     comparison = _compared(target, found, document, stacked, episodes, computed)
     ours = found.content is None or found.state in OURS
     blocked = any(np.isnan(stats["min"]).any() for stats in stacked.values() if len(episodes))
     differences = () if ours else comparison.differences
     replaced = force or (published == "replace" and bool(comparison.differences or pooled))
-    words = _Told(target, found, comparison, None if replaced else pooled)
+    words = _Decision(target, found, comparison, None if replaced else pooled)
     if found.fresh and not replaced:  # by a run that was interrupted before it wrote the others
         return words.result("up to date"), words.remaining(found.content)
     left = "no finite value" if blocked and not force else None
@@ -211,7 +213,7 @@ def settle(
     return words.outcome(outcome, "extended"), words.remaining(content)
 
 
-def _pooled(target: Target, document: Document, computed: Computed) -> Difference | None:
+def _pooled(target: StatsFile, document: StatsDocument, computed: Computed) -> Difference | None:
     """Return what episodes' own quantiles pool to, unless they were asked for."""
     if target.kind != "lines" or computed.stacked is computed.own:
         return None
@@ -228,7 +230,9 @@ def _left_as(
     return None if missing else QUANTILES_KEPT
 
 
-def _opened(target: Target, found: Inspection, *, force: bool) -> tuple[Inspection, Document]:
+def _opened(
+    target: StatsFile, found: Inspection, *, force: bool
+) -> tuple[Inspection, StatsDocument]:
     """Read a file; a damaged one of stats alone counts as missing when it is to be replaced."""
     try:
         return found, target.document(found.content, str(found.path))
@@ -247,9 +251,9 @@ def _opened(target: Target, found: Inspection, *, force: bool) -> tuple[Inspecti
 
 
 def _compared(
-    target: Target,
+    target: StatsFile,
     found: Inspection,
-    document: Document,
+    document: StatsDocument,
     stacked: Stacked,
     episodes: list[int],
     computed: Computed,
@@ -257,7 +261,7 @@ def _compared(
     if found.content is None or not episodes:
         return Comparison((), (), None)
     if target.kind != "whole":
-        own, _ = replace(computed, stacked=computed.own).for_target(target, document)
+        own, _ = replace(computed, stacked=computed.own).for_file(target, document)
         return compare(document, stacked, episodes, computed.layout, own=own)
     comparison = compare(
         document,
@@ -281,8 +285,8 @@ def _with_rank(difference: Difference, computed: Computed) -> Difference:
 
 
 @dataclass(frozen=True)
-class _Told:
-    target: Target
+class _Decision:
+    target: StatsFile
     found: Inspection
     comparison: Comparison
     pooled: Difference | None
@@ -299,10 +303,12 @@ class _Told:
             self.pooled,
         )
 
-    def verdict(self, content: bytes | None, status: str) -> Verdict:
-        return Verdict(sha256_of(content or b""), self.comparison.differences, status, self.pooled)
+    def verdict(self, content: bytes | None, status: str) -> LeftAlone:
+        return LeftAlone(
+            sha256_of(content or b""), self.comparison.differences, status, self.pooled
+        )
 
-    def remaining(self, content: bytes | None) -> Verdict | None:
+    def remaining(self, content: bytes | None) -> LeftAlone | None:
         """Return what is still different in a completed file, if anything is."""
         if not (self.comparison.differences or self.pooled):
             return None

@@ -14,14 +14,14 @@ from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.moments import Moments
 from opentau_prep.stats.scan import PartFault
 
-__all__ = ["PARTIAL_DATASET", "UNREADABLE", "Finding", "frame_findings"]
+__all__ = ["PARTIAL_DATASET", "UNREADABLE", "DataFault", "frame_findings"]
 
 PARTIAL_DATASET = "partial_dataset"
 UNREADABLE = "unreadable_file"
 
 
 @dataclass(frozen=True)
-class Finding:
+class DataFault:
     """One thing that is wrong.
 
     Attributes:
@@ -46,7 +46,7 @@ class Finding:
         return {**asdict(self), "dims": list(self.dims), "episodes": list(self.episodes)}
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Finding:
+    def from_json(cls, record: dict[str, Any]) -> DataFault:
         """Rebuild what `as_json` gave."""
         tuples = {name: tuple(record[name]) for name in ("dims", "episodes")}
         return cls(**{**record, **tuples})
@@ -61,20 +61,20 @@ def frame_findings(
     empty: Sequence[int] = (),
     missing: Sequence[str] = (),
     unusable: Sequence[ColumnError] = (),
-) -> tuple[Finding, ...]:
+) -> tuple[DataFault, ...]:
     """Return what is wrong with the frames, file by file and feature by feature."""
     found = [
-        Finding(UNREADABLE, str(f.error), f"{root}/{f.rel}", episodes=f.episodes) for f in faults
+        DataFault(UNREADABLE, str(f.error), f"{root}/{f.rel}", episodes=f.episodes) for f in faults
     ]
     if empty:
         message = f"{len(empty):,} episodes have no frames: {some_names(empty)}"
-        found.append(Finding("empty_episode", message, root, episodes=tuple(empty)))
+        found.append(DataFault("empty_episode", message, root, episodes=tuple(empty)))
     found += [
-        Finding("unusable_column", f"no stats of {e.column}: {e}", str(e.where), e.column)
+        DataFault("unusable_column", f"no stats of {e.column}: {e}", str(e.where), e.column)
         for e in unusable
     ]
     found += [
-        Finding("missing_column", f"info.json declares {name!r}, the data lacks it", root, name)
+        DataFault("missing_column", f"info.json declares {name!r}, the data lacks it", root, name)
         for name in missing
     ]
     for name, where in layout.slices.items():
@@ -82,7 +82,7 @@ def frame_findings(
     return tuple(found)
 
 
-def _non_finite(root: str, feature: str, moments: Moments) -> list[Finding]:
+def _non_finite(root: str, feature: str, moments: Moments) -> list[DataFault]:
     bad = np.flatnonzero(moments.non_finite)
     if not len(bad):
         return []
@@ -94,9 +94,9 @@ def _non_finite(root: str, feature: str, moments: Moments) -> list[Finding]:
     words = ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if n)
     dims = tuple(bad.tolist())
     message = f"{feature}: {words} in {len(dims)} dims; stats are over the finite values"
-    found = [Finding("non_finite", message, root, feature, dims)]
+    found = [DataFault("non_finite", message, root, feature, dims)]
     none = tuple(np.flatnonzero(moments.count == 0).tolist())
     if none:
         message = f"{feature}: no finite value at all in dims {list(none)}"
-        found.append(Finding("no_finite_value", message, root, feature, none))
+        found.append(DataFault("no_finite_value", message, root, feature, none))
     return found
