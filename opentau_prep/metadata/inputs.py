@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts.stored import stored_inputs
+from opentau_prep.artifacts.fingerprint import stored_inputs
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.dataset import DatasetMetadata

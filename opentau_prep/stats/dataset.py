@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts import Recipe, dataset_place, publish
+from opentau_prep.artifacts.place import Place
 from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State, inspect
 from opentau_prep.artifacts.together import pending_path, together
-from opentau_prep.errors import DataError, MetadataError
+from opentau_prep.errors import ConfigError, DataError, MetadataError
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.notices import some_names
 from opentau_prep.stats.advice import stats_command
@@ -21,9 +22,9 @@ from opentau_prep.stats.compare import sketch_bracket
 from opentau_prep.stats.faults import PARTIAL_DATASET, DataFault
 from opentau_prep.stats.files import OURS, Computed, StatsFile, settle, stats_files
 from opentau_prep.stats.growth import Growth, grown, line_hashes, old_rows
+from opentau_prep.stats.options import StatsOptions
 from opentau_prep.stats.quantiles import quantile_name
 from opentau_prep.stats.reading import Pass, Reader
-from opentau_prep.stats.recorded import recorded_stats_options
 from opentau_prep.stats.report import DIFFERS, Coverage, FileResult, StatsResult
 from opentau_prep.stats.stack import (
     Stacked,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedEntry
     from opentau_prep.stats.options import PublishedStats, StatsRun
 
-__all__ = ["DatasetWork", "FoundStats"]
+__all__ = ["DatasetWork", "FoundStats", "recorded_stats_options"]
 
 COMMAND = "stats"
 SKETCH_FILE = "meta/quantile_sketch.json"
@@ -323,3 +324,28 @@ def _decided(status: str, published: PublishedStats) -> bool:
     if published == "replace":
         return status == "no finite value"
     return published == "stop" or status != DIFFERS
+
+
+def recorded_stats_options(place: Place, options: StatsOptions) -> StatsOptions:
+    """Return options with the quantiles that are on record beside a dataset's sketch.
+
+    Args:
+        place: The sketch.
+        options: What holds where nothing is on record.
+    """
+    provenance = inspect(place, Recipe("stats", {})).provenance
+    recorded = {} if provenance is None else provenance.parameters
+    try:
+        return replace(
+            options,
+            quantiles=tuple(float(q) for q in recorded["quantiles"]),
+            episode_quantiles=recorded["episode_quantiles"],
+            allow_partial=options.allow_partial or "partial" in recorded,
+        )
+    except (
+        ConfigError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # a record that this tool did not write
+        return options

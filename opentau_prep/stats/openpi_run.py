@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,16 +20,17 @@ from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.artifacts.store import OverwriteRefusedError, inspect
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ConfigError, DataError
+from opentau_prep.frames.columns import check_columns, to_matrix
+from opentau_prep.metadata.features import default_columns
 from opentau_prep.stats.faults import UNREADABLE, DataFault
 from opentau_prep.stats.openpi import Changed, OpenpiAccumulator, norm_stats_record, prepared_dtype
-from opentau_prep.stats.openpi_read import Matrix, openpi_files, read_ahead
 from opentau_prep.stats.openpi_report import OpenpiReport, OpenpiResult, norm_stats_differences
-from opentau_prep.storage import is_remote, open_storage, safe_url
+from opentau_prep.storage import Storage, is_remote, open_storage, safe_url
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
 
-__all__ = ["OpenpiJob", "prepare_openpi"]
+__all__ = ["KEYS", "Matrix", "OpenpiJob", "openpi_files", "prepare_openpi", "read_ahead"]
 
 
 @dataclass(frozen=True)
@@ -283,3 +285,68 @@ def _take(
         done.runs[key].update(matrix)
     done.frames += len(rows["state"])
     done.processed += 1
+
+
+KEYS = ("state", "actions")
+Matrix = NDArray[Any]
+
+
+def openpi_files(storage: Storage) -> list[str]:
+    """Return a folder's parquet files in openpi's order, without those in a `meta` folder."""
+    found = sorted(storage.list_files(".", ".parquet"))
+    return [rel for rel in found if "meta" not in PurePosixPath(rel).parts[:-1]]
+
+
+def read_ahead(
+    storage: Storage,
+    files: Sequence[str],
+    columns: Mapping[str, str] | None,
+    *,
+    threads: int,
+) -> Iterator[tuple[str, dict[str, Matrix] | DataError]]:
+    """Yield each file and its state and actions, or what is wrong with it, in order.
+
+    Args:
+        storage: The folder.
+        files: Which of its files.
+        columns: `state` and `actions` -> column; None takes those that each file has.
+        threads: With two, the next file is read meanwhile.
+    """
+
+    def read(rel: str) -> dict[str, Matrix] | DataError:
+        try:
+            return _read(storage, rel, columns)
+        except DataError as error:
+            return error
+
+    if threads <= 1:
+        yield from ((rel, read(rel)) for rel in files)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(read, files[0])
+        for rel, after in zip(files, [*files[1:], None], strict=True):
+            found = ahead.result()
+            if after is not None:
+                ahead = pool.submit(read, after)
+            yield rel, found
+
+
+def _read(storage: Storage, rel: str, chosen: Mapping[str, str] | None) -> dict[str, Matrix]:
+    where = f"{storage.url}/{rel}"
+    file = storage.open_parquet(rel)
+    present = file.schema_arrow.names
+    columns = dict(chosen) if chosen is not None else default_columns(present)
+    missing = [key for key in KEYS if key not in columns]
+    if missing:
+        raise DataError(
+            f"has no column for {' and '.join(missing)} (columns: {', '.join(present)})",
+            where=where,
+            hint="Name them under `columns` in a config, or in data_features_name_mapping.",
+        )
+    names = [columns[key] for key in KEYS]
+    check_columns(names, present, where)
+    table = storage.read_table(rel, names, file=file)
+    return {
+        key: to_matrix(table.column(columns[key]), f"{where}, column {columns[key]}")
+        for key in KEYS
+    }

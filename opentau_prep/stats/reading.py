@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from opentau_prep.artifacts.stored import stored_hashes
+from opentau_prep.artifacts.fingerprint import stored_hashes
 from opentau_prep.errors import DataError
 from opentau_prep.frames.columns import ColumnError
 from opentau_prep.frames.rows import DataPart, data_parts

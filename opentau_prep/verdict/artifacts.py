@@ -15,7 +15,7 @@ from opentau_prep.artifacts.store import Inspection, State
 from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.speed.inspect import EPISODES, KEPT_ROWS, inspect_speed, speed_place
 from opentau_prep.speed.rows import decode_rows
-from opentau_prep.stats.inspect import inspect_stats
+from opentau_prep.stats.compute import inspect_stats
 from opentau_prep.tokenizer.dataset_files import inspect_dataset_files
 from opentau_prep.validate.artifacts import why_torn
 from opentau_prep.verdict.facts import ArtifactFacts, Level

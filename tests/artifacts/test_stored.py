@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 from fake_stores import fake_store
 
-from opentau_prep.artifacts.fingerprint import MISSING, file_inputs, hash_files
+from opentau_prep.artifacts.fingerprint import (
+    MISSING,
+    file_inputs,
+    hash_files,
+    stored_hashes,
+    stored_inputs,
+)
 from opentau_prep.artifacts.place import (
     StoredFile,
     check_artifact_root,
@@ -14,7 +20,6 @@ from opentau_prep.artifacts.place import (
 )
 from opentau_prep.artifacts.provenance import Recipe
 from opentau_prep.artifacts.store import State, inspect, publish
-from opentau_prep.artifacts.stored import stored_hashes, stored_inputs
 from opentau_prep.errors import ArtifactError
 from opentau_prep.storage import open_storage
 
