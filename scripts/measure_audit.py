@@ -23,8 +23,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opentau_prep.demo.robots import ARM6, ARM6_POSE, ARM8, BIMANUAL14, HUMANOID26
-from opentau_prep.demo.trajectories import Robot, demonstrate
+from opentau_prep.demo.trajectories import (
+    ARM6,
+    ARM6_POSE,
+    ARM8,
+    BIMANUAL14,
+    HUMANOID26,
+    Robot,
+    demonstrate,
+)
 from opentau_prep.heads.audit import AuditFinding, audit_heads
 from opentau_prep.metadata import load_dataset_metadata
 from opentau_prep.notices import collect_notices

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from opentau_prep.demo.encode import write_json
 from opentau_prep.demo.mixture import DemoDataset, DemoTask, demo_episodes
-from opentau_prep.demo.robots import ARM6, ARM6_POSE
 from opentau_prep.demo.spec import DatasetSpec, EpisodeData, Version
 from opentau_prep.demo.target import write_folder
+from opentau_prep.demo.trajectories import ARM6, ARM6_POSE
 from opentau_prep.demo.write import write_dataset
 from opentau_prep.errors import ConfigError
 

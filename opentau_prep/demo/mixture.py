@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from opentau_prep.demo.encode import write_json
-from opentau_prep.demo.robots import (
+from opentau_prep.demo.spec import DatasetSpec, EpisodeData
+from opentau_prep.demo.target import check_folder, write_folder
+from opentau_prep.demo.trajectories import (
     ARM6,
     ARM6_POSE,
     ARM8,
     BIMANUAL14,
     HUMANOID26,
     MOBILE11,
+    Robot,
+    demonstrate,
+    demonstration_lengths,
 )
-from opentau_prep.demo.spec import DatasetSpec, EpisodeData
-from opentau_prep.demo.target import check_folder, write_folder
-from opentau_prep.demo.trajectories import Robot, demonstrate, demonstration_lengths
 from opentau_prep.demo.write import write_dataset
 from opentau_prep.errors import ConfigError
 

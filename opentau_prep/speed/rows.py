@@ -5,16 +5,29 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jsonlines
+import numpy as np
 
 from opentau_prep.errors import MetadataError
-from opentau_prep.speed.buckets import PERCENTILES, Percentiles, compute_task_percentiles
 
-__all__ = ["SPEED_FILE", "SpeedRow", "append_rows", "decode_rows", "encode_rows", "make_rows"]
+__all__ = [
+    "MIN_DISTINCT_LENGTHS",
+    "PERCENTILES",
+    "SPARSE_BUCKET",
+    "SPEED_FILE",
+    "Percentiles",
+    "SpeedRow",
+    "append_rows",
+    "bucket_episode_length",
+    "compute_task_percentiles",
+    "decode_rows",
+    "encode_rows",
+    "make_rows",
+]
 
 SPEED_FILE = "meta/speed_percentiles.jsonl"
 _HINT = "Correct the line, or recompute the file: opentau-prep speed-percentiles --force."
@@ -125,7 +138,9 @@ def _decode_row(line: str, where: str) -> SpeedRow:
     task = value.get("task", "")
     if not isinstance(task, str):
         raise MetadataError("field `task` must be a string", where=where, hint=_HINT)
-    return SpeedRow(task_index, task, n_episodes, _percentiles(value.get("percentiles"), where))
+    return SpeedRow(
+        task_index, task, n_episodes, _checked_percentiles(value.get("percentiles"), where)
+    )
 
 
 def _whole_number(value: object, name: str, where: str) -> int:
@@ -138,7 +153,7 @@ def _whole_number(value: object, name: str, where: str) -> int:
     )
 
 
-def _percentiles(value: object, where: str) -> Percentiles:
+def _checked_percentiles(value: object, where: str) -> Percentiles:
     if value is None:
         return None
     numbers = value if isinstance(value, list) else []
@@ -153,3 +168,54 @@ def _percentiles(value: object, where: str) -> Percentiles:
             hint=_HINT,
         )
     return [float(n) for n in numbers]
+
+
+Percentiles = list[float] | None
+"""Episode lengths in frames at p5, p15, ..., p95; None when a task has too few distinct lengths."""
+
+PERCENTILES = (5, 15, 25, 35, 45, 55, 65, 75, 85, 95)
+MIN_DISTINCT_LENGTHS = 10
+SPARSE_BUCKET = 50
+
+
+def compute_task_percentiles(
+    lengths_by_task: Mapping[int, Iterable[int]],
+) -> dict[int, Percentiles]:
+    """Return the percentiles of the episode lengths of each task.
+
+    Args:
+        lengths_by_task: task_index -> episode lengths in frames, in any order.
+
+    Returns:
+        task_index -> ten lengths (NumPy's linear interpolation between order statistics), or None
+        for a task with fewer than ten distinct lengths; in order of task_index.
+    """
+    return {
+        int(task): _percentiles(np.fromiter(lengths_by_task[task], dtype=np.int64))
+        for task in sorted(lengths_by_task)
+    }
+
+
+def _percentiles(lengths: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Percentiles:
+    if len(np.unique(lengths)) < MIN_DISTINCT_LENGTHS:
+        return None
+    return [float(p) for p in np.percentile(lengths, PERCENTILES)]
+
+
+def bucket_episode_length(length: int, percentiles: Sequence[float] | None) -> int:
+    """Return the speed bucket of an episode: 0 (shorter than p5) to 100 (p95 or longer), by tens.
+
+    Args:
+        length: Frames.
+        percentiles: The task's, or None for a sparse or unknown task.
+
+    Returns:
+        Ten times the number of percentiles that are at most `length`; 50 without percentiles.
+
+    Example:
+        >>> bucket_episode_length(20, [10, 20, 30, 40, 50, 60, 70, 80, 90, 100])
+        20
+    """
+    if percentiles is None:
+        return SPARSE_BUCKET
+    return 10 * int(np.searchsorted(percentiles, length, side="right"))

@@ -12,8 +12,14 @@ from opentau_prep.artifacts.rank import Rank, main_rank_notices, wait_for
 from opentau_prep.errors import ConfigError, PrepError
 from opentau_prep.metadata.dataset import load_dataset_metadata
 from opentau_prep.notices import warn
-from opentau_prep.speed.buckets import Percentiles
-from opentau_prep.speed.rows import SPEED_FILE, SpeedRow, append_rows, decode_rows, make_rows
+from opentau_prep.speed.rows import (
+    SPEED_FILE,
+    Percentiles,
+    SpeedRow,
+    append_rows,
+    decode_rows,
+    make_rows,
+)
 from opentau_prep.storage import is_remote, safe_url
 
 __all__ = ["load_or_compute_speed_percentiles", "missing_rows", "warn_if_short"]

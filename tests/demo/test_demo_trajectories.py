@@ -9,15 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opentau_prep.demo.robots import (
+from opentau_prep.demo.trajectories import (
     ARM6,
     ARM6_POSE,
     ARM8,
     BIMANUAL14,
     HUMANOID26,
     MOBILE11,
-)
-from opentau_prep.demo.trajectories import (
     Robot,
     demonstrate,
     demonstration_lengths,

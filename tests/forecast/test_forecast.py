@@ -21,8 +21,8 @@ from opentau_prep.cli.app import app
 from opentau_prep.config.load import mixture_from_roots
 from opentau_prep.context import RunContext
 from opentau_prep.demo.mixture import DemoDataset, DemoTask, demo_episodes
-from opentau_prep.demo.robots import ARM6
 from opentau_prep.demo.spec import DatasetSpec, EpisodeData
+from opentau_prep.demo.trajectories import ARM6
 from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.forecast import ForecastOptions, load_stats_source, make_forecast
 from opentau_prep.metadata.resolve import resolve_mixture

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opentau_prep import bucket_episode_length, compute_task_percentiles
-from opentau_prep.speed.buckets import MIN_DISTINCT_LENGTHS, PERCENTILES, SPARSE_BUCKET
+from opentau_prep.speed.rows import MIN_DISTINCT_LENGTHS, PERCENTILES, SPARSE_BUCKET
 
 GOLDEN = load_golden("speed")
 

@@ -16,9 +16,8 @@ from mp4_files import write_videos
 from opentau_prep.config.load import mixture_from_roots
 from opentau_prep.config.salvage import Salvage, salvage_mixture
 from opentau_prep.context import RunContext
-from opentau_prep.demo.robots import ARM6
 from opentau_prep.demo.spec import DatasetSpec, EpisodeData, Version
-from opentau_prep.demo.trajectories import demonstrate
+from opentau_prep.demo.trajectories import ARM6, demonstrate
 from opentau_prep.demo.write import write_dataset
 from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.stats import prepare_stats
