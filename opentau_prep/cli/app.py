@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,6 +25,8 @@ from opentau_prep.cli import (
 )
 from opentau_prep.cli.command import print_error
 from opentau_prep.cli.help import PlainGroup
+from opentau_prep.cli.suggest import suggested_commands
+from opentau_prep.text import printable
 from opentau_prep.trainers import TRAINERS
 
 __all__ = ["app", "main"]
@@ -33,7 +36,7 @@ _WRONG_USAGE = 2
 app = typer.Typer(
     name="opentau-prep",
     cls=PlainGroup,
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -49,6 +52,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the versions.")
     ] = False,
@@ -58,9 +62,15 @@ def _root(
     \b
     Try it:            opentau-prep demo --out demo
                        opentau-prep run --mixture-json demo/mixture.json
-    One dataset:       opentau-prep speed-percentiles path/to/dataset
+    One dataset:       opentau-prep stats path/to/dataset
     In a pipeline:     opentau-prep run --mixture-json mixture.json --json
+
+    Without a command: what fits the working directory.
     """
+    if ctx.invoked_subcommand is None:
+        commands = "\n".join(f"  {printable(each)}" for each in suggested_commands(Path()))
+        typer.echo(f"{ctx.get_help()}\n\nWhat fits here:\n{commands}")
+        raise typer.Exit(_WRONG_USAGE)
 
 
 stats.register(app)
@@ -71,7 +81,6 @@ forecast.register(app)
 validate.register(app)
 val_plan.register(app)
 val_report.register(app)
-diff.register(app)
 run.register(app)
 report.register(app)
 diff.register(app)
