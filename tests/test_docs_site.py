@@ -24,6 +24,7 @@ RUNNABLE: dict[str, set[str]] = {
     "tutorials/truncated-tokens.md": set(),
     "tutorials/checkpoint-stats.md": {"demo/datasets/demo/arm6_pick"},
     "tutorials/ci.md": set(),
+    "tutorials/cluster.md": set(),
 }
 
 
