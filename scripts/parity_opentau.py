@@ -32,7 +32,6 @@ from typing import Any
 import numpy as np
 
 import opentau_prep
-from opentau_prep.artifacts import Rank
 from opentau_prep.demo.spec import ABSENT, DatasetSpec, EpisodeData
 from opentau_prep.demo.write import write_dataset
 from opentau_prep.frames.chunks import gather_chunks
@@ -386,14 +385,14 @@ def our_mixture(folder: Path, widths: Any, seed: int | None) -> Any:
     from opentau_prep.frames.delta import mixture_delta_map
     from opentau_prep.metadata.resolve import resolve_mixture
     from opentau_prep.stats.delta_compute import prepare_delta
-    from opentau_prep.stats.options import RunOptions, StatsOptions
+    from opentau_prep.stats.options import StatsOptions, StatsRun
 
     with collect_notices():
         mixture = opentau_prep.load_mixture(folder / "mixture.json")
         resolved = resolve_mixture(mixture)
         context = RunContext(workers=1)
         options = StatsOptions(chunk_size=CHUNK_SIZE)
-        prepare_delta(resolved, context, RunOptions.of(context, Rank(), options, jobs=1))
+        prepare_delta(resolved, context, StatsRun.of(context, options, jobs=1))
         made = opentau_prep.mixture_norm_heads(resolved, **widths)
     robots = {entry.name: entry for entry in resolved.entries}
     held_out = []
