@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from opentau_prep.errors import MetadataError, PrepError, join_errors
 from opentau_prep.forecast.distribution import Distribution, from_sketch, from_stats
-from opentau_prep.heads.audit_names import dim_names, gripper_dims
 from opentau_prep.heads.keys import compute_norm_key
-from opentau_prep.heads.members import VECTOR_FEATURES
+from opentau_prep.heads.members import VECTOR_FEATURES, dim_names, gripper_dims
 from opentau_prep.notices import some_names, warn
 from opentau_prep.stats.delta import load_delta_stats
 from opentau_prep.stats.load import load_sketches

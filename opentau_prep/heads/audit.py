@@ -4,7 +4,7 @@ Each member is tested against a robust model of all others (`audit_model`) for t
 happen (`audit_faults`): the one that explains it best is undone, and the rest is tested again. What
 no usual fault explains must also be an outlier by scikit-learn's local outlier factor, taken over
 all members in the same scale-aware space. A head of few members is only tested for wrong units.
-Where info.json declares the order of the dims, that is compared first (`audit_names`).
+Where info.json declares the order of the dims, that is compared first (`reordered_names`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opentau_prep.heads.audit_faults import KINDS, Suspicion, suspicions
-from opentau_prep.heads.audit_model import DimStats, HeadModel, fit_model
-from opentau_prep.heads.audit_names import (
+from opentau_prep.heads.audit_faults import (
+    KINDS,
     Reordered,
-    dim_names,
-    gripper_dims,
+    Suspicion,
     reordered_names,
+    suspicions,
 )
-from opentau_prep.heads.members import VECTOR_FEATURES, HeadMember
+from opentau_prep.heads.audit_model import DimStats, HeadModel, fit_model
+from opentau_prep.heads.members import VECTOR_FEATURES, HeadMember, dim_names, gripper_dims
 
 __all__ = ["AuditFinding", "AuditReport", "AuditedHead", "audit_heads"]
 

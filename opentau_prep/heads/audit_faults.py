@@ -8,6 +8,7 @@ as they are, in log odds, with the change of variables accounted for.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 
 from opentau_prep.heads.audit_model import DimStats, HeadModel, student_t
 from opentau_prep.heads.audit_signature import reordered, swapped
+from opentau_prep.heads.members import VECTOR_FEATURES, HeadMember, dim_names
 
-__all__ = ["KINDS", "UNITS", "Suspicion", "Unit", "suspicions"]
+__all__ = ["KINDS", "UNITS", "Reordered", "Suspicion", "Unit", "reordered_names", "suspicions"]
 
 Floats = NDArray[np.float64]
 
@@ -251,3 +253,47 @@ def _cycles(order: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
 
 def _dims(mask: NDArray[np.bool_]) -> tuple[int, ...]:
     return tuple(np.flatnonzero(mask).tolist())
+
+
+@dataclass(frozen=True)
+class Reordered:
+    """One feature of a member whose dims are declared in another order than most members'.
+
+    Attributes:
+        feature: `state` or `actions`.
+        own: Its names.
+        others: Those of most members that have the same names.
+    """
+
+    feature: str
+    own: tuple[str, ...]
+    others: tuple[str, ...]
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The dims whose names differ."""
+        pairs = zip(self.own, self.others, strict=True)
+        return tuple(dim for dim, (own, other) in enumerate(pairs) if own != other)
+
+
+def reordered_names(group: Sequence[HeadMember]) -> dict[str, list[Reordered]]:
+    """Return member -> the features whose dims it declares in another order than the others.
+
+    Only members whose dims have the same names, each once, are compared. What most of them have
+    is right; of equally many, what came first.
+
+    Args:
+        group: The members of a head.
+    """
+    found: dict[str, list[Reordered]] = {}
+    for feature in VECTOR_FEATURES:
+        names = {m.name: dim_names(m.entry, feature, m.kept_dims(feature)) for m in group}
+        orders = Counter(own for own in names.values() if own and len(set(own)) == len(own))
+        usual: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for order, _ in orders.most_common():  # equal counts: in order of appearance
+            usual.setdefault(tuple(sorted(order)), order)
+        for member, own in names.items():
+            others = usual.get(tuple(sorted(own)), own)
+            if own in orders and own != others:
+                found.setdefault(member, []).append(Reordered(feature, own, others))
+    return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -22,12 +23,11 @@ from opentau_prep.heads.files import encode_heads, head_document
 from opentau_prep.heads.mixture import MixtureHeads, build_mixture_heads
 from opentau_prep.heads.options import HeadOptions
 from opentau_prep.heads.report import HeadFile, HeadsReport, HeadSummary
-from opentau_prep.heads.stale import stale_reported_once
+from opentau_prep.notices import Notice, collect_notices, emit, shorten_names, warn
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
-    from opentau_prep.heads.members import HeadMember
-    from opentau_prep.heads.vqa import VqaMember
+    from opentau_prep.heads.members import HeadMember, VqaMember
     from opentau_prep.metadata.dataset import Dataset
     from opentau_prep.metadata.records import StatsView
     from opentau_prep.metadata.resolve import ResolvedMixture
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["inspect_heads", "prepare_heads", "recorded_options", "summarize_heads"]
 
 COMMAND = "heads"
+_STALE = "stale_artifact"
 
 
 def prepare_heads(
@@ -74,7 +75,7 @@ def prepare_heads(
         write = partial(_write, rank=rank, force=context.force, dry_run=context.dry_run)
         jobs = _dataset_jobs(resolved, built, options, context)
         labels = [", ".join(job.datasets) for job in jobs]
-        with stale_reported_once():
+        with _stale_reported_once():
             mixture_file = write(_mixture_job(resolved, built, options, out))
             # Small files wait for the disk, and for that one process does as well as several.
             done = context.map(COMMAND, write, jobs, labels, items_per_worker=len(jobs))
@@ -295,3 +296,35 @@ def _hash_stats(stats: StatsView) -> str:
 
 def _hash_texts(texts: Any) -> str:
     return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@contextlib.contextmanager
+def _stale_reported_once() -> Iterator[None]:
+    """Make one notice of all that the block says about stale files; pass on the others.
+
+    A change in one dataset makes the files of its whole head stale: as many warnings would bury it.
+    """
+    collected: Sequence[Notice] = ()
+    try:
+        with collect_notices() as collected:
+            yield
+    finally:
+        for notice in collected:
+            if notice.kind != _STALE:
+                emit(notice)
+        _report_stale([notice for notice in collected if notice.kind == _STALE])
+
+
+def _report_stale(stale: Sequence[Notice]) -> None:
+    if len(stale) <= 1:
+        for notice in stale:
+            emit(notice)
+        return
+    changes = {str(each.dataset or each.details["artifact"]): each.details for each in stale}
+    parts = [f"{name} ({', '.join(found['changes'])})" for name, found in changes.items()]
+    shown, suffix = shorten_names(parts)
+    warn(
+        _STALE,
+        f"{len(stale)} files are stale and are written again: {', '.join(shown)}{suffix}",
+        artifacts={name: dict(found) for name, found in changes.items()},
+    )

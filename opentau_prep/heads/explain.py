@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from opentau_prep.errors import ConfigError
 from opentau_prep.heads.build import NormHeads
-from opentau_prep.heads.members import VECTOR_FEATURES, HeadMember
-from opentau_prep.heads.vqa import VqaMember
+from opentau_prep.heads.members import VECTOR_FEATURES, HeadMember, VqaMember
 from opentau_prep.notices import shorten_names
 from opentau_prep.pooling import PooledFeature, is_quantile, pool_feature
 

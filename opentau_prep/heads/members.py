@@ -1,4 +1,7 @@
-"""The datasets of a mixture as members of heads: their stats in the policy's names and widths."""
+"""The entries of a mixture as members of heads: their stats in the policy's names and widths.
+
+Training gives vqa entries a norm head each, too, though they have no robot data.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from opentau_prep.errors import PrepError, join_errors
 from opentau_prep.frames.delta import mixture_delta_map
 from opentau_prep.heads.build import head_weight
 from opentau_prep.heads.keys import check_required_tags, compute_norm_key
-from opentau_prep.heads.standardize import native_stats, native_width, standardize_native
+from opentau_prep.heads.standardize import (
+    imagenet_stats,
+    native_stats,
+    native_width,
+    standardize_native,
+)
 from opentau_prep.metadata.features import warn_inferred
 from opentau_prep.metadata.info import parse_dtypes
 from opentau_prep.metadata.records import CAMERA_DTYPES
-from opentau_prep.notices import shorten_names, warn
+from opentau_prep.notices import shorten_names, some_names, warn
 
 if TYPE_CHECKING:
-    from opentau_prep.config.schema import Mixture
+    from opentau_prep.config.schema import DatasetEntry, Mixture
     from opentau_prep.heads.options import HeadOptions
     from opentau_prep.metadata.records import StatsView
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
     from opentau_prep.stats.delta import DeltaStats
 
-__all__ = ["VECTOR_FEATURES", "HeadMember", "read_members"]
+__all__ = [
+    "VECTOR_FEATURES",
+    "HeadMember",
+    "VqaMember",
+    "dim_names",
+    "gripper_dims",
+    "read_members",
+    "vqa_members",
+]
 
 VECTOR_FEATURES = ("state", "actions")
+_GRIPPER_WORDS = ("grip", "finger", "thumb", "index", "middle", "ring", "pinky", "claw", "jaw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,3 +239,107 @@ def _say_truncated(members: Sequence[HeadMember]) -> None:
             f"dims beyond the maximum are cut off: {', '.join(shown)}{suffix}",
             datasets=[name for name, dims in cut.items() if dims],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class VqaMember:
+    """A vqa entry as a member of a head.
+
+    Attributes:
+        index: Its position among all entries of the mixture.
+        name: Its mixture-level name.
+        info: `robot_type` and `control_mode`, where the entry sets them.
+        norm_key: Its head's key.
+        is_fallback: Whether that is its own name, for lack of a tag.
+        stats: Its standardized stats.
+        weight: What it weighs in a shared head.
+        raw_dims: Width of state and actions before padding.
+    """
+
+    index: int
+    name: str
+    info: Mapping[str, Any]
+    norm_key: str
+    is_fallback: bool
+    stats: StatsView
+    weight: float = 1.0  # training has no `total_frames` of these
+    raw_dims: tuple[int, int] = (1, 1)
+
+    def kept_dims(self, feature: str) -> int:
+        """Return how many dims of `state` or `actions` are not padding."""
+        return 1
+
+
+def vqa_members(resolved: ResolvedMixture, options: HeadOptions) -> list[VqaMember]:
+    """Return the vqa entries of a mixture as members of heads, in mixture order.
+
+    Notice: `vqa_num_samples`, when entries do not say how many samples they have.
+
+    Args:
+        resolved: The mixture.
+        options: Widths and cameras.
+    """
+    if not resolved.vqa:
+        return []
+    chosen = set(resolved.vqa)
+    named = enumerate(zip(resolved.mixture.dataset_names, resolved.mixture.datasets, strict=True))
+    entries = [(index, name, config) for index, (name, config) in named if name in chosen]
+    silent = [name for _, name, config in entries if config.num_samples is None]
+    if silent:
+        warn(
+            "vqa_num_samples",
+            f"no metadata tells how many samples these vqa entries have: {some_names(silent)}; the"
+            " `count` in their stats is 1. Nothing that normalizes reads it; set num_samples in"
+            " the entry for the same `count` as training's",
+            datasets=silent,
+        )
+    return [_vqa_member(index, name, config, options) for index, name, config in entries]
+
+
+def _vqa_member(index: int, name: str, config: DatasetEntry, options: HeadOptions) -> VqaMember:
+    key, is_fallback = compute_norm_key(config.robot_type, config.control_mode, name)
+    info = {"robot_type": config.robot_type, "control_mode": config.control_mode}
+    stats = standardize_native(
+        _vqa_stats(config.num_samples or 1, options.num_cams),
+        max_state_dim=options.max_state_dim,
+        max_action_dim=options.max_action_dim,
+        num_cams=options.num_cams,
+        repo_id=name,
+    )
+    return VqaMember(index, name, info, key, is_fallback, stats)
+
+
+def _vqa_stats(num_samples: int, num_cams: int) -> dict[str, dict[str, NDArray[Any]]]:
+    """Return a vqa dataset's stats, float64 (those of a robot dataset's cameras are float32).
+
+    Source: OpenTau 0b153a9, `VQADataset.create_meta`.
+    """
+    features = ("state", "actions")
+    stats = {f: {s: np.zeros(1) for s in ("min", "max", "mean", "std")} for f in features}
+    if num_cams:
+        stats["camera0"] = imagenet_stats(np.float64)
+    return {f: {**entry, "count": np.array([num_samples])} for f, entry in stats.items()}
+
+
+def dim_names(entry: ResolvedEntry, feature: str, width: int) -> tuple[str, ...]:
+    """Return the names that info.json gives the dims which are used; empty unless all have one.
+
+    Args:
+        entry: The dataset.
+        feature: `state` or `actions`.
+        width: How many dims are used, after `state_index` or `action_index`.
+    """
+    declared = entry.meta.features.get(entry.name_map.columns[feature])
+    names = declared.names if declared is not None else ()
+    index = entry.config.state_index if feature == "state" else entry.config.action_index
+    order = range(len(names)) if index is None else index
+    if len(order) < width or max(order, default=0) >= len(names):
+        return ()
+    return tuple(names[i] for i in order)[:width]
+
+
+def gripper_dims(names: Sequence[str]) -> tuple[int, ...]:
+    """Return the dims whose names are those of grippers or fingers."""
+    return tuple(
+        i for i, name in enumerate(names) if any(w in name.lower() for w in _GRIPPER_WORDS)
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts.rank import Rank, main_rank_notices
 from opentau_prep.heads.build import NormHeads, build_norm_heads
-from opentau_prep.heads.members import HeadMember, read_members
+from opentau_prep.heads.members import HeadMember, VqaMember, read_members, vqa_members
 from opentau_prep.heads.options import HeadOptions
 from opentau_prep.heads.sketches import (
     QuantileRanks,
@@ -18,7 +18,6 @@ from opentau_prep.heads.sketches import (
     warn_ranks,
     with_sketch_quantiles,
 )
-from opentau_prep.heads.vqa import VqaMember, vqa_members
 from opentau_prep.metadata.resolve import ResolvedMixture, resolve_mixture
 
 if TYPE_CHECKING:
