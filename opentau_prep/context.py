@@ -121,6 +121,10 @@ class RunContext:
 
         return ensure(artifact, rank=self.this_rank, force=self.force, dry_run=self.dry_run)
 
+    def alone(self) -> RunContext:
+        """Return the context for work that stays in this process."""
+        return replace(self, engine="local", engine_address=None, workers=1)
+
     def stays_here(self, n_items: int) -> bool:
         """Whether `map` over so many items works in this process, where callbacks can be used."""
         return n_items <= 1 and self.engine_address is None

@@ -392,7 +392,7 @@ def our_mixture(folder: Path, widths: Any, seed: int | None) -> Any:
         resolved = resolve_mixture(mixture)
         context = RunContext(workers=1)
         options = StatsOptions(chunk_size=CHUNK_SIZE)
-        prepare_delta(resolved, context, StatsRun.of(context, options, jobs=1))
+        prepare_delta(resolved, context, StatsRun.of(context, options, here=False))
         made = opentau_prep.mixture_norm_heads(resolved, **widths)
     robots = {entry.name: entry for entry in resolved.entries}
     held_out = []

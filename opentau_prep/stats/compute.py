@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.engine import Failure
+from opentau_prep.engine.local import default_workers
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.stats.advice import going_on_commands, warn_kept, warn_pooled
 from opentau_prep.stats.dataset import DatasetWork, FoundStats
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["inspect_stats", "prepare_stats"]
 
 COMMAND = "stats"
+# Below that, a dataset takes less time than handing its parts to workers.
+_LARGE_FRAMES = 200_000
 
 
 def prepare_stats(
@@ -53,11 +59,10 @@ def prepare_stats(
     options = options or StatsOptions()
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
     jobs = resolved.first_entries
-    run = StatsRun.of(context, options, jobs=len(jobs), keep_options=keep_options)
+    run = StatsRun.of(context, options, here=False, keep_options=keep_options)
     with main_rank_notices(context.this_rank):
         warn_vqa(resolved.vqa)
-        names = [entry.name for entry in jobs]
-        results = context.map(COMMAND, partial(_prepare_one, run=run), jobs, names)
+        results = _each_dataset(jobs, context, run)
         done = [r for r in results if isinstance(r, StatsResult)]
         failures = [r for r in results if isinstance(r, Failure)]
         delta, failed = prepare_delta(resolved, context, run)
@@ -67,6 +72,33 @@ def prepare_stats(
         if report.undecided:
             report = replace(report, commands=going_on_commands(report.undecided, run))
         return report
+
+
+def _each_dataset(
+    jobs: Sequence[ResolvedEntry], context: RunContext, run: StatsRun
+) -> list[StatsResult | Failure]:
+    """Do the datasets, in order of the jobs: large ones one after the other, on all workers."""
+    large = _are_large(jobs, context)
+    here = StatsRun.of(context, run.stats, here=True, keep_options=run.keep_options)
+    results: dict[int, StatsResult | Failure] = {}
+    for chosen, how, options in ((large, context.alone(), here), (~large, context, run)):
+        index = np.flatnonzero(chosen).tolist()
+        if index:
+            names = [jobs[i].name for i in index]
+            work = partial(_prepare_one, run=options)
+            found = how.map(COMMAND, work, [jobs[i] for i in index], names)
+            results |= dict(zip(index, found, strict=True))
+    return [results[i] for i in range(len(jobs))]
+
+
+def _are_large(jobs: Sequence[ResolvedEntry], context: RunContext) -> NDArray[np.bool_]:
+    """Return (N,) which datasets would keep one worker busy when the others have finished."""
+    frames = np.array([entry.dataset.declared.frames for entry in jobs], dtype=np.float64)
+    if len(jobs) == 1:
+        return np.array([context.engine == "local" or frames[0] >= _LARGE_FRAMES])
+    workers = context.workers or default_workers()
+    large: NDArray[np.bool_] = (frames >= _LARGE_FRAMES) & (frames * workers > frames.sum())
+    return large
 
 
 def _prepare_one(entry: ResolvedEntry, *, run: StatsRun) -> StatsResult:
@@ -92,7 +124,7 @@ def inspect_stats(
         PrepError: The dataset's tables, or a our file, cannot be read.
     """
     options = StatsOptions()
-    run = StatsRun.of(context, options, jobs=2, keep_options=True)
+    run = StatsRun.of(context, options, here=False, keep_options=True)
     run = replace(run, read_data=False)
     yield from DatasetWork(entry, run).found()
     words = set()

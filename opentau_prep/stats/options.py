@@ -81,6 +81,8 @@ class StatsRun:
         threads: How many read one dataset.
         keep_options: Whether a dataset keeps the quantiles that its stats were made with.
         progress: Called as files are read; only where the work stays in this process.
+        cluster: Whose engine takes parts of the dataset; only where the work stays in this process
+            and that engine is a cluster's.
         read_data: Whether data files may be read, if only to hash them.
     """
 
@@ -89,6 +91,7 @@ class StatsRun:
     threads: int
     keep_options: bool = False
     progress: Progress | None = None
+    cluster: RunContext | None = None
     read_data: bool = True
 
     @classmethod
@@ -97,15 +100,15 @@ class StatsRun:
         context: RunContext,
         options: StatsOptions,
         *,
-        jobs: int,
+        here: bool,
         keep_options: bool = False,
     ) -> StatsRun:
-        """Return a run over `jobs` datasets: threads where there is only one."""
+        """Return a run; `here` says that its datasets have this process, and all workers, alone."""
         from opentau_prep.engine.local import default_workers
 
-        here = context.stays_here(jobs)
         threads = (context.workers or default_workers()) if here else 1
         # Over several datasets the engine tells how far it is, and no callback can travel.
         progress = context.progress if here else None
+        cluster = context if here and context.engine != "local" else None
         keep = keep_options and not context.force
-        return cls(options, context.for_workers(), threads, keep, progress)
+        return cls(options, context.for_workers(), threads, keep, progress, cluster)

@@ -145,7 +145,7 @@ class Reader:
             self._q,
             exact=exact,
             keep_going=self._run.context.keep_going,
-            threads=self._threads(parts),
+            workers=self._run.cluster or self._threads(parts),
             on_part=on_part,
         )
 

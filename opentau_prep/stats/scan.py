@@ -12,11 +12,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from opentau_prep.engine import Failure
 from opentau_prep.errors import DataError, PrepError
 from opentau_prep.frames.columns import ColumnError
 from opentau_prep.frames.read import read_part
@@ -27,6 +29,7 @@ from opentau_prep.stats.moments import Moments, merge_moments
 from opentau_prep.stats.sketch import QuantileSketch, SketchTree
 
 if TYPE_CHECKING:
+    from opentau_prep.context import RunContext
     from opentau_prep.storage import Storage
 
 __all__ = ["BLOCK_BYTES", "EpisodeStats", "PartFault", "Scan", "join_episodes", "scan_parts"]
@@ -34,6 +37,8 @@ __all__ = ["BLOCK_BYTES", "EpisodeStats", "PartFault", "Scan", "join_episodes", 
 # What is read, reduced and sketched at a time.
 BLOCK_BYTES = 1 << 24
 _DIGEST_BYTES = 6
+# So many jobs a dataset is divided into on a cluster: enough for its workers to end together.
+_JOBS = 64
 # Small files are reduced together: a call a file would cost more than the arithmetic.
 _REDUCED_ROWS = 8192
 
@@ -146,7 +151,7 @@ def scan_parts(
     *,
     exact: bool,
     keep_going: bool = False,
-    threads: int = 1,
+    workers: int | RunContext = 1,
     on_part: Callable[[], None] = lambda: None,
 ) -> Scan:
     """Read files once and reduce them.
@@ -161,7 +166,8 @@ def scan_parts(
         q: Fractions of the quantiles.
         exact: Whether all frames are kept for exact quantiles; else they are sketched by block.
         keep_going: Whether a file that cannot be used becomes a `PartFault` rather than an error.
-        threads: How many batches are worked on side by side.
+        workers: How many batches are worked on side by side in threads; or the context whose
+            cluster engine works on them: frames come back from it only when they are kept.
         on_part: Called after each file.
 
     Raises:
@@ -171,7 +177,9 @@ def scan_parts(
     task = _Task(storage, layout, tuple(q), exact, keep_going, on_part)
     batches: list[_Batch] = []
     tree = SketchTree()
-    for batch in _ordered(task, _cut(parts, task.block_rows), threads):
+    cut = _cut(parts, task.block_rows)
+    done = _ordered(task, cut, workers) if isinstance(workers, int) else _spread(task, cut, workers)
+    for batch in done:
         # Merged as they come: kept side by side, sketches would grow with the dataset.
         for piece in batch.pieces:
             if piece.sketch is not None:
@@ -238,6 +246,28 @@ def _ordered(task: _Task, batches: list[list[DataPart]], threads: int) -> Iterat
         finally:
             for future in running:
                 future.cancel()
+
+
+def _spread(task: _Task, batches: list[list[DataPart]], cluster: RunContext) -> Iterator[_Batch]:
+    """Work on batches on a cluster, a few per job; yield them in order."""
+    size = -(-len(batches) // _JOBS)
+    jobs = [batches[at : at + size] for at in range(0, len(batches), size)]
+    work = partial(_scan_batches, replace(task, on_part=_no_word))
+    # A file that cannot be used is a fault in its batch, as it is without a cluster.
+    found = replace(cluster, keep_going=False).map(
+        "frames", work, jobs, [job[0][0].rel for job in jobs]
+    )
+    for done in found:
+        if not isinstance(done, Failure):
+            yield from done
+
+
+def _no_word() -> None:
+    """Stand for a callback that does not travel."""
+
+
+def _scan_batches(task: _Task, batches: Sequence[Sequence[DataPart]]) -> list[_Batch]:
+    return [_scan_batch(task, parts) for parts in batches]
 
 
 def _scan_batch(task: _Task, parts: Sequence[DataPart]) -> _Batch:
