@@ -82,9 +82,11 @@ def fit_tokenizer(
         list[str] | None, typer.Argument(metavar="[NAME=N,N]", help="More of --sweep.")
     ] = None,
     measure: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="DIR", help="Measure the FAST tokenizer in this folder; write nothing."
+            metavar="DIR_OR_ID",
+            help="Measure a FAST tokenizer that exists, a folder or a hub id in the local cache;"
+            " write nothing.",
         ),
     ] = None,
     num_workers: Annotated[int | None, typer.Option(hidden=True, min=0)] = None,
@@ -107,11 +109,11 @@ def fit_tokenizer(
     opentau-prep fit-tokenizer --mixture-json mixture.json --sweep scale=5,10 vocab-size=1024,2048
     """
     from opentau_prep.choices import Choices
-    from opentau_prep.cli.fit_tokenizer_tables import sweep_table, tokenizer_tables
+    from opentau_prep.cli.fit_tokenizer_tables import measure_tables, sweep_table, tokenizer_tables
     from opentau_prep.cli.targets import load_targets
+    from opentau_prep.tokenizer.compare import measure_tokenizer, parse_sweep, sweep_tokenizers
     from opentau_prep.tokenizer.options import number_or_auto
     from opentau_prep.tokenizer.prepare import prepare_tokenizer
-    from opentau_prep.tokenizer.sweep import parse_sweep, sweep_tokenizers
 
     if sweep_more and not sweep:
         raise ConfigError(
@@ -146,9 +148,6 @@ def fit_tokenizer(
         swept = sweep_tokenizers(resolved, context, options, grid)
         return Result(swept.as_json(), sweep_table(swept), exit_code=int(swept.needs_attention))
     if measure is not None:
-        from opentau_prep.cli.fit_tokenizer_tables import measure_tables
-        from opentau_prep.tokenizer.measure import measure_tokenizer
-
         found = measure_tokenizer(
             resolved, context, options, measure, max_length=discrete_action_max_length
         )

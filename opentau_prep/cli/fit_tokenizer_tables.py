@@ -10,15 +10,15 @@ from opentau_prep.cli.tables import Render, failures_text, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from opentau_prep.tokenizer.measure import MeasureReport
+    from opentau_prep.tokenizer.compare import MeasureReport, SweepReport
     from opentau_prep.tokenizer.report import TokenizerReport
-    from opentau_prep.tokenizer.sweep import SweepReport
 
 __all__ = ["measure_tables", "sweep_table", "tokenizer_tables"]
 
 _MAX_ROWS = 20
 _BINS = 12
 _BAR = 40
+_DIMS = 3
 
 
 def tokenizer_tables(report: TokenizerReport) -> Render:
@@ -31,6 +31,8 @@ def tokenizer_tables(report: TokenizerReport) -> Render:
             _draw_candidates(console, document)
             _draw_lengths(console, document)
             _draw_histogram(console, document["token_lengths"])
+        if "explained" in document:
+            _draw_explained(console, document)
         failures_text(console, report.failures)
 
     return render
@@ -41,21 +43,38 @@ def measure_tables(report: MeasureReport) -> Render:
 
     def render(console: Console) -> None:
         found = report.document
-        share = found["lossy_chunks"] / found["chunks"]
         lines = (
             f"{report.folder}: {found['tokens']:,} tokens, scale {found['scale']:g}, min_token"
             f" {found['min_token']}; {found['vocabulary_used']:.0%} of the vocabulary used",
-            f"of {found['chunks']:,} chunks of {found['chunk_size']} x {found['action_dim']}"
-            f" ({found['normalization_mode']}): {found['clipped_chunks']:,} hold numbers without a"
-            f" code point; {found['lossy_chunks']:,} ({share:.1%}) do not decode to what was"
-            f" encoded, {found['wrong_length_chunks']:,} of them to another number of values",
+            f"chunks of {found['chunk_size']} x {found['action_dim']},"
+            f" {found['normalization_mode']}; nothing was written",
         )
         for line in lines:
             console.print(line, markup=False, soft_wrap=True)
+        _draw_losses(console, found["losses"])
         _draw_lengths(console, found)
         _draw_histogram(console, found["token_lengths"])
 
     return render
+
+
+def _draw_losses(console: Console, losses: Mapping[str, Any]) -> None:
+    heads = [(f"head {name}", group) for name, group in losses["heads"].items()]
+    worst = sorted(losses["datasets"].items(), key=lambda item: -item[1]["lossy_chunks"])
+    rows = [
+        (
+            name,
+            group["chunks"],
+            group["clipped_chunks"],
+            f"{group['out_of_vocabulary']:.2%}",
+            group["lossy_chunks"],
+            group["wrong_length_chunks"],
+        )
+        for name, group in (("total", losses["total"]), *heads, *worst[:_MAX_ROWS])
+    ]
+    columns = ("", "#chunks", "#clipped", "#out of vocabulary", "#decode wrongly", "#to zeros")
+    title = "chunks that lose numbers; the published class decodes a wrong length to zeros"
+    console.print(table(columns, rows, title=title))
 
 
 def sweep_table(report: SweepReport) -> Render:
@@ -144,8 +163,9 @@ def _draw_candidates(console: Console, document: Mapping[str, Any]) -> None:
 def _draw_lengths(console: Console, document: Mapping[str, Any]) -> None:
     limit = document.get("discrete_action_max_length")
     lengths = document["token_lengths"]
-    last = ("#keep 99%", "#99.9%", "#all") if limit is None else (f"#over {limit}",)
-    columns = ("", "#chunks", "#mean", "#p50", "#p95", "#p99", "#max", *last)
+    last = () if limit is None else (f"#over {limit}",)
+    keep = ("#keep 99%", "#keep 99.9%")
+    columns = ("", "#chunks", "#mean", "#p50", "#p95", *keep, "#max", *last)
     groups = [("total", lengths["total"])]
     groups += [(f"head {name}", group) for name, group in lengths["heads"].items()]
     hidden = 0
@@ -155,7 +175,7 @@ def _draw_lengths(console: Console, document: Mapping[str, Any]) -> None:
         shown = worst if len(worst) <= _MAX_ROWS else worst[:_MAX_ROWS]
         hidden = len(worst) - len(shown)
         groups += [(name, group) for name, group in datasets if (name, group) in shown]
-    title = f"tokens a chunk, measured on {lengths['measured_on']}"
+    title = f"tokens per chunk, measured on {lengths['measured_on']}"
     console.print(table(columns, [_length_row(n, g) for n, g in groups], title=title))
     if hidden:
         console.print(f"and {hidden:,} datasets with shorter sequences; see fit_report.json")
@@ -163,11 +183,9 @@ def _draw_lengths(console: Console, document: Mapping[str, Any]) -> None:
 
 def _length_row(name: str, group: Mapping[str, Any]) -> tuple[object, ...]:
     cells: tuple[object, ...] = (name, group["n_chunks"], f"{group['mean']:.1f}")
-    cells += tuple(f"{group[key]:.0f}" for key in ("p50", "p95", "p99"))
-    cells += (group["max"],)
-    if "truncated_share" in group:
-        return (*cells, f"{group['truncated_share']:.2%}")
-    return (*cells, *group["keeps"].values())
+    cells += tuple(f"{group[key]:.0f}" for key in ("p50", "p95"))
+    cells += (group["keeps"]["0.99"], group["keeps"]["0.999"], group["max"])
+    return (*cells, f"{group['truncated_share']:.2%}") if "truncated_share" in group else cells
 
 
 def _draw_histogram(console: Console, lengths: Mapping[str, Any]) -> None:
@@ -188,8 +206,48 @@ def _draw_histogram(console: Console, lengths: Mapping[str, Any]) -> None:
         first = low + i * width
         label = f"{first}-{first + width - 1}" if width > 1 else str(first)
         grid.add_row(label, f"{n:,}", Bar(max(bins), 0, n, width=_BAR, color="cyan"))
-    console.print("[bold]tokens a chunk[/bold], chunks")
+    console.print("[bold]tokens per chunk[/bold], chunks")
     console.print(grid)
+
+
+def _draw_explained(console: Console, document: Mapping[str, Any]) -> None:
+    """Draw which dims and frequencies the tokens of each head go to, and what halves give."""
+    found = document["explained"]
+    heads = sorted(found["heads"].items(), key=lambda item: -item[1]["mean"])
+    rows = [
+        (f"head {name}", f"{head['mean']:.1f}", _longest_dims(head), _low_frequencies(head))
+        for name, head in heads[:_MAX_ROWS]
+    ]
+    columns = ("", "#tokens", "most of them in dims", "90% in frequencies")
+    console.print(table(columns, rows, title="where the tokens come from"))
+    whole = found["total"]["mean"]
+    for name, what in (
+        ("half_scale", "scale {scale:g}, half of this one"),
+        ("half_rate", "{chunk_size} steps over the same time, half of this rate"),
+    ):
+        if name in found:
+            half = found[name]
+            console.print(
+                f"{what.format(**half)}: {half['mean']:.1f} tokens per chunk"
+                f" ({half['mean'] / whole - 1:+.0%}), 99% up to {half['p99']:.0f},"
+                f" MSE {_small(half['mse'])}",
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+def _longest_dims(head: Mapping[str, Any]) -> str:
+    dims = sorted(enumerate(head["per_dim"]), key=lambda item: -item[1])[:_DIMS]
+    return ", ".join(f"{dim} ({tokens / head['mean']:.0%})" for dim, tokens in dims if tokens)
+
+
+def _low_frequencies(head: Mapping[str, Any]) -> str:
+    """Return the first frequencies that take 90 % of the tokens."""
+    reached, last = 0.0, -1
+    while reached < 0.9 * head["mean"] and last + 1 < len(head["per_frequency"]):
+        last += 1
+        reached += head["per_frequency"][last]
+    return f"0-{last} of {len(head['per_frequency'])}"
 
 
 def _small(value: float | None) -> str:

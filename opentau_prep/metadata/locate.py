@@ -17,8 +17,9 @@ from opentau_prep.text import printable
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
 
-__all__ = ["LocateOptions", "check_repo_id", "locate_dataset"]
+__all__ = ["LocateOptions", "check_repo_id", "hub_snapshots", "locate_dataset"]
 
+_USUAL_HOME = "~/.cache/huggingface"
 _NEVER_IN_ID = r"[\\:\x00-\x1f\x7f\ud800-\udfff]|\A~"
 
 
@@ -158,17 +159,34 @@ def _usual_places(
 ) -> Iterator[str]:
     if repo_id is None:
         return
-    usual = "~/.cache/huggingface"
-    cache = environ.get("XDG_CACHE_HOME")
-    home = environ.get("HF_HOME") or (os.path.join(cache, "huggingface") if cache else usual)
+    usual, home = _USUAL_HOME, _hub_home(environ)
     for variable, name in (("HF_OPENTAU_HOME", "opentau"), ("HF_LEROBOT_HOME", "lerobot")):
         given_home = environ.get(variable)
         # The trainers' default moves with HF_HOME; what was downloaded before that stays behind.
         folders = [given_home] if given_home else [f"{home}/{name}", f"{usual}/{name}"]
         yield from (f"{os.path.expanduser(folder)}/{repo_id}" for folder in folders)
-    hub = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
-    folder = Path(os.path.expanduser(hub)) / f"datasets--{repo_id.replace('/', '--')}"
-    yield from map(str, _snapshots(folder, revision))
+    yield from map(str, hub_snapshots("datasets", repo_id, revision, environ))
+
+
+def _hub_home(environ: Mapping[str, str]) -> str:
+    cache = environ.get("XDG_CACHE_HOME")
+    return environ.get("HF_HOME") or (os.path.join(cache, "huggingface") if cache else _USUAL_HOME)
+
+
+def hub_snapshots(
+    kind: str, repo_id: str, revision: str | None, environ: Mapping[str, str]
+) -> Iterator[Path]:
+    """Yield where the hub's cache has a repository of a kind: `datasets` or `models`.
+
+    Args:
+        kind: The kind.
+        repo_id: The hub id.
+        revision: A branch, tag or commit; None means `main`.
+        environ: The environment, which says where the cache is.
+    """
+    hub = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
+    cache = Path(os.path.expanduser(hub or f"{_hub_home(environ)}/hub"))
+    yield from _snapshots(cache / f"{kind}--{repo_id.replace('/', '--')}", revision)
 
 
 def _snapshots(folder: Path, revision: str | None) -> Iterator[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.errors import PrepError
-from opentau_prep.frames.chunks import chunk_rows, gather_chunks, subtract_state
 from opentau_prep.frames.read import read_frames
 from opentau_prep.tokenizer.inspect import recorded_fit
 from opentau_prep.tokenizer.plan import split_episodes
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from opentau_prep.forecast.formulas import Affine
     from opentau_prep.forecast.members import Member
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
-    from opentau_prep.tokenizer.gather import ChunkRecipe
+    from opentau_prep.tokenizer.recipes import ChunkRecipe
 
 __all__ = ["MAX_CHUNKS", "MAX_DATASETS", "ShownChunk", "ShownEpisode", "chunks", "episodes"]
 
@@ -185,30 +184,9 @@ def chunks(resolved: ResolvedMixture, context: RunContext, folder: Path) -> list
 
 def _chunk(entry: ResolvedEntry, recipe: ChunkRecipe, episode: int) -> NDArray[np.float32]:
     """Return the (T, D) normalized chunk that starts a third into an episode."""
-    block = read_frames(entry.meta, recipe.columns, [episode])
-    actions = _indexed(block.columns[recipe.actions], recipe.action_index)
-    start = len(actions) // 3
-    soft = chunk_rows(
-        [start],
-        0,
-        len(actions),
-        chunk_size=recipe.chunk_size,
-        fps=recipe.fps,
-        action_freq=recipe.action_freq,
-    )
-    native = gather_chunks(actions, soft, recipe.strategy)
-    if recipe.state is not None:
-        state = _indexed(block.columns[recipe.state], recipe.state_index)
-        native = subtract_state(native, state[[start]], recipe.delta_map)
-    padded = np.zeros((1, recipe.chunk_size, recipe.action_dim), dtype=np.float32)
-    kept = min(native.shape[2], recipe.action_dim)
-    padded[..., :kept] = native[..., :kept]
-    normal = recipe.convention.normalize(padded, *recipe.stats)
-    return np.asarray(normal[0])
-
-
-def _indexed(matrix: NDArray[np.generic], index: Sequence[int] | None) -> NDArray[np.generic]:
-    return matrix if index is None else matrix[:, list(index)]
+    frames = recipe.select(read_frames(entry.meta, recipe.columns, [episode]).columns)
+    first, end = np.array([0]), np.array([len(frames.actions)])
+    return np.asarray(recipe.normalized(frames, end // 3, first, end, first)[0])
 
 
 class _Encoder:

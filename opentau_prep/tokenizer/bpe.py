@@ -30,6 +30,7 @@ __all__ = [
     "train_and_measure",
     "train_bpe",
     "trainer_bytes",
+    "unknown_bytes",
     "utf8_bytes",
 ]
 
@@ -121,6 +122,12 @@ class Encoded:
         ends = np.cumsum(self.lengths).tolist()
         return [ids[end - n : end] for end, n in zip(ends, self.lengths.tolist(), strict=True)]
 
+    def take(self, rows: npt.NDArray[np.integer[Any]]) -> Encoded:
+        """Return some chunks, by increasing position."""
+        chosen = np.zeros(len(self.lengths), dtype=np.bool_)
+        chosen[rows] = True
+        return Encoded(self.ids[np.repeat(chosen, self.lengths)], self.lengths[chosen])
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -182,6 +189,23 @@ def encode_points(tokenizer: Tokenizer, points: Points) -> Encoded:
     rows = [code.ids for block in blocks for code in tokenizer.encode_batch_fast(block)]
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     return Encoded(np.fromiter(chain.from_iterable(rows), dtype=np.int64), lengths)
+
+
+def unknown_bytes(
+    tokenizer: Tokenizer, points: Points
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return how many UTF-8 bytes of each row a byte-level model does not know, and has; (N,) each.
+
+    A model that was fitted on other chunks lacks the bytes that these did not show; `tokenizers`
+    leaves them out without a word.
+    """
+    known = tokenizer.get_vocab()
+    is_unknown = np.empty(N_BYTES, dtype=np.int64)
+    is_unknown[list(byte_symbols())] = [character not in known for character in _alphabet()]
+    text, lengths = _utf8(points)
+    if not len(lengths):
+        return lengths, lengths
+    return np.add.reduceat(is_unknown[text], np.cumsum(lengths) - lengths), lengths
 
 
 def decode_points(

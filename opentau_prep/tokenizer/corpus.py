@@ -1,12 +1,14 @@
 """Sampling a mixture: the quantized chunks of all its datasets, in mixture order.
 
-The corpus is allocated once, and every job's chunks are put where they belong, whichever finishes
-first: the same seed gives the same corpus for any number of workers and on any engine.
+A job reads each of its files once, and of each chunk it keeps the whole numbers, and of held-out
+chunks the normalized actions as well. The corpus is allocated once, and every job's chunks are put
+where they belong, whichever finishes first: the same seed gives the same corpus for any number of
+workers and on any engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,37 +17,44 @@ import numpy.typing as npt
 
 from opentau_prep.engine import Failure
 from opentau_prep.errors import DataError
+from opentau_prep.frames.read import FrameBlock, read_part
 from opentau_prep.frames.rows import DataPart, data_parts
 from opentau_prep.notices import some_names, warn
-from opentau_prep.tokenizer.evaluate import ErrorSums
-from opentau_prep.tokenizer.gather import ChunkRecipe, Sampled, SampleJob, sample_files
+from opentau_prep.tokenizer.plan import Draws
+from opentau_prep.tokenizer.quantize import quantize
+from opentau_prep.tokenizer.recipes import ActionFrames, ChunkRecipe
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
+    from opentau_prep.metadata.records import IntArray
+    from opentau_prep.storage import Storage
     from opentau_prep.tokenizer.plan import DatasetPlan
 
 __all__ = ["Corpus", "sample_corpus"]
 
 Values = npt.NDArray[np.integer[Any]]
+Floats = npt.NDArray[np.float32]
 
 _JOB_FILES = 100
 _JOB_CHUNKS = 4_000
 # Below this, starting processes costs more than the work: bench_tokenizer.py.
 _SMALL_FILES = 200
 _SMALL_CHUNKS = 40_000
+_BLOCK_CHUNKS = 512
+_BLOCK_ROWS = 200_000
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Quantized chunks in mixture order; R of them.
+    """Quantized chunks in mixture order; R of them, H of these held out.
 
     Attributes:
         values: (R, T * D) int16 or int32 for each scale.
         dataset: (R,) int64, position of each chunk's dataset among the plans.
         is_held: (R,) whether it is held out.
-        in_share: (R,) whether it is held out and stands for its dataset in the mixture's
-            proportions; those that are there only to measure a small dataset are not.
-        errors: What quantization loses of held-out chunks, for each scale and dataset.
+        in_share: (R,) whether it is held out and counts for its dataset in the mixture's
+            proportions; those that are there only to measure a small dataset do not.
+        normal: (H, T, D) float32, the held-out chunks before they are quantized.
         n_left_out: Chunks without finite numbers, by dataset.
         failures: Datasets that could not be sampled.
     """
@@ -54,7 +63,7 @@ class Corpus:
     dataset: npt.NDArray[np.int64]
     is_held: npt.NDArray[np.bool_]
     in_share: npt.NDArray[np.bool_]
-    errors: tuple[tuple[ErrorSums | None, ...], ...]
+    normal: Floats
     n_left_out: tuple[int, ...]
     failures: tuple[Failure, ...]
 
@@ -62,6 +71,50 @@ class Corpus:
         """Return how many chunks there are to fit on, by dataset."""
         found = np.bincount(self.dataset[~self.is_held], minlength=n_datasets)
         return [int(count) for count in found]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Chunks to take from some files of one dataset.
+
+    Attributes:
+        dataset: Its position among the datasets.
+        name: Its name.
+        storage: Where its files are.
+        parts: The files, and the episodes in them.
+        draws: The chunks; n of them.
+        n_fit: Slots from this one on hold held-out chunks.
+        recipe: How they are made.
+    """
+
+    dataset: int
+    name: str
+    storage: Storage
+    parts: Sequence[DataPart]
+    draws: Draws
+    n_fit: int
+    recipe: ChunkRecipe
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """The chunks of a job.
+
+    Attributes:
+        dataset: As in the job.
+        slot: (m,) int64, slots of the chunks that hold finite numbers; m <= n.
+        values: (m, T * D) int16 or int32 whole numbers for each scale.
+        normal: (h, T, D) float32, the held-out ones before they are quantized.
+        n_left_out: Chunks to fit on, and held-out ones, that do not hold finite numbers.
+        wrong_lengths: Episodes whose files have another length than the episodes table says.
+    """
+
+    dataset: int
+    slot: IntArray
+    values: tuple[Values, ...]
+    normal: Floats
+    n_left_out: tuple[int, int]
+    wrong_lengths: tuple[int, ...]
 
 
 def sample_corpus(
@@ -79,7 +132,7 @@ def sample_corpus(
     Raises:
         PrepError: A dataset cannot be read, and `context.keep_going` is off.
     """
-    jobs: list[SampleJob] = []
+    jobs: list[_Job] = []
     failures: dict[int, Failure] = {}
     for i, (plan, recipe) in enumerate(zip(plans, recipes, strict=True)):
         jobs += _jobs(i, plan, recipe)
@@ -88,12 +141,12 @@ def sample_corpus(
     small = n_files <= _SMALL_FILES and n_chunks <= _SMALL_CHUNKS
     results = context.map(
         "sampling chunks",
-        sample_files,
+        _sample_files,
         jobs,
         [job.name for job in jobs],
         items_per_worker=len(jobs) if small else 1,
     )
-    sampled: list[Sampled] = []
+    sampled: list[_Sampled] = []
     for job, result in zip(jobs, results, strict=True):
         if isinstance(result, Failure):
             failures.setdefault(job.dataset, result)
@@ -103,7 +156,7 @@ def sample_corpus(
     return _assembled(plans, recipes, sampled, failures, context.keep_going)
 
 
-def _jobs(dataset: int, plan: DatasetPlan, recipe: ChunkRecipe) -> list[SampleJob]:
+def _jobs(dataset: int, plan: DatasetPlan, recipe: ChunkRecipe) -> list[_Job]:
     """Cut a dataset's work into jobs at file boundaries, so that no file is read twice."""
     needed = np.unique(plan.draws.episode)
     if not len(needed):
@@ -123,16 +176,122 @@ def _jobs(dataset: int, plan: DatasetPlan, recipe: ChunkRecipe) -> list[SampleJo
     for group in groups:
         mine = np.isin(plan.draws.episode, np.concatenate([part.episodes for part in group]))
         draws = plan.draws.take(np.flatnonzero(mine))
-        jobs.append(
-            SampleJob(dataset, plan.entry.name, meta.storage, group, draws, plan.n_fit, recipe)
-        )
+        jobs.append(_Job(dataset, plan.entry.name, meta.storage, group, draws, plan.n_fit, recipe))
     return jobs
+
+
+def _sample_files(job: _Job) -> _Sampled:
+    """Return the quantized chunks of a job.
+
+    Raises:
+        DataError: A file cannot be read or lacks a column, the actions have another width than
+            their stats, or a value is too large for a token.
+    """
+    slots: list[IntArray] = [np.zeros(0, dtype=np.int64)]
+    normals: list[Floats] = []
+    n_scales, length = len(job.recipe.scales), job.recipe.chunk_size * job.recipe.action_dim
+    values: list[list[Values]] = [[np.zeros((0, length), np.int16)] for _ in range(n_scales)]
+    left_out = np.zeros(2, dtype=np.int64)
+    wrong: list[int] = []
+    for frames in _merged_blocks(job):
+        wrong += frames.episodes[frames.lengths != frames.promised].tolist()
+        at = np.searchsorted(frames.episodes, job.draws.episode)
+        at[at == len(frames.episodes)] = 0
+        mine = np.flatnonzero(frames.episodes[at] == job.draws.episode)
+        for i in range(0, len(mine), _BLOCK_CHUNKS):
+            keep = mine[i : i + _BLOCK_CHUNKS]
+            draws = job.draws.take(keep)
+            normal = _chunks(job.recipe, frames, draws, at[keep])
+            slot, held = draws.slot, draws.slot >= job.n_fit
+            if not np.isfinite(normal).all():
+                finite = np.isfinite(normal).all(axis=(1, 2))
+                left_out += (np.sum(~finite & ~held), np.sum(~finite & held))
+                normal, slot, held = normal[finite], slot[finite], held[finite]
+            slots.append(slot)
+            normals.append(normal[held])
+            for own, scale in zip(values, job.recipe.scales, strict=True):
+                own.append(_narrow(quantize(normal, scale)))
+    return _Sampled(
+        dataset=job.dataset,
+        slot=np.concatenate(slots),
+        values=tuple(np.concatenate(own) for own in values),
+        normal=np.concatenate(normals) if normals else np.zeros((0, 1, 1), dtype=np.float32),
+        n_left_out=(int(left_out[0]), int(left_out[1])),
+        wrong_lengths=tuple(wrong),
+    )
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """Rows of some whole episodes, which are in increasing order."""
+
+    rows: ActionFrames
+    episodes: IntArray
+    first: IntArray
+    lengths: IntArray
+    promised: IntArray
+
+
+def _merged_blocks(job: _Job) -> Iterator[_Frames]:
+    """Read the files; small ones are put together, since a gather costs as much for few rows."""
+    waiting: list[FrameBlock] = []
+    rows = 0
+    for part in job.parts:
+        for block in read_part(job.storage, part, job.recipe.columns):
+            waiting.append(block)
+            rows += block.n_frames
+            if rows >= _BLOCK_ROWS:
+                yield _merge(job, waiting)
+                waiting, rows = [], 0
+    if waiting:
+        yield _merge(job, waiting)
+
+
+def _merge(job: _Job, blocks: Sequence[FrameBlock]) -> _Frames:
+    recipe = job.recipe
+    offsets = np.cumsum([0, *(block.n_frames for block in blocks[:-1])])
+    spans = np.concatenate([b.spans + o for b, o in zip(blocks, offsets, strict=True)])
+    episodes = np.concatenate([block.episode_index for block in blocks])
+    promised = np.concatenate([block.lengths for block in blocks])
+    order = np.argsort(episodes, kind="stable")
+    columns = {}
+    for name in recipe.columns:
+        matrices = [block.columns[name] for block in blocks]
+        widths = {matrix.shape[1] for matrix in matrices}
+        if len(widths) > 1:
+            raise DataError(
+                f"has different widths {sorted(widths)}", where=f"{job.storage.url}, column {name}"
+            )
+        columns[name] = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
+    try:
+        rows = recipe.select(columns)
+    except DataError as error:
+        raise DataError(
+            error.message, where=f"{job.storage.url}, {error.where}", hint=error.hint
+        ) from error
+    lengths = spans[:, 1] - spans[:, 0]
+    return _Frames(rows, episodes[order], spans[order, 0], lengths[order], promised[order])
+
+
+def _chunks(recipe: ChunkRecipe, frames: _Frames, draws: Draws, at: IntArray) -> Floats:
+    # A file that is shorter than the table says ends where it ends.
+    end = np.minimum(draws.end, draws.first + frames.lengths[at])
+    start = np.minimum(draws.start, end - 1)
+    shift = frames.first[at] - draws.first
+    return recipe.normalized(frames.rows, start, draws.first, end, shift)
+
+
+def _narrow(values: npt.NDArray[np.int32]) -> Values:
+    limits = np.iinfo(np.int16)
+    if not values.size or (values.min() >= limits.min and values.max() <= limits.max):
+        return values.astype(np.int16)
+    return values
 
 
 def _assembled(
     plans: Sequence[DatasetPlan],
     recipes: Sequence[ChunkRecipe],
-    sampled: Sequence[Sampled],
+    sampled: Sequence[_Sampled],
     failures: dict[int, Failure],
     keep_going: bool,
 ) -> Corpus:
@@ -140,38 +299,41 @@ def _assembled(
     first = np.cumsum([0, *sizes])
     there = np.zeros(first[-1], dtype=np.bool_)
     n_left_out = np.zeros((len(plans), 2), dtype=np.int64)
-    errors: list[list[ErrorSums | None]] = [[None] * len(plans) for _ in recipes[0].scales]
     for part in sampled:
         there[first[part.dataset] + part.slot] = part.dataset not in failures
         n_left_out[part.dataset] += part.n_left_out
-        for own, more in zip(errors, part.errors, strict=True):
-            own[part.dataset] = ErrorSums.total([own[part.dataset], more])
     failures.update(_all_left_out(plans, first, there, n_left_out))
     if failures and not keep_going:
         raise failures[min(failures)].error
-    values = tuple(_placed(sampled, first, i) for i in range(len(recipes[0].scales)))
     slot = np.concatenate([np.arange(size) for size in sizes])
     n_fit = np.repeat([plan.n_fit for plan in plans], sizes)
     n_share = np.repeat([plan.n_fit + plan.n_share for plan in plans], sizes)
+    is_held = slot >= n_fit
+    place = np.cumsum(there) - 1
+    held_place = np.cumsum(there & is_held) - 1
+    recipe = recipes[0]
+    wide = any(values.dtype != np.int16 for part in sampled for values in part.values)
+    shape = (int(there.sum()), recipe.chunk_size * recipe.action_dim)
+    values = [np.zeros(shape, dtype=np.int32 if wide else np.int16) for _ in recipe.scales]
+    normal = np.zeros(
+        (int((there & is_held).sum()), recipe.chunk_size, recipe.action_dim), dtype=np.float32
+    )
+    for part in sampled:
+        if part.dataset not in failures:
+            at = first[part.dataset] + part.slot
+            for placed, own in zip(values, part.values, strict=True):
+                placed[place[at]] = own
+            normal[held_place[at[is_held[at]]]] = part.normal
     _say_left_out(plans, n_left_out)
     return Corpus(
-        values=tuple(found if there.all() else found[there] for found in values),
+        values=tuple(values),
         dataset=np.repeat(np.arange(len(plans)), sizes)[there],
-        is_held=(slot >= n_fit)[there],
-        in_share=((slot >= n_fit) & (slot < n_share))[there],
-        errors=tuple(tuple(own) for own in errors),
+        is_held=is_held[there],
+        in_share=(is_held & (slot < n_share))[there],
+        normal=normal,
         n_left_out=tuple(int(n) for n in n_left_out.sum(axis=1)),
         failures=tuple(failures[i] for i in sorted(failures)),
     )
-
-
-def _placed(sampled: Sequence[Sampled], first: npt.NDArray[np.int64], scale: int) -> Values:
-    wide = any(part.values[scale].dtype != np.int16 for part in sampled)
-    width = sampled[0].values[scale].shape[1] if sampled else 0
-    placed = np.zeros((first[-1], width), dtype=np.int32 if wide else np.int16)
-    for part in sampled:
-        placed[first[part.dataset] + part.slot] = part.values[scale]
-    return placed
 
 
 def _all_left_out(
@@ -206,7 +368,7 @@ def _say_left_out(plans: Sequence[DatasetPlan], n_left_out: npt.NDArray[np.int64
             )
 
 
-def _say_wrong_lengths(plans: Sequence[DatasetPlan], sampled: Sequence[Sampled]) -> None:
+def _say_wrong_lengths(plans: Sequence[DatasetPlan], sampled: Sequence[_Sampled]) -> None:
     wrong: dict[int, list[int]] = {}
     for part in sampled:
         wrong.setdefault(part.dataset, []).extend(part.wrong_lengths)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opentau_prep.notices import warn
-from opentau_prep.tokenizer.bpe import affordable_words, decode_points
+from opentau_prep.tokenizer.bpe import Encoded, affordable_words, decode_points
 from opentau_prep.tokenizer.choose import (
     AUTO_CAPS,
     BpeFit,
@@ -21,6 +21,7 @@ from opentau_prep.tokenizer.choose import (
     proportional_order,
 )
 from opentau_prep.tokenizer.evaluate import VocabularyUse, vocabulary_use
+from opentau_prep.tokenizer.explain import Explained, explain
 from opentau_prep.tokenizer.quantize import (
     MAX_DISTANCE,
     clip_values,
@@ -48,7 +49,7 @@ class Measured:
     """What a tokenizer does to the chunks it is measured on; M of them.
 
     Attributes:
-        lengths: (M,) int64, tokens a chunk.
+        lengths: (M,) int64, tokens per chunk.
         dataset: (M,) int64, each chunk's dataset.
         in_share: (M,) whether it counts in totals and heads.
         vocabulary: What is used of the vocabulary.
@@ -89,6 +90,7 @@ class Fitted:
         counts: Chunks it was fitted on, by dataset.
         measured: What it does.
         clipped: What the headroom does not cover, in all chunks, held-out ones too.
+        explained: Where its tokens come from.
         seconds: What fitting and measuring took.
     """
 
@@ -97,6 +99,7 @@ class Fitted:
     counts: tuple[int, ...]
     measured: Measured
     clipped: Clipped
+    explained: Explained
     seconds: tuple[float, float]
 
 
@@ -148,13 +151,28 @@ def fit_corpus(
     fitted_rows = rows[order[: fit.chosen.n_chunks]]
     counts = np.bincount(corpus.dataset[fitted_rows], minlength=n_datasets)
     fitted = time.perf_counter()
-    lengths, vocabulary, n_inexact = _measure(fit, held)
+    encoded = fit.trained.encode(held)
     measured = Measured(
-        lengths, corpus.dataset[chosen_rows], counted, vocabulary, n_inexact, held_out
+        lengths=encoded.lengths,
+        dataset=corpus.dataset[chosen_rows],
+        in_share=counted,
+        vocabulary=vocabulary_use(encoded.ids, fit.tokenizer.get_vocab_size()),
+        n_inexact=_count_inexact(fit, held, encoded),
+        held_out=held_out,
+    )
+    explained = explain(
+        fit.trained,
+        held[counted],
+        encoded.take(np.flatnonzero(counted)),
+        measured.dataset[counted],
+        corpus.normal[counted] if held_out else None,
+        n_datasets=n_datasets,
+        options=options,
+        min_token=min_token,
     )
     beyond = _clipped(values, min_token, options)
     seconds = (fitted - started, time.perf_counter() - fitted)
-    return Fitted(fit, min_token, tuple(counts.tolist()), measured, beyond, seconds)
+    return Fitted(fit, min_token, tuple(counts.tolist()), measured, beyond, explained, seconds)
 
 
 def _clipped(values: npt.NDArray[np.integer[Any]], min_token: int, options: FitOptions) -> Clipped:
@@ -205,16 +223,14 @@ def _measured_rows(
     return np.sort(rows[order[:_MEASURED_WITHOUT_HELD_OUT]])
 
 
-def _measure(fit: BpeFit, points: Points) -> tuple[npt.NDArray[np.int64], VocabularyUse, int]:
-    encoded = fit.trained.encode(points)
+def _count_inexact(fit: BpeFit, points: Points, encoded: Encoded) -> int:
     rows = encoded.rows()
     n_inexact = 0
     for start in range(0, len(points), _BLOCK):
         stop = start + _BLOCK
         flat, counts = decode_points(fit.tokenizer, rows[start:stop])
         n_inexact += int(inexact_rows(points[start:stop], flat, counts).sum())
-    use = vocabulary_use(encoded.ids, fit.tokenizer.get_vocab_size())
-    return encoded.lengths, use, n_inexact
+    return n_inexact
 
 
 def inexact_rows(

@@ -12,24 +12,131 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from opentau_prep.errors import ConfigError, MetadataError, PrepError
+from opentau_prep.errors import ConfigError, DataError, MetadataError, PrepError
+from opentau_prep.frames.chunks import (
+    ResampleStrategy,
+    chunk_rows,
+    gather_chunks,
+    shifted_rows,
+    subtract_state,
+)
 from opentau_prep.frames.delta import entry_delta_map
 from opentau_prep.heads.build import build_norm_heads
 from opentau_prep.heads.members import read_members
 from opentau_prep.heads.options import HeadOptions
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import collect_notices, shorten_names, warn
-from opentau_prep.tokenizer.gather import ChunkRecipe
 
 if TYPE_CHECKING:
     from opentau_prep.heads.members import HeadMember
+    from opentau_prep.metadata.records import IntArray
     from opentau_prep.metadata.resolve import ResolvedMixture
     from opentau_prep.normalization import Convention
     from opentau_prep.tokenizer.options import FitOptions
 
-__all__ = ["ActionHeads", "action_heads", "chunk_recipes"]
+__all__ = ["ActionFrames", "ActionHeads", "ChunkRecipe", "action_heads", "chunk_recipes"]
 
 Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ChunkRecipe:
+    """How a dataset's frames become normalized chunks.
+
+    Attributes:
+        actions: The action column.
+        state: The state column where actions are relative to it; else None.
+        action_index: Columns of the actions to keep, or None.
+        state_index: Columns of the state to keep, or None.
+        delta_map: Action dim -> state dim that is subtracted, both after that selection.
+        width: Action dims that there are after the selection.
+        chunk_size: Steps per chunk, T.
+        action_dim: Width to pad or cut to, D.
+        fps: Frame rate, Hz.
+        action_freq: Control rate, Hz; None means `fps`.
+        strategy: How steps between two frames are made.
+        convention: How the policy normalizes.
+        stats: The two stats it takes, (D,) each.
+        scales: Quantization scales; the chunks are quantized with each of them.
+    """
+
+    actions: str
+    state: str | None
+    action_index: tuple[int, ...] | None
+    state_index: tuple[int, ...] | None
+    delta_map: Mapping[int, int]
+    width: int
+    chunk_size: int
+    action_dim: int
+    fps: float
+    action_freq: float | None
+    strategy: ResampleStrategy
+    convention: Convention
+    stats: tuple[npt.NDArray[Any], npt.NDArray[Any]]
+    scales: tuple[float, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns to read."""
+        return [self.actions] if self.state is None else [self.actions, self.state]
+
+    def select(self, frames: Mapping[str, npt.NDArray[Any]]) -> ActionFrames:
+        """Return the dims of read columns that are kept.
+
+        Raises:
+            DataError: A selected dim does not exist, or the actions are not as wide as their stats.
+        """
+        actions = _indexed(frames[self.actions], self.action_index, self.actions)
+        if actions.shape[1] != self.width:
+            raise DataError(
+                f"the actions have {actions.shape[1]} dims, but their stats have {self.width}",
+                where=f"column {self.actions}",
+                hint="Recompute the stats: `opentau-prep stats`.",
+            )
+        if self.state is None:
+            return ActionFrames(actions, None)
+        return ActionFrames(actions, _indexed(frames[self.state], self.state_index, self.state))
+
+    def normalized(
+        self, frames: ActionFrames, start: IntArray, first: IntArray, end: IntArray, shift: IntArray
+    ) -> npt.NDArray[np.float32]:
+        """Return the (n, T, D) normalized chunks that start at some rows; D is `action_dim`.
+
+        Args:
+            frames: Actions, and the state where they are relative to it.
+            start: (n,) start rows among the selected episodes, concatenated in order.
+            first: (n,) the episode's first row there.
+            end: (n,) one past its last row there.
+            shift: (n,) what is added to such a row to get a row of `frames`.
+        """
+        soft = chunk_rows(
+            start,
+            first,
+            end,
+            chunk_size=self.chunk_size,
+            fps=self.fps,
+            action_freq=self.action_freq,
+        )
+        chunks = gather_chunks(
+            frames.actions, shifted_rows(soft, shift, self.strategy), self.strategy
+        )
+        if frames.state is not None:
+            chunks = subtract_state(chunks, frames.state[start + shift], self.delta_map)
+        if chunks.shape[2] != self.action_dim or chunks.dtype != np.float32:
+            kept = min(self.width, self.action_dim)
+            padded = np.zeros((*chunks.shape[:2], self.action_dim), dtype=np.float32)
+            with np.errstate(over="ignore"):  # too large for float32: infinite, and so left out
+                padded[..., :kept] = chunks[..., :kept]
+            chunks = padded
+        return self.convention.normalize(chunks, *self.stats)
+
+
+@dataclass(frozen=True)
+class ActionFrames:
+    """Rows of frames: (R, width) actions, and the (R, S) state where they are relative to it."""
+
+    actions: npt.NDArray[Any]
+    state: npt.NDArray[Any] | None
 
 
 @dataclass(frozen=True)
@@ -59,6 +166,11 @@ class ActionHeads:
         if self.whole is not None and not self.per_head:
             return self.whole
         return self.stats[self.rows[dataset]]
+
+    def half_ranges(self, dataset: int) -> npt.NDArray[np.float64]:
+        """Return the native size of 1 in normalized units, of each dim that is not padding."""
+        _, half = self.convention.affine(*self.stats_of(dataset))
+        return half[: self.members[dataset].raw_dims[1]]
 
     @property
     def sha256(self) -> str:
@@ -126,6 +238,19 @@ def action_heads(
     rows = [built.dataset_to_norm_index[member.name] for member in members]
     per_head = options.per_head_norm
     return ActionHeads(members, built.norm_keys, rows, convention, stats, whole, per_head)
+
+
+def _indexed(
+    matrix: npt.NDArray[Any], index: tuple[int, ...] | None, column: str
+) -> npt.NDArray[Any]:
+    if index is None:
+        return matrix
+    beyond = [i for i in index if i >= matrix.shape[1]]
+    if beyond:
+        raise DataError(
+            f"has {matrix.shape[1]} dims, not the selected {beyond}", where=f"column {column}"
+        )
+    return matrix[:, list(index)]
 
 
 def _picked(convention: Convention, key: str, stats: Mapping[str, Any]) -> Pair:

@@ -16,12 +16,14 @@ import numpy.typing as npt
 
 from opentau_prep.engine import Failure
 from opentau_prep.tokenizer.evaluate import (
-    ErrorSums,
+    SquaredErrors,
     length_counts,
     length_stats,
     lengths_that_keep,
     truncated_share,
 )
+from opentau_prep.tokenizer.explain import explained_json
+from opentau_prep.tokenizer.quantize import dequantize
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedMixture
@@ -37,10 +39,12 @@ __all__ = [
     "forecast",
     "head_names_of",
     "length_groups",
+    "round_trips",
     "with_forecast",
 ]
 
 FORMAT = "opentau-prep/fit-report"
+_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -112,11 +116,12 @@ def build_report(
         **_normalization(resolved, heads),
         "sample_errors": {f.label: str(f.error) for f in corpus.failures},
         "quantized": _quantized(corpus, fitted),
-        "roundtrip": _round_trips(plans, corpus, head_names),
+        "roundtrip": round_trips(plans, corpus, heads, options.scale),
     }
     if fitted is not None:
         document["fit"] = _fit(fitted)
         document["token_lengths"] = length_groups(plans, fitted.measured, head_names)
+        document["explained"] = explained_json(fitted.explained, head_names, options.scale)
         document["roundtrip"] = {
             **document["roundtrip"],
             "avg_token_length": document["token_lengths"]["total"]["mean"],
@@ -245,40 +250,69 @@ def _quantized(corpus: Corpus, fitted: Fitted | None) -> dict[str, Any]:
     return found
 
 
-def _round_trips(
-    plans: Sequence[DatasetPlan], corpus: Corpus, head_names: Sequence[str]
+def round_trips(
+    plans: Sequence[DatasetPlan],
+    corpus: Corpus,
+    heads: ActionHeads,
+    scale: float,
+    scale_index: int = 0,
 ) -> dict[str, Any]:
-    errors = corpus.errors[0]
-    total = ErrorSums.total(errors)
+    """Return what quantization with one of a corpus's scales loses of held-out chunks.
+
+    Both in normalized units and in those of the datasets, the latter without padded dims.
+    """
+    names = head_names_of(heads, plans)
+    normal = _quantization_errors(corpus, len(plans), scale, scale_index)
+    native = [
+        None if error is None else error.in_units(heads.half_ranges(_member(heads, plan)))
+        for plan, error in zip(plans, normal, strict=True)
+    ]
+
+    def words(mine: Sequence[bool]) -> dict[str, Any] | None:
+        one, other = (
+            SquaredErrors.total(e for e, own in zip(errors, mine, strict=True) if own)
+            for errors in (normal, native)
+        )
+        if one is None or other is None:
+            return None
+        return {
+            "mse": one.mse,
+            "max_abs_error": one.max_abs,
+            "native_mse": other.mse,
+            "native_max_abs_error": other.max_abs,
+            "native_mse_per_dim": (other.squared / other.counts).tolist(),
+        }
+
+    total = words([True] * len(plans))
     if total is None:
-        return {"roundtrip_mse": None}
-    per_head = {
-        name: ErrorSums.total(e for e, own in zip(errors, head_names, strict=True) if own == name)
-        for name in dict.fromkeys(head_names)
-    }
-    result = total.normalized.result()
+        return {"roundtrip_mse": None, "native_mse": None}
+    each = {name: words([own == name for own in names]) for name in dict.fromkeys(names)}
+    own = {plan.entry.name: words([i is plan for i in plans]) for plan in plans}
     return {
-        "roundtrip_mse": result.mse,
-        "max_abs_error": result.max_abs,
-        "native_mse": total.native.result().mse,
-        "heads": {name: _errors(e) for name, e in per_head.items() if e is not None},
-        "datasets": {
-            plan.entry.name: _errors(e)
-            for plan, e in zip(plans, errors, strict=True)
-            if e is not None
-        },
+        "roundtrip_mse": total["mse"],
+        "max_abs_error": total["max_abs_error"],
+        "native_mse": total["native_mse"],
+        "heads": {name: found for name, found in each.items() if found is not None},
+        "datasets": {name: found for name, found in own.items() if found is not None},
     }
 
 
-def _errors(sums: ErrorSums) -> dict[str, Any]:
-    normalized, native = sums.normalized.result(), sums.native.result()
-    return {
-        "mse": normalized.mse,
-        "max_abs_error": normalized.max_abs,
-        "native_mse": native.mse,
-        "native_max_abs_error": native.max_abs,
-        "native_mse_per_dim": list(native.per_dim_mse),
-    }
+def _quantization_errors(
+    corpus: Corpus, n_datasets: int, scale: float, scale_index: int
+) -> list[SquaredErrors | None]:
+    values = corpus.values[scale_index]
+    held = np.flatnonzero(corpus.is_held)
+    size = {"time_horizon": corpus.normal.shape[1], "action_dim": corpus.normal.shape[2]}
+    errors: list[SquaredErrors | None] = []
+    for dataset in range(n_datasets):
+        mine = np.flatnonzero(corpus.dataset[held] == dataset)
+        blocks = [mine[i : i + _BLOCK] for i in range(0, len(mine), _BLOCK)]
+        parts = (
+            SquaredErrors.of(corpus.normal[rows], dequantize(values[held[rows]], scale, **size))
+            for rows in blocks
+        )
+        errors.append(SquaredErrors.total(parts))
+    return errors
 
 
 def _fit(fitted: Fitted) -> dict[str, Any]:

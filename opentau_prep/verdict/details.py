@@ -183,6 +183,8 @@ class TokenizerFacts:
         measured_on: What was measured.
         limit: The policy's `discrete_action_max_length` that the forecast is for.
         fault: Why there is nothing to say.
+        explained: Tokens by action dim and DCT frequency, in all and by head, and lengths under
+            half the scale and half the rate, as in `fit_report.json`.
     """
 
     path: str
@@ -192,6 +194,7 @@ class TokenizerFacts:
     measured_on: str = ""
     limit: int | None = None
     fault: str | None = None
+    explained: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

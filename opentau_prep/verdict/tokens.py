@@ -74,16 +74,26 @@ def tokenizer_facts(folder: Path, document: Mapping[str, Any], limit: int | None
             words = "it holds the report of samples, no tokenizer (--skip-fit)"
             return TokenizerFacts(str(folder), settings, fault=words)
         settings["tokens"] = fit["tokens"]
-        settings["longest_token_bytes"] = fit["max_token_length"]
+        settings["longest_token_numbers"] = fit["max_token_length"]
         settings["vocabulary_used"] = float(fit["vocabulary"]["share"])
         settings["stopped"] = _STOPPED.get(fit["stopped_by"], str(fit["stopped_by"]))
         settings["roundtrip_mse"] = document["roundtrip"]["roundtrip_mse"]
         settings["inexact_chunks"] = document["roundtrip"].get("inexact_chunks")
+        explained = document.get("explained", {})
+        for name in ("half_scale", "half_rate"):
+            if name in explained:
+                settings[f"mean_tokens_at_{name}"] = float(explained[name]["mean"])
         lengths = with_forecast(document, limit)["token_lengths"]
         histogram = {str(int(k)): int(v) for k, v in lengths["total"]["counts"].items()}
         groups = list(_groups(lengths))
         return TokenizerFacts(
-            str(folder), settings, groups, histogram, str(lengths["measured_on"]), limit
+            str(folder),
+            settings,
+            groups,
+            histogram,
+            str(lengths["measured_on"]),
+            limit,
+            explained=explained,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         words = f"its report is damaged ({type(error).__name__}: {error})"

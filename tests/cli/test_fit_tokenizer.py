@@ -48,7 +48,9 @@ def test_command_writes_the_folder_beside_the_mixture_and_skips_it_when_fresh(fo
 def test_command_shows_lengths_forecast_and_histogram(folder):
     out = _run(folder, "--discrete-action-max-length", 30).out
     assert "over 30" in out
-    assert "tokens a chunk, measured on held-out episodes" in out
+    assert "keep 99.9%" in out
+    assert "scale 5, half of this one" in out
+    assert "tokens per chunk, measured on held-out episodes" in out
     assert "head x::joint" in out
     assert "█" in out
 

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from opentau_prep.errors import ConfigError
 from opentau_prep.tokenizer.evaluate import (
     LengthStats,
+    SquaredErrors,
     length_stats,
-    length_stats_by_group,
     lengths_that_keep,
-    round_trip_error,
     truncated_share,
     vocabulary_use,
 )
@@ -29,14 +28,6 @@ def test_length_stats_no_chunks_raises():
         length_stats(np.array([], dtype=np.int64))
 
 
-def test_length_stats_by_group_interleaved_groups():
-    lengths, groups = np.array([10, 1, 20, 3, 30]), np.array([2, 0, 2, 0, 2])
-    stats = length_stats_by_group(lengths, groups, ["a", "empty", "c"])
-    assert list(stats) == ["a", "c"]
-    assert (stats["a"].mean, stats["a"].max) == (2.0, 3)
-    assert (stats["c"].mean, stats["c"].n_chunks) == (20.0, 3)
-
-
 def test_truncated_share_counts_only_longer_chunks():
     assert truncated_share(np.array([1, 2, 3, 4]), 3) == 0.25
     assert truncated_share(np.array([1, 2, 3, 4]), 4) == 0.0
@@ -50,13 +41,16 @@ def test_lengths_that_keep_is_the_smallest_that_does(lengths):
         assert np.mean(lengths <= keep - 1) < share
 
 
-def test_round_trip_error_known_difference():
-    chunks = np.zeros((1, 2, 2), dtype=np.float32)
+def test_squared_errors_of_parts_of_other_widths_add_up():
     decoded = np.array([[[1.0, 0.0], [0.0, -2.0]]])
-    error = round_trip_error(chunks, decoded)
-    assert error.mse == 1.25
-    assert error.max_abs == 2.0
-    assert error.per_dim_mse == (0.5, 2.0)
+    error = SquaredErrors.of(np.zeros((1, 2, 2), dtype=np.float32), decoded)
+    assert (error.mse, error.max_abs) == (1.25, 2.0)
+    one = error.in_units(np.array([3.0]))
+    assert (one.mse, one.max_abs) == (4.5, 3.0)
+    both = one + error
+    assert both.counts.tolist() == [4, 2]
+    assert both.squared.tolist() == [10.0, 4.0]
+    assert both.largest.tolist() == [3.0, 2.0]
 
 
 def test_vocabulary_use_known_ids():

@@ -19,9 +19,9 @@ from opentau_prep.errors import ConfigError, DataError, MetadataError
 from opentau_prep.notices import collect_notices
 from opentau_prep.stats.compute import prepare_stats
 from opentau_prep.stats.options import StatsOptions
-from opentau_prep.tokenizer.evaluate import ErrorSums
 from opentau_prep.tokenizer.options import FitOptions
 from opentau_prep.tokenizer.plan import split_episodes
+from opentau_prep.tokenizer.report import round_trips
 
 SHARP = {"scale": 2000.0, "holdout": 0.25}
 
@@ -304,9 +304,12 @@ def test_round_trip_errors_are_those_of_the_held_out_chunks(tmp_path):
     raw = raw_episodes(root)
     starts = np.array(_starts(sampling.plans[0], [20] * 6))[held]
     exact = np.stack([window(raw[e], at, 6) for e, at in starts])
-    sums = ErrorSums.total(sampling.corpus.errors[0])
-    assert sums.native.result().mse == pytest.approx(np.mean((coarse - exact) ** 2), rel=1e-4)
-    assert sums.native.result().mse > 1e-4
+    found = round_trips(sampling.plans, sampling.corpus, sampling.heads, 4.0)
+    assert found["native_mse"] == pytest.approx(np.mean((coarse - exact) ** 2), rel=1e-4)
+    assert found["native_mse"] > 1e-4
+    assert found["datasets"]["t/tiny"]["native_max_abs_error"] == pytest.approx(
+        np.abs(coarse - exact).max(), rel=1e-4
+    )
 
 
 def _spoil(root, *, episode, bad, whole=False):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from opentau_prep.errors import ConfigError
-from opentau_prep.tokenizer.sweep import SweepGrid, parse_sweep
+from opentau_prep.tokenizer.compare import SweepGrid, parse_sweep
 
 
 def test_parse_sweep_reads_both_names():
