@@ -1,9 +1,9 @@
 """Exact sums of float64 values: no rounding, whatever the order, the grouping or the magnitudes.
 
-Every finite float64 is an integer multiple of 2^-1074, so a sum of them is a big integer at a fixed
-point. A batch is added in NumPy over 32-bit limbs (a superaccumulator), group by group; the running
-totals are Python integers, which never overflow and never round. Integer addition is associative
-and commutative: that, and nothing else, makes results independent of order, batch size and ranks.
+Every finite float64 is a mantissa of 53 bits times a power of two, so a sum of them is a big
+integer at a fixed point. Mantissas of one group and power are added in NumPy, the few hundred sums
+in Python integers, which never overflow and never round. Integer addition is associative and
+commutative: that, and nothing else, makes results independent of order, batch size and ranks.
 """
 
 from __future__ import annotations
@@ -29,16 +29,12 @@ __all__ = [
     "to_float",
 ]
 
-_LIMB_BITS: Final = 32
-_LIMB_MASK: Final = (1 << _LIMB_BITS) - 1
-# frexp gives the smallest denormal as 0.5 * 2^-1073, that is 2^52 * 2^-1126; rounded up to whole
-# limbs.
+# Totals are in units of 2^-1152: below every bit of a float64, the smallest of which is 2^-1074.
 _UNIT_EXPONENT: Final = 1152
-# The largest exponent is 971 + 1152 = 2123: limb 66, and a shifted mantissa spans three limbs.
-_N_LIMBS: Final = 69
-# A limb gets less than 2^33 from each addend, so 2^18 of them stay far inside int64; and
-# temporaries stay small.
-_MAX_BLOCK: Final = 1 << 18
+# More than any shift of a mantissa: the largest exponent is 971.
+_MAX_SHIFT: Final = 1 << 12
+# Mantissas are added in two halves, so that 2^36 of them stay inside int64.
+_HALF_BITS: Final = 27
 
 
 @dataclass(frozen=True)
@@ -152,38 +148,20 @@ def sum_by_group(
         n_groups: How many sums to return; a group without values sums to 0.
 
     Returns:
-        `n_groups` integers. Memory is O(N) plus 552 bytes per group and about 25 MB of temporaries.
+        `n_groups` integers.
     """
-    totals = [0] * n_groups
-    for start in range(0, len(values), _MAX_BLOCK):
-        block = slice(start, start + _MAX_BLOCK)
-        limbs = _limbs_by_group(values[block], groups[block], n_groups)
-        rows, columns = np.nonzero(limbs)
-        parts = limbs[rows, columns].tolist()
-        for row, column, part in zip(rows.tolist(), columns.tolist(), parts, strict=True):
-            totals[row] += part << (_LIMB_BITS * column)
-    return totals
-
-
-def _limbs_by_group(
-    values: NDArray[np.float64], groups: NDArray[np.int64], n_groups: int
-) -> NDArray[np.int64]:
-    """Return (n_groups, 69) int64 limbs, not carried, whose weighted sum is each group's total."""
     fraction, exponent = np.frexp(values)
     mantissa = np.ldexp(fraction, 53).astype(np.int64)
-    position = exponent.astype(np.int64) - 53 + _UNIT_EXPONENT
-    limb, shift = position >> 5, position & 31
-    sign, magnitude = np.sign(mantissa), np.abs(mantissa)
-    # The 53 bits are shifted by up to 31: in two halves, so that int64 is never exceeded.
-    low = (magnitude & _LIMB_MASK) << shift
-    high = (magnitude >> _LIMB_BITS) << shift
-    limbs = np.zeros(n_groups * _N_LIMBS, dtype=np.int64)
-    base = groups * _N_LIMBS + limb
-    for offset, bits in enumerate(
-        (low & _LIMB_MASK, (low >> _LIMB_BITS) + (high & _LIMB_MASK), high >> _LIMB_BITS)
-    ):
-        np.add.at(limbs, base + offset, sign * bits)
-    return limbs.reshape(n_groups, _N_LIMBS)
+    shift = exponent.astype(np.int64) - 53 + _UNIT_EXPONENT
+    keys, places = np.unique(groups * _MAX_SHIFT + shift, return_inverse=True)
+    totals = [0] * n_groups
+    high = mantissa >> _HALF_BITS
+    for bits, more in ((high, _HALF_BITS), (mantissa - (high << _HALF_BITS), 0)):
+        sums = np.zeros(len(keys), dtype=np.int64)
+        np.add.at(sums, places, bits)
+        for key, part in zip(keys.tolist(), sums.tolist(), strict=True):
+            totals[key // _MAX_SHIFT] += part << (key % _MAX_SHIFT + more)
+    return totals
 
 
 def fixed_to_fraction(total: int) -> Fraction:
