@@ -23,8 +23,8 @@ Floats = NDArray[np.float64]
 MAX_CURVES = 6
 """Members with a curve of their own: those furthest from all others. The rest is one band."""
 _BINS = 44
-_WIDTH, _CURVES, _RULERS = 250.0, 62.0, 40.0
-_LEFT = 44.0
+_WIDTH, _CURVES, _RULERS = 254.0, 62.0, 40.0
+_LEFT = 50.0
 
 
 @dataclass(frozen=True)
@@ -119,5 +119,7 @@ def _rulers(dim: DimFacts, at: plot.Axis) -> list[Markup]:
         ends = f"-1 at {low:.4g}, 1 at {high:.4g}"
         drawn.append(plot.line(at(low), y, max(at(high), at(low) + 1), y, kind, ends))
         for value in (low, (low + high) / 2, high):
+            if not at.low <= value <= at.high:  # the line goes on beyond the picture
+                continue
             drawn.append(plot.line(at(value), y - 3, at(value), y + 3, kind))
     return drawn

@@ -70,7 +70,7 @@ def token_histograms(tokenizer: TokenizerFacts) -> list[Shown]:
         marks = [] if keeps is None else [(float(keeps), "keeps", f"99 % up to {keeps}")]
         if tokenizer.limit is not None:
             marks.append((float(tokenizer.limit), "cut", f"limit {tokenizer.limit}"))
-        title = "all datasets" if group.scope == "total" else f"{group.scope} {group.name}"
+        title = group.words
         described = f"tokens per chunk of {title}"
         picture = plot.bars(
             counts.tolist(), edges.tolist(), described, unit="tokens per chunk", marks=marks

@@ -82,7 +82,7 @@ class ArtifactKind:
         command: The command that makes them.
         states: (state, colour, how many).
         total: How many there are.
-        path: Where the only one is, of a kind that belongs to the mixture as a whole.
+        path: Where the one of the mixture as a whole is.
         described: Those with something to say.
     """
 
@@ -103,7 +103,7 @@ def _artifacts(artifacts: Sequence[ArtifactFacts]) -> list[ArtifactKind]:
         states = Counter((a.state, _colour(a)) for a in group)
         described = [a for a in group if a.detail or a.level != "ok"]
         counted = [(state, colour, n) for (state, colour), n in states.items()]
-        path = "" if group[0].datasets else group[0].path
+        path = next((each.path for each in group if not each.datasets), "")
         found.append(ArtifactKind(kind, group[0].step, counted, len(group), path, described))
     return found
 
@@ -138,7 +138,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters.update(number=_number, count=_count, percent=_percent, hours=_hours)
+    made.filters.update(
+        number=_number, count=_count, percent=_percent, hours=_hours, several=several
+    )
     made.globals.update(shown=_SHOWN)
     return made
 

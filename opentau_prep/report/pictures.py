@@ -22,6 +22,7 @@ from opentau_prep.report.curves import chunk_curves, episode_curves
 from opentau_prep.report.dims import MemberCurve, dim_picture
 from opentau_prep.report.histograms import Shown, speed_histograms, token_histograms
 from opentau_prep.report.samples import MAX_DATASETS, chunks, episodes
+from opentau_prep.text import several
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
@@ -178,7 +179,7 @@ def _flow(facts: Verdict) -> Markup | None:
         return None
     heads = sorted(heads, key=lambda h: -sum(shares.get(m, 0) for m in h.members))
     kept, rest = heads[:12], heads[12:]
-    right = [(h.key, f"{len(h.members)} datasets, {h.frames:,.0f} frames") for h in kept]
+    right = [(h.key, f"{several(len(h.members), 'dataset')}, {h.frames:,.0f} frames") for h in kept]
     if rest:
         frames = sum(h.frames for h in rest)
         right.append((f"{len(rest)} more heads", f"{frames:,.0f} frames"))

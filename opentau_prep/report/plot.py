@@ -123,7 +123,9 @@ def bars(
         unit: What the values are, for the axis.
         marks: (value, class, label) of vertical lines; a label is drawn above its line.
     """
-    floor, top = height - 16.0, 14.0 if any(label for _, _, label in marks) else 4.0
+    # A row of its own per label, so that lines next to each other keep theirs readable.
+    rows = [label for value, _, label in marks if label and edges[0] <= value <= edges[-1]]
+    floor, top = height - 16.0, 4.0 + 11.0 * len(rows)
     at = Axis(edges[0], edges[-1], 2.0, width - 2.0)
     tall = Axis(0.0, max(max(counts, default=0.0), 1.0), floor, top)
     drawn = [
@@ -134,10 +136,11 @@ def bars(
     ]  # fmt: skip
     for value, kind, label in marks:
         if edges[0] <= value <= edges[-1]:
-            drawn.append(line(at(value), top - 2, at(value), floor, kind, label or _label(value)))
+            y = 11.0 * rows.index(label) if label else top - 2
+            drawn.append(line(at(value), y, at(value), floor, kind, label or _label(value)))
             if label:
-                anchor = "start" if at(value) < width / 2 else "end"
-                drawn.append(text(at(value), top - 4, label, kind, anchor))
+                side, anchor = (3, "start") if at(value) < width / 2 else (-3, "end")
+                drawn.append(text(at(value) + side, y + 9, label, kind, anchor))
     drawn += [
         line(2, floor, width - 2, floor, "axis"),
         text(2, height - 4, _label(edges[0])),
@@ -170,7 +173,8 @@ def heat_map(
     cell = min(cell, 640.0 / max(n_cols, 1))
     tall = cell if n_rows <= 40 else max(3.0, 560.0 / n_rows)
     labelled = tall >= 9
-    left = 190.0 if labelled else 4.0
+    names = [_short(name, 30) for name in rows] if labelled else []
+    left = 10.0 + _wide(names) if labelled else 4.0
     level = np.where(np.isnan(values), -1, np.searchsorted(np.asarray(levels), values, "right"))
     gap = 10.0 if 0 < split < n_cols else 0.0
 
@@ -185,11 +189,9 @@ def heat_map(
             cells = "".join(f"M{_n(x_of(c))} {_n(16 + r * tall)}{box}" for r, c in places.tolist())
             name = "unknown" if each < 0 else f"h{each}"
             drawn.append(Markup('<path d="{}" class="{}"/>').format(cells, name))
-    if labelled:
-        drawn += [
-            text(left - 6, 16 + (r + 0.5) * tall + 3.5, _short(name, 30), "", "end")
-            for r, name in enumerate(rows)
-        ]
+    drawn += [
+        text(left - 6, 16 + (r + 0.5) * tall + 3.5, name, "", "end") for r, name in enumerate(names)
+    ]
     step = 1 if n_cols <= 16 else 5
     drawn += [
         text(x_of(c) + cell / 2, 11, str(c - split if c >= split else c), "small", "middle")
@@ -204,8 +206,6 @@ def flows(
     left: Sequence[tuple[str, float, int]],
     right: Sequence[tuple[str, str]],
     described: str,
-    *,
-    width: float = 860.0,
 ) -> Markup:
     """Return a flow from items to groups, as thick as their shares.
 
@@ -213,13 +213,16 @@ def flows(
         left: (label, share, which group), in the order to draw; shares add up to at most 1.
         right: (name, detail) of the groups.
         described: The picture in words.
-        width: User units.
     """
     height = max(len(left) * 22.0, len(right) * 36.0, 80.0) + 10
     used = sum(share for _, share, _ in left) or 1.0
     room = height - 10 - 8 * len(left)
     sizes = [max(share / used * room, 1.0) for _, share, _ in left]
-    x1, x2 = 300.0, width - 330.0
+    labels = [f"{_short(label, 36)}  {share:.1%}" for label, share, _ in left]
+    x1 = 12.0 + _wide(labels)
+    x2 = x1 + 150.0
+    names = [_short(name, 40) for name, _ in right]
+    width = x2 + 20.0 + _wide([*(f"{name}__" for name in names), *(each for _, each in right)])
     totals = [
         sum(size for size, (_, _, target) in zip(sizes, left, strict=True) if target == i)
         for i in range(len(right))
@@ -232,7 +235,7 @@ def flows(
         starts.append(at + (own * squeeze - total) / 2 if own * squeeze > total else at)
         at += own * squeeze
     drawn, fill, y = [], list(starts), 5.0
-    for (label, share, target), size in zip(left, sizes, strict=True):
+    for (label, share, target), shown, size in zip(left, labels, sizes, strict=True):
         a, b = fill[target], fill[target] + size
         middle = (x1 + x2) / 2
         curve = (
@@ -243,19 +246,24 @@ def flows(
         drawn.append(
             Markup('<path d="{}" class="flow c{}">{}</path>').format(curve, target % 8, title)
         )
-        drawn.append(text(x1 - 8, y + size / 2 + 4, f"{_short(label, 36)}  {share:.1%}", "", "end"))
+        drawn.append(text(x1 - 8, y + size / 2 + 4, shown, "", "end"))
         fill[target] = b
         y += size + 8
-    for i, (name, detail) in enumerate(right):
+    for i, (name, (_, detail)) in enumerate(zip(names, right, strict=True)):
         drawn.append(rect(x2, starts[i], 8, max(totals[i], 1), f"node c{i % 8}"))
         middle = starts[i] + totals[i] / 2
-        drawn.append(text(x2 + 16, middle - 1, _short(name, 40), "strong"))
+        drawn.append(text(x2 + 16, middle - 1, name, "strong"))
         drawn.append(text(x2 + 16, middle + 12, detail))
     return svg(width, height, drawn, described, "flows")
 
 
 def _title(words: str) -> Markup:
     return Markup("<title>{}</title>").format(printable(words)) if words else Markup("")
+
+
+def _wide(texts: Sequence[str]) -> float:
+    """Return about how wide the longest text is: letters of a sans-serif font, on average."""
+    return 6.3 * max(map(len, texts), default=0)
 
 
 def _short(words: str, most: int) -> str:

@@ -28,9 +28,9 @@ from opentau_prep.validate.checks import (
     videos,
 )
 from opentau_prep.validate.findings import Hit
-from opentau_prep.validate.rule import GROUPS, Rule
+from opentau_prep.validate.rule import GROUPS, Rule, Trainer
 
-__all__ = ["NOT_CHECKED", "all_rules", "find_rule", "pick_rules"]
+__all__ = ["NOT_CHECKED", "all_rules", "find_rule", "pick_rules", "rules_for"]
 
 _MODULES = (
     format,
@@ -77,6 +77,17 @@ def all_rules() -> tuple[Rule, ...]:
     rules = [NOT_CHECKED, *(rule for module in _MODULES for rule in module.RULES)]
     order = list(GROUPS)
     return tuple(sorted(rules, key=lambda rule: (order.index(rule.code[0]), rule.code)))
+
+
+def rules_for(
+    trainers: Sequence[Trainer] = ("opentau",), rules: Sequence[Rule] = ()
+) -> tuple[Rule, ...]:
+    """Return the rules (of those given, or of all) that hold for datasets of these trainers."""
+    return tuple(
+        rule
+        for rule in rules or all_rules()
+        if not rule.trainers or set(rule.trainers) & set(trainers)
+    )
 
 
 @cache

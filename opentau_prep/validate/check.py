@@ -16,7 +16,7 @@ from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import ResolvedMixture, resolve_mixture
 from opentau_prep.notices import collect_notices
 from opentau_prep.storage import is_remote
-from opentau_prep.validate.catalogue import NOT_CHECKED, all_rules, find_rule
+from opentau_prep.validate.catalogue import NOT_CHECKED, find_rule, rules_for
 from opentau_prep.validate.checks.format import only_cause
 from opentau_prep.validate.findings import Finding, ValidateReport, fold, hit
 from opentau_prep.validate.mixture_view import MixtureView, members_of
@@ -55,11 +55,7 @@ def validate(
         The report: findings by dataset in mixture order, then the mixture's.
     """
     context, options = dataclasses.replace(context, keep_going=True), options or CheckOptions()
-    rules = tuple(
-        rule
-        for rule in options.rules or all_rules()
-        if not rule.trainers or set(rule.trainers) & set(options.trainers)
-    )
+    rules = rules_for(options.trainers, options.rules)
     options = dataclasses.replace(options, rules=())  # codes are enough for other processes
     resolved, views = dataset_views(subject, context, options)
     settle = _settle(subject, context)

@@ -15,7 +15,7 @@ from opentau_prep.errors import PrepError
 from opentau_prep.metadata import load_dataset_metadata
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.notices import collect_notices
-from opentau_prep.validate.catalogue import all_rules
+from opentau_prep.validate.catalogue import rules_for
 from opentau_prep.validate.findings import Finding
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def inspect_findings(dataset: Dataset, context: RunContext) -> FoundFindings:
     """
     place = findings_place(dataset, context)
     deep = _was_deep(place)
-    codes = [rule.code for rule in all_rules()]
+    codes = [rule.code for rule in rules_for()]
     found = inspect(place, Recipe(COMMAND, _inputs(dataset), {"rules": codes, "deep": deep}))
     return _read(found, dataset.artifact_name, deep=deep)
 
@@ -111,7 +111,7 @@ def inspect_mixture_findings(mixture: Mixture, context: RunContext) -> FoundFind
     """
     place = _mixture_place(mixture, context)
     deep = _was_deep(place)
-    codes = [rule.code for rule in all_rules()]
+    codes = [rule.code for rule in rules_for()]
     found = inspect(place, _mixture_recipe(mixture, codes, deep=deep))
     return _read(found, "mixture" if mixture.path is None else mixture.path.name, deep=deep)
 

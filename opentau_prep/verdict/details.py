@@ -170,6 +170,11 @@ class TokenGroup:
     truncated: float | None
     counts: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def words(self) -> str:
+        """What it is of, in words."""
+        return "all datasets" if self.scope == "total" else f"{self.scope} {self.name}"
+
 
 @dataclass(frozen=True)
 class TokenizerFacts:

@@ -209,7 +209,7 @@ def _tokens(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
     cut = [g for g in tokenizer.groups if g.scope != "dataset" and (g.truncated or 0) > _MANY_CUT]
     if cut:
         what = f"Training would cut off chunks longer than {tokenizer.limit:,} tokens"
-        parts = [f"{g.scope} {g.name}: {g.truncated:.2%} of the chunks" for g in cut]
+        parts = [f"{g.words}: {g.truncated:.2%} of the chunks" for g in cut]
         yield ToDo("look", what, _first(parts, len(parts)))
 
 

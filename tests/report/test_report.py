@@ -1,4 +1,4 @@
-"""`report`: it says what is there, with the command that mends it, and touches nothing."""
+"""`report`: it says what is there, with the command that fixes it, and touches nothing."""
 
 from __future__ import annotations
 
@@ -72,7 +72,11 @@ def test_report_after_its_commands_is_ready_and_everything_fresh(prepared):
     ready = prepared[3]
     assert ready.ready
     assert ready.at_once == ""
-    assert states(ready) <= {"fresh", "optional", "other options"}
+    others = [(a.kind, a.state, a.detail) for a in ready.artifacts if a.state != "fresh"]
+    assert others == [
+        ("validation plan", "optional", ""),
+        ("loss report", "optional", ""),
+    ]
     assert ready.by_size == []
     assert ready.validation.checked == 7
 
@@ -106,8 +110,8 @@ def test_report_heads_are_those_of_training(prepared):
 
 def test_report_speed_counts_every_selected_episode_once(prepared):
     facts = prepared[3]
-    told = sum(sum(task.buckets) for each in facts.speed for task in each.tasks)
-    assert told == facts.mixture.episodes
+    counted = sum(sum(task.buckets) for each in facts.speed for task in each.tasks)
+    assert counted == facts.mixture.episodes
     pick = facts.speed[0]
     assert (pick.n_tasks, pick.n_sparse) == (2, 1)
     sparse = next(task for task in pick.tasks if task.percentiles is None)
@@ -172,7 +176,7 @@ def test_json_document_is_the_facts_and_the_page_shows_them(demo):
     assert not [text for text in texts if " ".join(text.split()) not in shown]
 
 
-def test_report_of_a_dataset_that_grew_says_what_is_stale_and_how_to_mend_it(demo):
+def test_report_of_a_dataset_that_grew_says_what_is_stale_and_how_to_fix_it(demo):
     root = demo / "datasets/demo/arm6_pose"
     (episode,) = tiny_episodes(lengths=[55], state_dim=7, action_dim=7)
     append_episode(root, episode)
@@ -336,11 +340,18 @@ def test_report_below_artifact_root_looks_there_and_says_so(tmp_path):
         )
 
 
-def test_report_says_nothing_of_quantiles_of_frames_that_are_not_selected(prepared):
-    heads = {head.key: head for head in prepared[3].heads.heads}
-    selected = {key for key, head in heads.items() if head.selected}
-    assert selected == {"demo_arm6::joint", "demo_bimanual::joint"}
-    off = {key for key, head in heads.items() if any(dim.notes for dim in head.actions)}
-    told = [each for each in prepared[3].to_do if each.what.startswith("Pooled")]
-    lines = {line.rpartition(":")[0] for each in told for line in each.details}
-    assert lines == off - selected
+def test_report_names_pooled_quantiles_only_where_sketches_are_of_the_selected_frames(demo):
+    # Two tasks of one arm: the weighted mean of their q01 and q99 is no quantile of all frames.
+    arms = json.loads((demo / "mixture.json").read_text())["datasets"][:2]
+    for excluded, named in ((arms[1].pop("excluded_episodes"), False), ([], True)):
+        arms[1]["excluded_episodes"] = excluded
+        (demo / "arms.json").write_text(json.dumps({"datasets": arms, "weights": None}))
+        facts = facts_of("demo/arms.json")
+        (head,) = facts.heads.heads
+        assert head.selected is not named
+        noted = sum(bool(dim.notes) for dim in (*head.state, *head.actions))
+        (found,) = [e.details for e in facts.to_do if e.what.startswith("Pooled")] or [None]
+        assert found == ((f"demo_arm6::joint: {noted} dims",) if named else None)
+        assert (noted > 6) is named
+    # Alone, each dataset of the demo has true quantiles.
+    assert not any(dim.notes for h in facts_of().heads.heads for dim in (*h.state, *h.actions))
