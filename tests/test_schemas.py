@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from opentau_prep import NormHeads
 from opentau_prep.heads.files import encode_heads
+from opentau_prep.val_loss.files import write_losses
 
 SCHEMAS = {
     path.name.partition(".")[0]: json.loads(path.read_text(encoding="utf-8"))
@@ -61,6 +62,13 @@ def written(tmp_path_factory):
     mixture = ("--mixture-json", "demo/mixture.json", "--json")
     plan = ("val-plan", *mixture, "--world-size", 2, "--batch-size", 8)
     pick = "demo/datasets/demo/arm6_pick"
+    write_losses(
+        folder / "losses.jsonl",
+        dataset_index=[0, 1],
+        dataset=["demo/arm6_pick", "demo/arm6_pose"],
+        control_mode=["joint", None],
+        losses={"MSE": ([1.0, float("nan")], [2, 2])},
+    )
     printed = []
     for args in [
         ("demo", "--out", "demo", "--json"),
@@ -70,6 +78,16 @@ def written(tmp_path_factory):
         ("forecast", *mixture, "--deep", "--out", "deep/forecast.json"),
         plan,
         (*plan, "--split", "episodes", "--out", "episodes/val_plan.json"),
+        ("val-report", "losses.jsonl", *mixture, "--loss-weight", "MSE=1"),
+        (
+            "val-report",
+            "losses.jsonl",
+            *mixture,
+            "--earlier",
+            "demo/mixture.prep/val_report.json",
+            "--out",
+            "compared/val_report.json",
+        ),
         ("report", *mixture, "--no-frames"),
         ("validate", *mixture, "--no-persist"),
     ]:
@@ -84,6 +102,10 @@ FILES = {
     "validation": ["**/validation.json"],
     "val_plan": ["**/val_plan.json"],
     "forecast": ["**/forecast.json"],
+    "val_report": ["**/val_report.json"],
+    "quantile_sketch": ["**/quantile_sketch.json"],
+    "action_tokens": ["**/meta/action_tokens/*.json"],
+    "speed_percentiles": ["**/speed_percentiles.jsonl"],
     "provenance": ["**/meta/prep/**/*.json", "**/*.prep.json"],
 }
 
@@ -99,8 +121,12 @@ def _paths(folder: Path, name: str) -> list[Path]:
 def test_files_that_commands_write(name, written):
     paths = _paths(written[0], name)
     assert paths
-    for path in paths:
-        document = json.loads(path.read_text(encoding="utf-8"))
+    lines = name == "speed_percentiles"
+    texts = [(path, path.read_text(encoding="utf-8")) for path in paths]
+    for path, text in [
+        (p, t) for p, all_ in texts for t in (all_.splitlines() if lines else [all_])
+    ]:
+        document = json.loads(text)
         assert errors(name, document) == [], path
         for key in SCHEMAS[name]["required"]:
             assert errors(name, {k: v for k, v in document.items() if k != key}), key
