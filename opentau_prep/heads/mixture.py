@@ -107,19 +107,20 @@ def build_mixture_heads(
     ranks: dict[str, Sequence[QuantileRanks]] = {}
     # Sketches are of all episodes: of a head whose members select some, they say nothing.
     selected = {member.norm_key for member in members if member.entry.is_subset}
+    delta = {member.norm_key for member in members if member.delta is not None}
     for key, merged in sketches.items():
         if key in selected:
             continue
-        row = heads.norm_key_to_index[key]
-        ranks[key] = quantile_ranks(heads.per_norm_key_stats[row], merged)
+        stats = heads.per_norm_key_stats[heads.norm_key_to_index[key]]
+        ranks[key] = quantile_ranks(stats, merged, binned=key in delta)
     warn_ranks(ranks)
     if from_sketch:
-        stats = [
+        own = [
             # A head of vqa entries only has no quantiles at all.
             with_sketch_quantiles(pooled, sketches[key]) if key in sketches else pooled
             for key, pooled in zip(heads.norm_keys, heads.per_norm_key_stats, strict=True)
         ]
-        heads = heads._replace(per_norm_key_stats=stats)
+        heads = heads._replace(per_norm_key_stats=own)
     return MixtureHeads(heads, members, ranks, vqa)
 
 

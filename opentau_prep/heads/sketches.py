@@ -33,6 +33,9 @@ TAILS = (("q01", 0.01), ("q99", 0.99))
 RANK_TOLERANCE = 0.005
 # Quantiles pass through pooling and JSON; a value this close to an atom of the data is that atom.
 _ROUNDING = 1e-6
+# Stats of delta actions have the left edge of one of 5,000 bins, which may lie below an atom; and
+# float32 rounds it.
+_BIN = 1 / 4900
 _SKETCH_FILE = "meta/quantile_sketch.json"
 
 Floats = NDArray[np.float64]
@@ -120,12 +123,15 @@ def head_sketches(
     return merged
 
 
-def quantile_ranks(stats: Stats, sketches: Mapping[str, QuantileSketch]) -> list[QuantileRanks]:
+def quantile_ranks(
+    stats: Stats, sketches: Mapping[str, QuantileSketch], *, binned: bool = False
+) -> list[QuantileRanks]:
     """Return where the q01 and q99 of a head lie among its members' frames; absent ones left out.
 
     Args:
         stats: The head's pooled (or only) stats.
         sketches: Feature -> sketch of the dims that hold data.
+        binned: Whether quantiles come from histograms, as those of delta actions.
     """
     found = []
     for feature, sketch in sketches.items():
@@ -134,7 +140,7 @@ def quantile_ranks(stats: Stats, sketches: Mapping[str, QuantileSketch]) -> list
             if values is None:
                 continue
             low, high = sketch.quantiles([0.0, 1.0])
-            margin = _ROUNDING * (high - low)
+            margin = (_BIN if binned else _ROUNDING) * (high - low)
             below = sketch.ranks(values[: len(low)] - margin)
             above = sketch.ranks(values[: len(low)] + margin)
             ranks = np.clip(np.full(len(low), expected), below, above)

@@ -118,8 +118,15 @@ class DeltaStats:
         )
 
     @classmethod
-    def from_bytes(cls, data: bytes, where: str) -> DeltaStats:
+    def from_bytes(
+        cls, data: bytes, where: str, *, command: str = "opentau-prep stats"
+    ) -> DeltaStats:
         """Read what `to_bytes` gave.
+
+        Args:
+            data: The content.
+            where: The file, for errors.
+            command: What makes it again.
 
         Raises:
             MetadataError: It is something else, damaged, or from a version whose stats of delta
@@ -132,7 +139,7 @@ class DeltaStats:
                     "is stale: it holds exact stats of delta actions, and heads take those that"
                     f" training estimates ({ESTIMATOR})",
                     where=where,
-                    hint="Make it again with `opentau-prep stats`.",
+                    hint=f"Make it again: `{command}`.",
                 )
             stats = {f: _arrays(record["stats"][f]) for f in ("actions", "state")}
             return cls(
@@ -147,7 +154,7 @@ class DeltaStats:
             raise MetadataError(
                 "holds no stats of delta actions, or is damaged",
                 where=where,
-                hint="Remove the file and make it again with `opentau-prep stats`.",
+                hint=f"Remove the file and make it again: `{command}`.",
             ) from error
 
 
@@ -239,7 +246,8 @@ def load_delta_stats(
     path, provenance = found[size]
     _warn_if_stale(entry, path, provenance)
     try:
-        return DeltaStats.from_bytes(path.read_bytes(), str(path))
+        command = _command(mixture, size)
+        return DeltaStats.from_bytes(path.read_bytes(), str(path), command=command)
     except OSError as error:
         raise MetadataError(f"cannot be read ({error.strerror})", where=str(path)) from error
 
@@ -267,14 +275,17 @@ def _sizes(
 
 
 def _missing(entry: ResolvedEntry, mixture: Mixture, size: int | None) -> MetadataError:
-    target = f"--mixture-json {mixture.path}" if mixture.path else "--mixture-json FILE"
-    chunk = f" --chunk-size {size}" if size is not None else " --chunk-size N"
     return MetadataError(
         "use_delta_joint_actions is set, but there are no stats of its delta actions"
         + ("" if size is None else f" in chunks of {size}"),
         where=entry.name,
-        hint=f"Compute them: `opentau-prep stats {target}{chunk}`.",
+        hint=f"Compute them: `{_command(mixture, size)}`.",
     )
+
+
+def _command(mixture: Mixture, size: int | None) -> str:
+    target = f"--mixture-json {mixture.path}" if mixture.path else "--mixture-json FILE"
+    return f"opentau-prep stats {target} --chunk-size {'N' if size is None else size}"
 
 
 def _warn_if_stale(entry: ResolvedEntry, path: Location, provenance: Location) -> None:
