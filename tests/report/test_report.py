@@ -351,7 +351,7 @@ def test_report_names_pooled_quantiles_only_where_sketches_are_of_the_selected_f
         assert head.selected is not named
         noted = sum(bool(dim.notes) for dim in (*head.state, *head.actions))
         (found,) = [e.details for e in facts.to_do if e.what.startswith("Pooled")] or [None]
-        assert found == ((f"demo_arm6::joint: {noted} dims",) if named else None)
+        assert found == ([f"demo_arm6::joint: {noted} dims"] if named else None)
         assert (noted > 6) is named
     # Alone, each dataset of the demo has true quantiles.
     assert not any(dim.notes for h in facts_of().heads.heads for dim in (*h.state, *h.actions))
