@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from opentau_prep.errors import ConfigError
 from opentau_prep.notices import shorten_names, warn
 from opentau_prep.pooling.columns import FeatureColumns, StackedColumns
-from opentau_prep.pooling.rows import extreme, total_weight, weighted_mean
 
 __all__ = ["PooledFeature", "aggregate_stacked", "aggregate_stats", "pool_feature"]
 
@@ -153,6 +152,7 @@ def _stacked_columns(feature: str, block: FeatureStats) -> StackedColumns:
     return StackedColumns(feature, list(range(n)), [first], None, block)
 
 
+# An overflow gives an infinity, and 0 / 0 a NaN, as in training.
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def _pool(source: FeatureColumns, weights: Array) -> PooledFeature:
     source.check()
@@ -161,22 +161,64 @@ def _pool(source: FeatureColumns, weights: Array) -> PooledFeature:
         raise source.bad_shape(0, "std", squares.shape[1:], means.shape[1:])
     column = weights.reshape(len(weights), *(1,) * (means.ndim - 1))
     masks = {"mean": np.isfinite(means)}
-    mean = weighted_mean(means, column, masks["mean"])
+    mean = _weighted_mean(means, column, masks["mean"])
     # A square can overflow where the std itself is finite, but never the other way round.
     masks["std"] = masks["mean"] & np.isfinite(squares)
-    variance = weighted_mean(squares + (means - mean) ** 2, column, masks["std"])
+    variance = _weighted_mean(squares + (means - mean) ** 2, column, masks["std"])
     stats: dict[str, Array] = {}
     for stat, ufunc, neutral in (("min", np.minimum, np.inf), ("max", np.maximum, -np.inf)):
         values = source.stack(stat)
         masks[stat] = np.isfinite(values)
-        stats[stat] = extreme(values, ufunc, neutral, masks[stat])
-    stats |= {"mean": mean, "std": np.sqrt(variance), "count": total_weight(weights)}
+        stats[stat] = _extreme(values, ufunc, neutral, masks[stat])
+    stats |= {"mean": mean, "std": np.sqrt(variance), "count": np.asarray(weights.sum(axis=0))}
     complete, dropped = source.quantiles()
     for quantile in complete:
         values = source.stack(quantile)
         masks[quantile] = np.isfinite(values)
-        stats[quantile] = weighted_mean(values, column, masks[quantile])
+        stats[quantile] = _weighted_mean(values, column, masks[quantile])
     return PooledFeature(stats, tuple(source.positions), weights, masks, dropped)
+
+
+def _weighted_mean(values: Array, weights: Array, mask: NDArray[np.bool_] | None) -> Array:
+    """Return Σw·v / Σw over the first axis, contributors, where `mask`; NaN where nothing is left.
+
+    Masked entries become zeros that are added like the others: the order of additions, and with it
+    the last bit, is that of training.
+
+    Args:
+        values: (n, ...).
+        weights: The same number of axes, to be broadcast.
+        mask: Of the shape of `values`; None is True everywhere.
+    """
+    if mask is not None and mask.all():
+        mask = None
+    products = (values if mask is None else np.where(mask, values, 0)) * weights
+    if mask is not None:
+        total = np.where(mask, weights, 0).sum(axis=0)
+    elif weights.dtype.kind in "iu":  # exact in any order
+        total = weights.sum(axis=0)
+    else:
+        total = np.broadcast_to(weights, values.shape).copy().sum(axis=0)
+    mean: Array = products.sum(axis=0) / total
+    return mean
+
+
+def _extreme(
+    values: Array, ufunc: np.ufunc, neutral: float, mask: NDArray[np.bool_] | None
+) -> Array:
+    """Return the minimum or maximum over the first axis where `mask`, NaN where nothing is left.
+
+    Args:
+        values: (n, ...).
+        ufunc: `np.minimum` or `np.maximum`.
+        neutral: What never wins.
+        mask: See `_weighted_mean`.
+    """
+    if mask is None or mask.all():
+        found: Array = ufunc.reduce(values, axis=0)
+        return found
+    found = ufunc.reduce(np.where(mask, values, neutral), axis=0)
+    return np.where(mask.any(axis=0), found, np.nan)
 
 
 def _checked_names(names: Sequence[str] | None, n: int) -> Sequence[str] | None:
