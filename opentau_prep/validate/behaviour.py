@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opentau_prep.metadata.records import IntArray
+from opentau_prep.validate.lag import mean_lag_curve
 
 __all__ = ["BehaviourScan", "VectorBehaviour", "measure_behaviour"]
 
@@ -56,6 +57,8 @@ class BehaviourScan:
         moving: (E,) frames that are not idle.
         offset: (E, D) median of actions - state in the slowest tenth of the frames, in shares of
             the state's range; NaN where those are not slow, or the vectors differ in width.
+        lag: (E, 2 L + 1) correlation of the velocities of state and actions at lags -L..L (see
+            `mean_lag_curve`); NaN where it is not known.
         state: The state.
         actions: The actions.
     """
@@ -66,6 +69,7 @@ class BehaviourScan:
     tail: IntArray
     moving: IntArray
     offset: Floats
+    lag: Floats
     state: VectorBehaviour
     actions: VectorBehaviour
 
@@ -75,6 +79,7 @@ def measure_behaviour(
     limits: Mapping[str, Floats],
     episodes: IntArray,
     spans: IntArray,
+    fps: float,
 ) -> BehaviourScan | None:
     """Measure episodes that follow one another.
 
@@ -83,6 +88,7 @@ def measure_behaviour(
         limits: `state` and `actions` -> (2, D) smallest and largest value of the whole dataset.
         episodes: (E,).
         spans: (E, 2) first row and row after the last; none is empty, and they leave no gap.
+        fps: Frames per second.
 
     Returns:
         None where there are no limits of both vectors in their own widths.
@@ -109,6 +115,7 @@ def measure_behaviour(
         np.where(last < 0, frames, frames - 1 - last),
         np.add.reduceat((~idle).astype(np.int64), starts),
         _offsets(vectors, limits["state"], speed, spans),
+        _lags(vectors, limits["state"], spans, fps),
         *(_vector(shares[n], idle, starts, stops) for n in names),
     )
 
@@ -169,3 +176,13 @@ def _offsets(
             apart = actions[rest].astype(np.float64) - state[rest]
             offsets[row] = np.median(apart, axis=0) / scale
     return offsets
+
+
+def _lags(
+    vectors: Mapping[str, npt.NDArray[np.floating]], limits: Floats, spans: IntArray, fps: float
+) -> Floats:
+    state, actions = vectors["state"], vectors["actions"]
+    if state.shape[1] != actions.shape[1]:
+        return np.full((len(spans), 1), np.nan)
+    scale = np.where(limits[1] > limits[0], limits[1] - limits[0], np.inf)
+    return np.stack([mean_lag_curve(state[a:b], actions[a:b], scale, fps=fps) for a, b in spans])

@@ -10,6 +10,7 @@ import numpy as np
 
 from opentau_prep.notices import collect_notices
 from opentau_prep.pooling import is_quantile
+from opentau_prep.validate.checks.stats import relative_chunk
 from opentau_prep.validate.quantiles import fraction_of
 from opentau_prep.validate.scan import ScanPlan, scan_parts
 
@@ -85,7 +86,9 @@ def _plan(view: DatasetView, sample: frozenset[int]) -> ScanPlan:
 
 
 def _limits(view: DatasetView, column: str) -> NDArray[np.float64] | None:
-    """Return (2, D) smallest and largest value by the stats; None where those are no vectors."""
+    """Return (2, D) smallest and largest value by the stats; None where those are of no vectors."""
+    if relative_chunk(view, column) is not None:
+        return None
     entry = (view.stats or {}).get(column, {})
     ends = [np.atleast_1d(entry[s]).astype(np.float64) for s in ("min", "max") if s in entry]
     if len(ends) < 2 or ends[0].ndim != 1 or ends[0].shape != ends[1].shape:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["EXCLUDING", "episodes_to_exclude", "write_exclusions"]
 
 # Rules whose episodes are better left out than trained on. Faults of tables are not among them.
-EXCLUDING = ("B001", "B002", "B005", "D002", "D004", "E009", "E011", "V002", "V003", "V004")
+EXCLUDING = ("B001", "B002", "B005", "D002", "D004", "D008", "E009", "E011", "V002", "V003", "V004")
 _ALL_BUT_FIRST = ("E011",)  # of episodes that hold the same frames one is kept
 _KEY = "dataset_mixture"
 

@@ -271,6 +271,8 @@ def _behaviour(
     columns: Mapping[str, Array], episodes: IntArray, spans: IntArray, plan: ScanPlan
 ) -> BehaviourScan | None:
     vectors = {n: columns[c] for n, c in plan.vectors.items() if c in columns}
+    if plan.fps is None:
+        return None
     # Rows between episodes belong to none: they are closed up, so that sums by span are whole.
     if (spans[1:, 0] != spans[:-1, 1]).any() or spans[0, 0]:
         rows = np.concatenate([np.arange(a, b) for a, b in spans])
@@ -279,7 +281,7 @@ def _behaviour(
         spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
     else:
         vectors = {name: matrix[: spans[-1, 1]] for name, matrix in vectors.items()}
-    return measure_behaviour(vectors, plan.limits, episodes, spans)
+    return measure_behaviour(vectors, plan.limits, episodes, spans, plan.fps)
 
 
 def _ranks(matrix: Array, quantiles: Array) -> tuple[IntArray, IntArray] | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from breaking import (
     FPS,
     both,
@@ -159,6 +161,26 @@ def _ends_elsewhere(episodes):
 def shift(values: np.ndarray) -> np.ndarray:
     """Return the values three frames later."""
     return np.concatenate([np.repeat(values[:1], 5, axis=0), values[:-5]])
+
+
+def _relative(root: Path, steps: int) -> None:
+    """Put the stats of relative actions where the actions' own are, as LeRobot 0.6.2 does."""
+    table = pq.ParquetDataset(root / "data").read()
+    state, action = (np.array(table.column(n).to_pylist()) for n in (STATE, ACTION))
+    ends = np.flatnonzero(np.diff(table.column("episode_index").to_numpy(), append=-1)) + 1
+    begins = np.concatenate([[0], ends[:-1]])
+    starts = np.concatenate(
+        [np.arange(a, b - steps + 1) for a, b in zip(begins, ends, strict=True)]
+    )
+    values = np.concatenate([action[starts + k] - state[starts] for k in range(steps)])
+    own = {name: getattr(values, name)(axis=0).tolist() for name in ("min", "max", "mean", "std")}
+    own["count"] = [len(values)]
+    document("meta/stats.json", lambda stats: {**stats, ACTION: own})(root)
+
+
+def _nan_camera(row):
+    row["stats"]["observation.images.front"]["std"] = [[[float("nan")]]] * 3
+    return row
 
 
 def wrapped(values: np.ndarray) -> np.ndarray:
@@ -342,11 +364,12 @@ MUTATIONS = (
     ),
     # D: frames
     mutation("a null", "D001", files=table(V2_FILE, column("timestamp", lambda v: [None, *v[1:]]))),
-    mutation("a NaN", "D002", frames=episode(4, actions=put(7, 2, np.nan))),
+    mutation("a NaN", "D002 S023", frames=episode(4, actions=put(7, 2, np.nan))),
     mutation("a joint is stuck", "D003 S021", frames=episode(-1, state=stuck)),
     mutation("a spike", "D004", frames=episode(1, state=put(30, 1, lambda v: v + 3))),
     mutation("an angle wraps", "D005", frames=episode(-1, state=wrapped, actions=wrapped)),
     mutation("actions five frames late", "D006", frames=episode(-1, actions=shift)),
+    mutation("one episode's actions late", "D008", frames=episode(3, actions=shift)),
     mutation("actions are the state", "D007", frames=same_as_state),
     # B: behaviour
     mutation("an idle start", "B001", frames=_more(_idle_start)),
@@ -357,7 +380,7 @@ MUTATIONS = (
     # T: timestamps
     mutation(
         "a time is NaN",
-        "T001",
+        "S023 T001",
         frames=episode(2, timestamp=times(lambda t: np.where(t == t[9], np.nan, t))),
     ),
     mutation(
@@ -462,7 +485,7 @@ MUTATIONS = (
     ),
     mutation(
         "std is NaN",
-        "S007",
+        "S007 S023",
         "v2.0",
         files=document("meta/stats.json", stat("std", 2, float("nan"))),
     ),
@@ -483,6 +506,17 @@ MUTATIONS = (
         "S010",
         "v3.0",
         files=document("meta/stats.json", stat("count", 0, 7)),
+    ),
+    mutation(
+        "stats of relative actions",
+        "S022",
+        "v3.0",
+        files=lambda root: _relative(root, 8),
+    ),
+    mutation(
+        "a bare NaN for a camera",
+        "S023",
+        files=lines(STATS, lambda rows: [_nan_camera(rows[0]), *rows[1:]]),
     ),
     mutation("no count", "S003 S011", files=lines(STATS, without_stat("count"))),
     mutation("an episode without stats", "S012", files=lines(STATS, lambda rows: drop(rows, 3))),

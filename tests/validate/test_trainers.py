@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 from breaking import FPS, LENGTHS, Mutation, check, check_mixture, codes_of, mutation, table
 from breaking import write_broken as write
+
+from opentau_prep.validate.catalogue import find_rule
 
 COLUMNS = table(
     "data/*/*.parquet",
@@ -68,3 +71,14 @@ def test_validate_chunk_longer_than_most_episodes(
     if fires:
         seconds = chunk_size / (action_freq or FPS)
         assert f"{chunk_size} steps lasts {seconds:g} s" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("root", "fires"), [("hf://buckets/lab/pick", True), ("hf://datasets/lab/pick", False)]
+)
+def test_validate_bucket_of_the_hub_cannot_be_opened(root: str, fires: bool) -> None:
+    rule = find_rule("O009")
+    view = SimpleNamespace(dataset=SimpleNamespace(root=root))
+
+    assert bool(list(rule.check(view))) == fires
+    assert rule.trainers == ("opentau", "openpi")

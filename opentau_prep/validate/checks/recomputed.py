@@ -16,10 +16,10 @@ from opentau_prep.metadata.statsread import STATS, pool_stats
 from opentau_prep.metadata.v2 import EPISODES_STATS
 from opentau_prep.metadata.v3 import EPISODES_DIR
 from opentau_prep.notices import collect_notices
-from opentau_prep.validate.checks.stats import own_stats_file, vector_stats
+from opentau_prep.validate.checks.stats import own_stats_file, relative_chunk, vector_stats
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.quantiles import fraction_of, rank_faults
-from opentau_prep.validate.rule import RUN_STATS_AGAIN, Rule
+from opentau_prep.validate.rule import RUN_STATS, RUN_STATS_AGAIN, Rule
 
 if TYPE_CHECKING:
     from opentau_prep.stats import Moments
@@ -82,8 +82,8 @@ def whole_against_episodes(view: DatasetView) -> Iterator[Hit]:
     if not np.array_equal(own.episode_index, view.episodes.episode_index):
         return  # told by S012
     for column in view.vectors.values():
-        if column not in whole or column not in own.blocks:
-            continue
+        if column not in whole or column not in own.blocks or relative_chunk(view, column):
+            continue  # relative ones are reported by S022
         try:
             with collect_notices():
                 one = EpisodesStats(own.episode_index, {column: own.blocks[column]})
@@ -104,6 +104,8 @@ def whole_stale(view: DatasetView) -> Iterator[Hit]:
     for column, scan in (view.frames.columns if view.frames else {}).items():
         claimed = (view.whole_stats or {}).get(column)
         if claimed is None or not _complete(view, len(scan.episodes)):
+            continue
+        if relative_chunk(view, column) is not None:
             continue
         found = _differences(claimed, _of_moments(scan.moments.total()))
         if found:
@@ -162,6 +164,8 @@ def quantile_rank(view: DatasetView) -> Iterator[Hit]:
         scan = view.frames.columns.get(column) if view.frames else None
         claimed = (view.whole_stats or {}).get(column)
         if scan is None or claimed is None or not _complete(view, len(scan.episodes)):
+            continue
+        if relative_chunk(view, column) is not None:
             continue
         names = sorted(
             (s for s in claimed if fraction_of(s) is not None), key=lambda s: fraction_of(s) or 0
@@ -281,9 +285,9 @@ RULES = (
         "A policy that normalizes with quantiles then cuts off far more of the data than the two"
         " per cent it means to, or far less; to one that normalizes with min and max or mean and"
         " std it makes no difference.",
-        "Let each episode's row hold the dataset's quantiles, or take the heads' from sketches:"
-        " `opentau-prep heads --quantiles sketch`.",
+        "Replace them, so that each episode's row holds the dataset's quantiles, or take the heads'"
+        " from sketches: `opentau-prep heads --quantiles sketch`.",
         training_quantiles,
-        command=(*RUN_STATS_AGAIN, "--episode-quantiles", "dataset"),
+        command=(*RUN_STATS, "--published-stats", "replace"),
     ),
 )

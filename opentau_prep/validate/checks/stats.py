@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "own_stats_file", "vector_stats"]
 
 _MOMENTS = ("mean", "std", "min", "max")
+# As values: names in quotes are followed by them.
+_TOKEN = re.compile(rb"[\[,:]\s*-?(?:NaN|Infinity)\b")
 
 
 def own_stats_file(view: DatasetView) -> str:
@@ -128,7 +131,7 @@ def count_wrong(view: DatasetView) -> Iterator[Hit]:
     total = view.episodes.total_frames
     for column in view.vectors.values():
         count = _count((view.whole_stats or {}).get(column))
-        if count is not None and count != total:
+        if count is not None and count != total and relative_chunk(view, column) is None:
             yield hit(
                 f"count is {count:,}, but the dataset has {total:,} frames",
                 file=STATS,
@@ -159,6 +162,45 @@ def _wrong_lengths(view: DatasetView, table: EpisodeTable, column: str) -> npt.N
     counts = dict(zip(found[0].tolist(), found[1].ravel().tolist(), strict=True))
     own = zip(table.episode_index.tolist(), table.length.tolist(), strict=True)
     return np.array([e for e, length in own if counts.get(e, length) != length], dtype=np.int64)
+
+
+def relative_chunk(view: DatasetView, column: str) -> int | None:
+    """Return the steps per chunk, where whole-dataset stats are those of relative actions.
+
+    LeRobot (0.6.2, 7427f31) counts every step of every chunk that fits into its episode.
+    """
+    count = _count((view.whole_stats or {}).get(column))
+    if count is None or view.episodes is None or column != view.vectors.get("actions"):
+        return None
+    length = view.episodes.length
+    if count < 1 or count == int(length.sum()):  # where episodes are equally long, one chunk each
+        return None
+    steps = np.arange(2, int(length.max(initial=1)) + 1)
+    for chunk in steps[count % steps == 0].tolist():
+        if chunk * int(np.maximum(length - chunk + 1, 0).sum()) == count:
+            return int(chunk)
+    return None
+
+
+def relative_stats(view: DatasetView) -> Iterator[Hit]:
+    for column in view.vectors.values():
+        if (chunk := relative_chunk(view, column)) is not None:
+            yield hit(
+                f"are those of actions relative to the state, in chunks of {chunk:,} steps: count"
+                " is the number of steps of all whole chunks",
+                file=STATS,
+                column=column,
+            )
+
+
+def bare_tokens(view: DatasetView) -> Iterator[Hit]:
+    for rel in (STATS, EPISODES_STATS):
+        if view.fault("whole_stats" if rel == STATS else "episodes_stats") is not None:
+            continue
+        content = view.storage.read_bytes(rel) if view.storage.exists(rel) else b""
+        lines = [i for i, line in enumerate(content.splitlines(), 1) if _TOKEN.search(line)]
+        if lines:
+            yield hit(f"has NaN or Infinity in {len(lines):,} lines: {listed(lines, 3)}", file=rel)
 
 
 def count_missing(view: DatasetView) -> Iterator[Hit]:
@@ -198,6 +240,31 @@ def coverage(view: DatasetView) -> Iterator[Hit]:
 
 _AGAIN = "Recompute them from the frames; a file that was there is kept."
 RULES = (
+    Rule(
+        "S022",
+        "relative-action-stats",
+        "error",
+        "`meta/stats.json` holds stats of actions relative to the state at the start of their chunk"
+        " in the place of the action's own. LeRobot 0.6.2 writes them so (`recompute_stats` with"
+        " `relative_action`); their `count` gives them away.",
+        "OpenTau 0.13, openpi and every policy without relative actions take them as absolute, and"
+        " normalize with a range that is far too small.",
+        "Recompute the action's own; relative ones belong in a file of their own"
+        " (`stats --format lerobot-relative`).",
+        relative_stats,
+        command=(*RUN_STATS, "--published-stats", "replace"),
+    ),
+    Rule(
+        "S023",
+        "stats-bare-nan",
+        "warning",
+        "A file of stats holds the bare token NaN or Infinity, which is not JSON.",
+        "OpenTau 0.13 and LeRobot's converter to v3.0 (0.4.4, 0.6.2) read `episodes_stats.jsonl`"
+        " through the package jsonlines, which takes orjson where that is installed: the dataset"
+        " then cannot be opened, on some machines and not on others.",
+        "Recompute the stats once the values behind them are finite; leave a camera's out.",
+        bare_tokens,
+    ),
     Rule(
         "S001",
         "stats-unreadable",

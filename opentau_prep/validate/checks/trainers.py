@@ -29,6 +29,7 @@ _FILLED = {
     ),
 }
 LANGUAGE = "language"
+_BUCKETS = "hf://buckets/"
 
 
 def episode_stats_missing(view: DatasetView) -> Iterator[Hit]:
@@ -94,6 +95,11 @@ def needs_v3(view: DatasetView) -> Iterator[Hit]:
 def needs_v2(view: DatasetView) -> Iterator[Hit]:
     if view.meta.is_v3:
         yield hit(f"is {view.meta.version}", file=INFO)
+
+
+def in_bucket(view: DatasetView) -> Iterator[Hit]:
+    if view.dataset.root.startswith(_BUCKETS):
+        yield hit("is in a storage bucket of the Hugging Face hub, not in a dataset repository")
 
 
 RULES = (
@@ -182,5 +188,16 @@ RULES = (
         "Declare them with dtype `language` and shape (1,).",
         language_undeclared,
         trainers=("lerobot",),
+    ),
+    Rule(
+        "O009",
+        "cannot-open-bucket",
+        "error",
+        "The root is a storage bucket (`hf://buckets/`). OpenTau 0.13, LeRobot 0.4.4 and openpi"
+        " know dataset repositories only; LeRobot 0.6.2 streams one (`repo_type: bucket`).",
+        "The dataset is looked for under another address, and not found.",
+        "Copy the bucket to a folder or a dataset repository, and train on that.",
+        in_bucket,
+        trainers=("opentau", "openpi"),
     ),
 )
