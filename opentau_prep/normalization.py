@@ -88,8 +88,8 @@ class Convention:
             raise MetadataError(
                 f"{self.mode} normalization needs {', '.join(lacking)}; there are "
                 f"{', '.join(stats) or 'no stats'}",
-                hint="A quantile is in a head only if every member has it: run "
-                "`opentau-prep stats` on the datasets that lack it.",
+                hint="A quantile is in a head only if every member has it: the command `stats` adds"
+                " it to the datasets that lack it.",
             )
         first, second = self.stat_names
         return stats[first], stats[second]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +29,7 @@ __all__ = [
     "shorten_names",
     "some_names",
     "warn",
+    "without_notices",
 ]
 
 NAMES_SHOWN = 10
@@ -104,7 +105,10 @@ def warn(
 
 def emit(notice: Notice) -> None:
     """Pass a notice on: to the innermost collector, or else to its logger."""
-    sink = _sink.get()
+    _deliver(_sink.get(), notice)
+
+
+def _deliver(sink: _Sink | None, notice: Notice) -> None:
     if sink is not None:
         sink(notice)
     else:
@@ -129,6 +133,22 @@ def collect_notices(on_notice: _Sink | None = None) -> Iterator[list[Notice]]:
     token = _sink.set(sink)
     try:
         yield collected
+    finally:
+        _sink.reset(token)
+
+
+@contextlib.contextmanager
+def without_notices(kinds: Collection[str]) -> Iterator[None]:
+    """Drop the notices of some kinds in the block, and pass the others on at once."""
+    outer = _sink.get()
+
+    def sink(notice: Notice) -> None:
+        if notice.kind not in kinds:
+            _deliver(outer, notice)
+
+    token = _sink.set(sink)
+    try:
+        yield
     finally:
         _sink.reset(token)
 

@@ -11,7 +11,7 @@ from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.errors import DataError, MetadataError, PrepError
 from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import resolve_mixture
-from opentau_prep.notices import Notice, collect_notices, emit, some_names
+from opentau_prep.notices import some_names, without_notices
 from opentau_prep.storage.look import one_look
 from opentau_prep.text import several
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedMixture
     from opentau_prep.stats.report import StatsReport
     from opentau_prep.verdict import Verdict
+    from opentau_prep.verdict.facts import ToDo
 
 __all__ = [
     "STEPS",
@@ -115,7 +116,7 @@ class PipelineResult:
         outcomes: The steps that were done, in order.
         verdict: What is left to do, as `report` sees it; None in a dry run.
         stopped: Why the steps after the last outcome were not done; empty when all were.
-        commands: The commands that go on after `stopped`.
+        commands: The commands that go on: after `stopped`, or from a mixture that is ready.
         training_must_hold: What the training config must hold, by its key; empty when the run
             stopped before that was settled.
     """
@@ -125,6 +126,12 @@ class PipelineResult:
     stopped: str = ""
     commands: tuple[str, ...] = ()
     training_must_hold: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def by_hand(self) -> Sequence[ToDo]:
+        """Faults that only a person can settle, which may be why published stats differ."""
+        to_do = () if self.verdict is None else self.verdict.to_do
+        return [each for each in to_do if each.level == "do" and not each.command]
 
     @property
     def needs_attention(self) -> bool:
@@ -238,7 +245,8 @@ def run_pipeline(
             there is no `context.artifact_root`.
     """
     from opentau_prep.choices import Choices
-    from opentau_prep.verdict import judge_mixture
+    from opentau_prep.verdict.commands import Commands
+    from opentau_prep.verdict.judge import IN_VERDICT, judge_mixture
 
     check_artifact_root(mixture.roots, context.artifact_root)
     options = LocateOptions.of_run(context, frames=True)
@@ -246,7 +254,9 @@ def run_pipeline(
     stopped: str = ""
     commands: tuple[str, ...] = ()
     must_hold: Mapping[str, int] = {}
-    with cache_left_alone(context.dry_run), one_look():
+    # In a dry run there is no verdict that would say the same.
+    in_verdict = frozenset() if context.dry_run else IN_VERDICT
+    with cache_left_alone(context.dry_run), one_look(), without_notices(in_verdict):
         for step in STEPS if context.shard is None else _PER_DATASET:
             whole = resolve_mixture(mixture, options, keep_going=context.keep_going)
             resolved = whole.part(context.shard)
@@ -263,6 +273,8 @@ def run_pipeline(
             return PipelineResult(outcomes, None, stopped, commands, must_hold)
         resolved = resolve_mixture(mixture, options, keep_going=True)
         verdict = judge_mixture(resolved, replace(context, force=False))
+        if verdict.ready:
+            commands = (Commands(resolved, context).step("report"),)
     return PipelineResult(outcomes, verdict, stopped, commands, must_hold)
 
 
@@ -274,10 +286,10 @@ def _reason_to_stop(report: Any, choices: Choices) -> tuple[str, tuple[str, ...]
     commands = Commands(choices.resolved, choices.context)
     if stats.partial:
         names = some_names(f"{each.name} ({each.coverage})" for each in stats.partial)
-        words = (
-            f"only a part of {several(len(stats.partial), 'dataset')} is here: {names}. Download"
-            " the rest, or take what is here for the whole dataset"
-        )
+        words = f"only a part of {several(len(stats.partial), 'dataset')} is here: {names}. "
+        if any(each.findings[0].episodes for each in stats.partial):
+            return f"{words}Download the missing files: training reads all of them", ()
+        words += "Download the rest, or take what is here for the whole dataset"
         return words, (commands.step("run", "--allow-partial"),)
     if stats.undecided:
         names = some_names(each.name for each in stats.undecided)
@@ -304,7 +316,7 @@ def carry_out(step: Step, choices: Choices, *, is_first: bool = True) -> Report:
     if step.whole and resolved.faults:
         return NotDone(_incomplete(step, resolved), resolved.faults)
     try:
-        return _without_covered(step.run, choices)
+        return step.run(choices)
     except PrepError as error:
         # The first step needs nothing of the others: what is wrong there is wrong.
         if context.dry_run and not is_first:
@@ -312,21 +324,6 @@ def carry_out(step: Step, choices: Choices, *, is_first: bool = True) -> Report:
         if context.keep_going and step.whole and isinstance(error, MetadataError | DataError):
             return NotDone(error)
         raise
-
-
-def _without_covered(run: Callable[[Choices], Report], choices: Choices) -> Report:
-    """Do a step; notices of what the verdict says with its command are not passed on."""
-    from opentau_prep.verdict.judge import IN_VERDICT
-
-    notices: list[Notice] = []
-    try:
-        with collect_notices(notices.append):
-            return run(choices)
-    finally:
-        covered = () if choices.context.dry_run else IN_VERDICT
-        for notice in notices:
-            if notice.kind not in covered:
-                emit(notice)
 
 
 def _incomplete(step: Step, resolved: ResolvedMixture) -> PrepError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.errors import MetadataError
 from opentau_prep.notices import warn
+from opentau_prep.storage.urls import shell_command
 
 __all__ = ["MARKER", "finish_update", "sha256_at", "unfinished_update", "warn_of_update"]
 
@@ -40,7 +41,7 @@ def warn_of_update(meta: Path, dataset: str) -> None:
             warn(
                 "being_updated",
                 f"{meta.parent} is being updated, or an update was interrupted ({len(files)} files"
-                f" are old yet). If none is running: `opentau-prep stats {meta.parent}`",
+                f" are old yet). If none is running: `{shell_command('stats', [meta.parent])}`",
                 dataset=dataset,
             )
 

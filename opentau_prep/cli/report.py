@@ -88,16 +88,19 @@ def report(
     from opentau_prep.cli.targets import named_mixture
     from opentau_prep.metadata.locate import LocateOptions
     from opentau_prep.metadata.resolve import resolve_mixture
+    from opentau_prep.notices import without_notices
     from opentau_prep.report import make_report
     from opentau_prep.verdict import OutputPaths
+    from opentau_prep.verdict.judge import IN_VERDICT
 
     context = session.context
     mixture = named_mixture(roots, mixture_json)
     check_artifact_root(mixture.roots, context.artifact_root)
     options = OutputPaths(norm_heads, tokenizer, val_plan, val_report, discrete_action_max_length)
     locate = LocateOptions.of_run(context, frames=False)
-    # A dataset that cannot be opened is the first thing that the page has to say.
-    resolved = resolve_mixture(mixture, locate, keep_going=True)
     page = out or context.prep_path(mixture, "report")
-    made = make_report(resolved, context, options, out=page, frames=frames, png=png or ())
+    with without_notices(IN_VERDICT):
+        # A dataset that cannot be opened is the first thing that the page has to say.
+        resolved = resolve_mixture(mixture, locate, keep_going=True)
+        made = make_report(resolved, context, options, out=page, frames=frames, png=png or ())
     return Result(made.as_json(), report_tables(made), exit_code=int(made.needs_attention))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.cli.tables import Render, speed_table
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run_tables"]
 
+_MAX_ERRORS = 5
+_NUMBERED = ("stats", "speed-percentiles")
 _FRESH = ("up to date", "kept", "subset", "quantiles kept")
 
 
@@ -29,26 +31,61 @@ def run_tables(done: PipelineResult, *, verbose: bool = False) -> Render:
     """Return what draws the outcome of `run`; with `verbose`, each step as its command shows it."""
 
     def render(console: Console) -> None:
-        for outcome in done.outcomes:
-            say(console, f"{outcome.name:<18} {_summary(outcome)}")
-            if verbose:
-                _tables(outcome)(console)
+        _show_steps(console, done, verbose=verbose)
         if done.stopped:
-            say(console, f"\nStopped before the norm heads: {done.stopped}.")
-            for command in done.commands:
-                say(console, f"  {command}")
-        verdict = done.verdict
-        if verdict is not None and not done.stopped:
-            show_to_do(console, verdict)
+            _show_stop(console, done)
+        elif done.verdict is not None:
+            show_to_do(console, done.verdict)
         if done.training_must_hold:
             held = ", ".join(f"{key} {value}" for key, value in done.training_must_hold.items())
             say(console, f"\nThe training config must hold: {held}")
-        if verdict is not None:
-            if verdict.ready and all(map(_is_fresh, done.outcomes)):
-                say(console, "Nothing to do: everything is up to date.")
-            say(console, verdict.words if not done.stopped else "Not ready.")
+        if done.verdict is not None:
+            _show_verdict(console, done)
 
     return render
+
+
+def _show_steps(console: Console, done: PipelineResult, *, verbose: bool) -> None:
+    before: list[str] = []
+    for outcome in done.outcomes:
+        summary = _summary(outcome)
+        say(console, f"{outcome.name:<18} {'likewise' if summary in before else summary}")
+        if outcome.name not in _NUMBERED:  # the same fault may be in the way of several
+            before.append(summary)
+        if verbose:
+            _tables(outcome)(console)
+    if done.verdict is None:
+        _show_errors(console, done.outcomes)
+
+
+def _show_stop(console: Console, done: PipelineResult) -> None:
+    for each in done.by_hand[:_MAX_ERRORS]:
+        say(console, f"\nFirst, by hand: {each.what}: {'; '.join(each.details)}")
+    say(console, f"\nStopped before the norm heads: {done.stopped}.")
+    for command in done.commands:
+        say(console, f"  {command}")
+
+
+def _show_verdict(console: Console, done: PipelineResult) -> None:
+    verdict = done.verdict
+    if verdict is None or done.stopped:
+        say(console, "Not ready.")
+        return
+    if verdict.ready and all(map(_is_fresh, done.outcomes)):
+        say(console, "Nothing to do: everything is up to date.")
+    for command in done.commands:
+        say(console, f"Next, what the policy will see: {command}")
+    say(console, verdict.words)
+
+
+def _show_errors(console: Console, outcomes: Sequence[StepOutcome]) -> None:
+    """Print the errors that `validate` found, where no verdict lists them."""
+    from opentau_prep.validate import ValidateReport
+
+    found = [o.report.findings for o in outcomes if isinstance(o.report, ValidateReport)]
+    errors = [each for findings in found for each in findings if each.severity == "error"]
+    for each in errors[:_MAX_ERRORS]:
+        say(console, f"{each.code} {each.dataset}: {each.message}: {each.advice}", indent=2)
 
 
 def _is_fresh(outcome: StepOutcome) -> bool:
@@ -75,7 +112,7 @@ def _summary(outcome: StepOutcome) -> str:
 
     report: Any = outcome.report
     if isinstance(report, SkippedInDryRun):
-        return f"cannot be shown before the steps above are done: {report.error}"
+        return f"not shown, as this would stop it now: {report.error}"
     if isinstance(report, NotDone):
         return f"not done: {report.error}"
     summaries: dict[str, Callable[[Any], str]] = {

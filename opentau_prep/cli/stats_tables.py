@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opentau_prep.cli.tables import Render, failures_text, table
+from opentau_prep.cli.verdict_lines import say
 from opentau_prep.pooling.columns import is_quantile
 
 if TYPE_CHECKING:
@@ -19,8 +21,8 @@ __all__ = ["stats_table"]
 
 INDEX = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 MAX_DATASETS = 3
-MAX_DIFFERENCES = 12
-MAX_FINDINGS = 20
+MAX_DIFFERENCES = 3
+MAX_FINDINGS = 5
 
 
 def stats_table(report: StatsReport) -> Render:
@@ -28,10 +30,13 @@ def stats_table(report: StatsReport) -> Render:
 
     def render(console: Console) -> None:
         for result in report.partial:
-            console.print(f"{result.name}: {result.findings[0].message}", markup=False)
-        console.print(table(_COLUMNS, [_row(result) for result in report.results]))
-        if len(report.results) <= MAX_DATASETS:
-            rows = [row for result in report.results for row in _file_rows(result)]
+            say(console, f"{result.name}: {result.findings[0].message}")
+        whole = [result for result in report.results if result not in report.partial]
+        if whole:
+            console.print(table(_COLUMNS, [_row(result) for result in whole]))
+        # Of files that differ, the numbers are shown.
+        rows = [row for r in whole if not any(map(_left, r.files)) for row in _file_rows(r)]
+        if rows and len(whole) <= MAX_DATASETS:
             console.print(table(("dataset", "file", "status", "?added", "?backup"), rows))
         if report.delta:
             delta = [(d.name, d.column, d.chunk_size, d.starts, d.status) for d in report.delta]
@@ -119,28 +124,31 @@ def _findings(console: Console, results: Sequence[StatsResult]) -> None:
 
 def _differences(console: Console, report: StatsReport) -> None:
     left = [(result, file) for result in report.results for file in result.files if _left(file)]
-    for result, file in left[: MAX_DATASETS * 2]:
-        rows = [_difference_row(d) for d in _worst(file.differences)]
-        title = f"{result.name}: {file.name} holds other numbers than the frames; it was left alone"
-        console.print(table(_DIFFERENCE, rows, title=title))
-        if len(file.differences) > MAX_DIFFERENCES:
-            console.print(f"... and {len(file.differences) - MAX_DIFFERENCES:,} more stats")
-    if left:
-        files = "1 file differs" if len(left) == 1 else f"{len(left):,} files differ"
-        console.print(f"{files} from the frames. Keep the published numbers, or replace them:")
-        for line in report.commands:
-            console.print(f"  {line}", markup=False, soft_wrap=True)
+    if not left:
+        return
+    found = [(result, file, d) for result, file in left for d in file.differences]
+    worst = sorted(found, key=lambda each: _order(each[2]))[:MAX_DIFFERENCES]
+    rows = [(r.name, Path(f.name).name, *_difference_row(d)) for r, f, d in worst]
+    console.print(table(_DIFFERENCE, rows))
+    files = "1 file differs" if len(left) == 1 else f"{len(left):,} files differ"
+    more = len(found) - len(worst)
+    others = f" in {more:,} more stats (--json lists all)" if more else ""
+    say(console, f"{files} from the frames{others}. Keep the published numbers, or replace them:")
+    for line in report.commands:
+        say(console, f"  {line}")
 
 
 _DIFFERENCE = (
+    "dataset",
+    "file",
     "feature",
     "stat",
     "?dims",
     "?#episodes",
     "?worst dim",
-    "#file",
+    "#published",
     "#frames say",
-    "#of the range",
+    "?#of the range",
     "?true quantile",
 )
 
@@ -149,13 +157,9 @@ def _left(file: FileResult) -> bool:
     return file.status == "differs"
 
 
-def _worst(differences: Sequence[Difference]) -> list[Difference]:
-    """Return the largest differences: those of quantiles, and of index columns, last."""
-
-    def order(d: Difference) -> tuple[bool, bool, float]:
-        return d.feature in INDEX, is_quantile(d.stat), -d.share
-
-    return sorted(differences, key=order)[:MAX_DIFFERENCES]
+def _order(d: Difference) -> tuple[bool, bool, float]:
+    """Order by size: differences of quantiles, and of index columns, come last."""
+    return d.feature in INDEX, is_quantile(d.stat), -d.share
 
 
 def _difference_row(d: Difference) -> tuple[object, ...]:

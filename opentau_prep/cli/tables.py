@@ -54,19 +54,26 @@ class FittedTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table at the width of the console."""
         from rich import box
+        from rich.padding import Padding
         from rich.table import Table
         from rich.text import Text
 
         kept, widths = self._fitted(options.max_width)
         heading = Text(self._title, style="table.title") if self._title else None
-        made = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", pad_edge=False)
+        made = Table(
+            box=box.SIMPLE_HEAD,
+            title=heading,
+            title_justify="left",
+            pad_edge=False,
+            show_edge=False,
+        )
         for k in kept:
             name = self._columns[k]
             justify: Any = "right" if "#" in name[:2] else "left"
             made.add_column(shortened(name.lstrip("?#"), widths[k]), justify=justify, no_wrap=True)
         for row in self._rows:
             made.add_row(*(Text(shortened(row[k], widths[k])) for k in kept))
-        yield made
+        yield Padding(made, (0, 0, 0, 1), expand=False)
 
     def _fitted(self, width: int) -> tuple[list[int], dict[int, int]]:
         """Return the columns that are shown, and how wide each may be."""

@@ -37,6 +37,8 @@ def show_to_do(console: Console, verdict: Verdict) -> None:
         say(console, f"\n{heading}")
         for number, each in enumerate(chosen, 1):
             details = list(each.details[:_MAX_DETAILS])
+            if level == "do" and not each.command and details:
+                details[0] = f"By hand: {details[0]}"
             more = len(each.details) - len(details)
             about = "; ".join([*details, *([f"and {more:,} more"] if more else [])])
             say(console, f"{number}. {each.what}{f': {about}' if about else ''}", indent=2)

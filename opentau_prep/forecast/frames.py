@@ -14,6 +14,7 @@ from opentau_prep.forecast.distribution import SLACK, Distribution, from_sketch
 from opentau_prep.forecast.formulas import BOUNDS, Affine
 from opentau_prep.frames.read import FrameBlock, iter_frames
 from opentau_prep.stats.sketch import QuantileSketch
+from opentau_prep.storage.urls import shell_command
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.dataset import DatasetMetadata
@@ -83,10 +84,11 @@ def count_frames(job: DeepJob) -> DeepResult:
         for name, feature in job.features.items():
             matrix = block.columns[feature.column]
             if len(feature.index) and feature.index.max() >= matrix.shape[1]:
+                again = shell_command("stats", [job.meta.root], "--force")
                 raise DataError(
                     f"{feature.column!r} has {matrix.shape[1]} dims, its stats have more",
                     where=job.meta.root,
-                    hint=f"Recompute the stats: `opentau-prep stats {job.meta.root} --force`.",
+                    hint=f"Recompute the stats: `{again}`.",
                 )
             running[name].add(np.asarray(matrix[:, feature.index], dtype=np.float64), block)
     results = {name: run.result(job.meta.root) for name, run in running.items()}

@@ -17,6 +17,7 @@ from opentau_prep.heads.members import VECTOR_FEATURES, dim_names, gripper_dims
 from opentau_prep.notices import some_names, warn
 from opentau_prep.stats.delta import load_delta_stats
 from opentau_prep.stats.load import load_sketches
+from opentau_prep.storage.urls import shell_command
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
@@ -137,7 +138,7 @@ def _member(
                 raise MetadataError(
                     f"has no stats of {column!r}",
                     where=entry.name,
-                    hint=f"Compute them: `opentau-prep stats {entry.meta.root}`.",
+                    hint=f"Compute them: `{shell_command('stats', [entry.meta.root])}`.",
                 )
             own = from_stats({s: v for s, v in stats[column].items() if s != "count"})
             sketch = (sketches or {}).get(column)

@@ -49,7 +49,7 @@ def load_norm_heads(path: str | os.PathLike[str]) -> NormHeads:
         raise MetadataError(
             f"cannot be read ({(error.strerror or str(error)).lower()})",
             where=str(file),
-            hint="Write it: `opentau-prep heads --mixture-json FILE --out ...`.",
+            hint="The command `heads` writes it, from a mixture's JSON file.",
         ) from error
     return decode_heads(content, where=str(file))
 
@@ -124,7 +124,7 @@ def decode_stats(stats: Mapping[str, Any], dtypes: Mapping[str, Any]) -> Stats:
     }
 
 
-_HINT = "Write it again: `opentau-prep heads --force`."
+_HINT = "Write it again with the command `heads` and --force."
 
 
 def _array(value: Any, dtype: str) -> NDArray[Any]:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opentau_prep.errors import PrepError, join_errors
+from opentau_prep.errors import MetadataError, PrepError, join_errors
 from opentau_prep.frames.delta import mixture_delta_map
 from opentau_prep.heads.build import head_weight
 from opentau_prep.heads.keys import check_required_tags, compute_norm_key
 from opentau_prep.heads.standardize import (
+    RECOMPUTE,
     imagenet_stats,
     native_stats,
     native_width,
@@ -27,6 +28,7 @@ from opentau_prep.metadata.features import warn_inferred
 from opentau_prep.metadata.info import parse_dtypes
 from opentau_prep.metadata.records import CAMERA_DTYPES
 from opentau_prep.notices import shorten_names, some_names, warn
+from opentau_prep.storage import shell_command
 
 if TYPE_CHECKING:
     from opentau_prep.config.schema import DatasetEntry, Mixture
@@ -124,13 +126,21 @@ def read_members(
             delta = _delta_stats(entry, mixture, options, artifact_root)
             members.append(_member(entry, info, options, delta))
         except PrepError as fault:
-            faults.append((entry.name, fault))
+            faults.append((entry.name, _with_command(fault, entry)))
     if faults:
         raise join_errors(faults, "datasets have no usable stats")
     warn_inferred((member.name, member.entry.name_map) for member in members)
     if options.truncate_dims:
         _say_truncated(members)
     return members
+
+
+def _with_command(fault: PrepError, entry: ResolvedEntry) -> PrepError:
+    """Return an error whose advice to recompute the stats says how, for this dataset."""
+    if fault.hint is not None and fault.hint.endswith(RECOMPUTE):
+        command = shell_command("stats", [entry.meta.root], "--force")
+        fault.hint = fault.hint.replace(RECOMPUTE, f"Recompute the stats: `{command}`.")
+    return fault
 
 
 def _infos(resolved: ResolvedMixture) -> list[dict[str, Any]]:
@@ -162,6 +172,12 @@ def _member(
 ) -> HeadMember:
     config = entry.config
     columns = entry.name_map.columns
+    if not columns and not entry.meta.features:
+        raise MetadataError(
+            "has no features",
+            where=entry.meta.info_path,
+            hint="Write name, dtype, shape and names of each column.",
+        )
     imagenet = _imagenet_columns(entry, options)
     source = _column_stats(entry, options, imagenet)
     native = native_stats(

@@ -14,6 +14,7 @@ from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.heads.members import VECTOR_FEATURES
 from opentau_prep.notices import shorten_names, warn
 from opentau_prep.pooling import is_quantile
+from opentau_prep.storage.urls import shell_command
 
 if TYPE_CHECKING:
     from opentau_prep.heads.build import Stats
@@ -221,10 +222,11 @@ def _member_sketches(
         dims = list(range(whole[column].dims) if index is None else index)
         kept = dims[: member.kept_dims(feature)]
         if len(kept) < member.kept_dims(feature) or max(kept) >= whole[column].dims:
+            again = shell_command("stats", [member.entry.meta.root], "--force")
             raise MetadataError(
                 f"the sketch of {column!r} has {whole[column].dims} dims, its stats have more",
                 where=member.name,
-                hint="Recompute it: `opentau-prep stats --force`.",
+                hint=f"Recompute it: `{again}`.",
             )
         found[feature] = whole[column].select(kept)
     return found
@@ -233,11 +235,11 @@ def _member_sketches(
 def _lacking(members: Sequence[HeadMember]) -> PrepError:
     names = "".join(f"\n- {member.name}" for member in members)
     mixture = next((m.entry.config.file for m in members if m.entry.config.file), None)
-    roots = " ".join(dict.fromkeys(str(m.entry.meta.root) for m in members[:10]))
-    target = f"--mixture-json {mixture}" if mixture else roots
+    words = ["--mixture-json", mixture.absolute()] if mixture else []
+    roots = [] if mixture else dict.fromkeys(m.entry.meta.root for m in members)
     return MetadataError(
         f"{len(members)} datasets have no {_SKETCH_FILE}, which --quantiles sketch needs:{names}",
-        hint=f"Write them: `opentau-prep stats {target}`.",
+        hint=f"Write them: `{shell_command('stats', roots, *words)}`.",
     )
 
 

@@ -14,6 +14,7 @@ from opentau_prep.errors import ColumnIndexError, ConfigError, MetadataError
 from opentau_prep.notices import warn
 
 __all__ = [
+    "RECOMPUTE",
     "imagenet_stats",
     "is_camera_placeholder",
     "native_stats",
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 _REQUIRED = ("mean", "std", "min", "max")
+RECOMPUTE = "Recompute the stats of this dataset."
+"""Advice that a caller who knows the folder completes with the command."""
 _VECTORS = {"state": "state_index", "actions": "action_index"}
 _CAMERA_SHAPE = (3, 1, 1)
 _PLACEHOLDER = {"min": 0.0, "max": 1.0, "mean": 0.0, "std": 0.0}
@@ -247,14 +250,14 @@ def _feature_stats(
             f"Key {column!r} not found in stats: it is mapped to {feature!r}; there are stats of"
             f" {', '.join(map(repr, stats)) or 'nothing'}",
             where=repo_id or None,
-            hint="Correct data_features_name_mapping, or run `opentau-prep stats` on this dataset.",
+            hint=f"Correct data_features_name_mapping. {RECOMPUTE}",
         )
     lacking = [stat for stat in _REQUIRED if stat not in entry]
     if lacking:
         raise MetadataError(
             f"column {column!r} is missing required statistics: {', '.join(lacking)}",
             where=repo_id or None,
-            hint="Run `opentau-prep stats` on this dataset.",
+            hint=RECOMPUTE,
         )
     return {stat: _as_numbers(value, stat, column, repo_id) for stat, value in entry.items()}
 
@@ -274,7 +277,7 @@ def _as_numbers(value: Any, stat: str, column: str, repo_id: str) -> Array:
         raise MetadataError(
             f"the stat {stat} of column {column!r} is not an array of numbers",
             where=repo_id or None,
-            hint="Run `opentau-prep stats` on this dataset.",
+            hint=RECOMPUTE,
         )
     return array
 
@@ -286,7 +289,7 @@ def _common_width(entry: FeatureStats, column: str, repo_id: str) -> int:
         raise MetadataError(
             f"the stats of column {column!r} must be arrays of one shape, but are {found}",
             where=repo_id or None,
-            hint="Run `opentau-prep stats` on this dataset.",
+            hint=RECOMPUTE,
         )
     return int(shapes["mean"][-1])
 

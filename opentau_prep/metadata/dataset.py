@@ -29,6 +29,7 @@ from opentau_prep.metadata.statsread import STATS, pool_stats, read_stats, read_
 from opentau_prep.notices import collect_notices, emit, warn
 from opentau_prep.storage import Storage, is_remote, open_storage
 from opentau_prep.storage.look import current_look
+from opentau_prep.storage.urls import shell_command
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -103,12 +104,7 @@ class DatasetMetadata:
                 return v3.read_episodes(self.storage)
             return v2.read_episodes(self.storage)
         except MetadataError as error:
-            if self.info.get("total_episodes") == 0:
-                raise MetadataError(
-                    "holds no episode: the recording ended before the first one was saved",
-                    where=self.root,
-                    hint="Remove the dataset, and record again: there is nothing to restore.",
-                ) from error
+            self._check_not_aborted(error)
             raise
 
     @cached_property
@@ -186,11 +182,22 @@ class DatasetMetadata:
             self._stand_in(v2.EPISODES_STATS, STATS)
             return read_stats(self.storage)
         missing = v2.EPISODES_STATS if self.version == "v2.1" else STATS
-        raise MetadataError(
+        error = MetadataError(
             "the dataset has no stats",
             where=f"{self.root}/{missing}",
-            hint="Compute them: `opentau-prep stats <root>`.",
+            hint=f"Compute them: `{shell_command('stats', [self.root])}`.",
         )
+        self._check_not_aborted(error)
+        raise error
+
+    def _check_not_aborted(self, error: MetadataError) -> None:
+        """Raise what a missing file follows from, in a dataset that never had an episode."""
+        if self.info.get("total_episodes") == 0:
+            raise MetadataError(
+                "holds no episode: the recording ended before the first one was saved",
+                where=self.root,
+                hint="Remove the dataset, and record again: there is nothing to restore.",
+            ) from error
 
     @cached_property
     def data_paths(self) -> Sequence[str]:

@@ -16,6 +16,7 @@ from opentau_prep.errors import MetadataError
 from opentau_prep.metadata.jsonread import JsonLines, read_json_object
 from opentau_prep.metadata.records import EpisodesStats, IntArray, StackedStat, Stats, StatsView
 from opentau_prep.pooling import aggregate_stacked, aggregate_stats
+from opentau_prep.storage.urls import command_at
 
 if TYPE_CHECKING:
     from opentau_prep.storage import Storage
@@ -202,7 +203,7 @@ def _stacked(
             f"stat `{'/'.join(name)}` has different shapes in different episodes:"
             f" {', '.join(map(str, sorted(shapes)))}",
             where=lines.where,
-            hint=_HINT,
+            hint=_hint(lines.where),
         ) from error
     if block.ndim == 1:
         block = block.reshape(-1, 1)
@@ -211,21 +212,24 @@ def _stacked(
     return StackedStat(block, None if everywhere else np.array(carried, dtype=np.int64))
 
 
-_HINT = "Compute the stats again: `opentau-prep stats`."
+def _hint(where: str) -> str:
+    return f"Recompute the stats: `{command_at('stats', where, '--force')}`."
 
 
 def _features(raw: object, where: str) -> dict[str, Any]:
     if isinstance(raw, dict):
         return raw
     raise MetadataError(
-        "stats must be an object: feature -> stat -> numbers", where=where, hint=_HINT
+        "stats must be an object: feature -> stat -> numbers", where=where, hint=_hint(where)
     )
 
 
 def _check_entry(feature: str, entry: object, where: str) -> None:
     if not isinstance(entry, dict):
         raise MetadataError(
-            f"stats of {feature!r} must be an object: stat -> numbers", where=where, hint=_HINT
+            f"stats of {feature!r} must be an object: stat -> numbers",
+            where=where,
+            hint=_hint(where),
         )
 
 
@@ -249,5 +253,5 @@ def _array(value: object, feature: str, stat: str, where: str) -> npt.NDArray[An
     if numbers.dtype.kind in "iuf":
         return numbers
     raise MetadataError(
-        f"stat `{feature}/{stat}` is not an array of numbers", where=where, hint=_HINT
+        f"stat `{feature}/{stat}` is not an array of numbers", where=where, hint=_hint(where)
     )

@@ -13,6 +13,7 @@ import jsonlines
 import numpy as np
 
 from opentau_prep.errors import MetadataError
+from opentau_prep.storage.urls import command_at
 
 __all__ = [
     "MIN_DISTINCT_LENGTHS",
@@ -30,7 +31,11 @@ __all__ = [
 ]
 
 SPEED_FILE = "meta/speed_percentiles.jsonl"
-_HINT = "Correct the line, or recompute the file: opentau-prep speed-percentiles --force."
+
+
+def _hint(where: str) -> str:
+    command = command_at("speed-percentiles", where, "--force")
+    return f"Correct the line, or recompute the file: `{command}`."
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ def decode_rows(content: bytes, where: str) -> list[SpeedRow]:
     try:
         lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise MetadataError("is not UTF-8 text", where=where, hint=_HINT) from error
+        raise MetadataError("is not UTF-8 text", where=where, hint=_hint(where)) from error
     rows: dict[int, SpeedRow] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -130,14 +135,14 @@ def _decode_row(line: str, where: str) -> SpeedRow:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise MetadataError("is not valid JSON", where=where, hint=_HINT) from error
+        raise MetadataError("is not valid JSON", where=where, hint=_hint(where)) from error
     if not isinstance(value, dict):
-        raise MetadataError("must hold a JSON object", where=where, hint=_HINT)
+        raise MetadataError("must hold a JSON object", where=where, hint=_hint(where))
     task_index = _whole_number(value.get("task_index"), "task_index", where)
     n_episodes = _whole_number(value.get("n_episodes", 0), "n_episodes", where)
     task = value.get("task", "")
     if not isinstance(task, str):
-        raise MetadataError("field `task` must be a string", where=where, hint=_HINT)
+        raise MetadataError("field `task` must be a string", where=where, hint=_hint(where))
     return SpeedRow(
         task_index, task, n_episodes, _checked_percentiles(value.get("percentiles"), where)
     )
@@ -149,7 +154,7 @@ def _whole_number(value: object, name: str, where: str) -> int:
     raise MetadataError(
         f"field `{name}` must be a whole number of 0 or more, found {value!r}"[:120],
         where=where,
-        hint=_HINT,
+        hint=_hint(where),
     )
 
 
@@ -165,7 +170,7 @@ def _checked_percentiles(value: object, where: str) -> Percentiles:
         raise MetadataError(
             f"field `percentiles` must be null or {len(PERCENTILES)} lengths in ascending order",
             where=where,
-            hint=_HINT,
+            hint=_hint(where),
         )
     return [float(n) for n in numbers]
 

@@ -21,6 +21,7 @@ from opentau_prep.speed.rows import (
     make_rows,
 )
 from opentau_prep.storage import is_remote, safe_url
+from opentau_prep.storage.urls import command_at, shell_command
 
 __all__ = ["load_or_compute_speed_percentiles", "missing_rows", "warn_if_short"]
 
@@ -57,7 +58,7 @@ def load_or_compute_speed_percentiles(
         raise ConfigError(
             "speed percentiles are kept in a folder, and nothing is written into a store",
             where=safe_url(os.fspath(root)),
-            hint="Make them with `opentau-prep speed-percentiles --artifact-root DIR`.",
+            hint="Make them with `speed-percentiles --artifact-root DIR`.",
         )
     path = Path(root) / SPEED_FILE
     tasks = {index: task for task, index in task_to_task_index.items()}
@@ -90,8 +91,8 @@ def warn_if_short(rows: list[SpeedRow], n_episodes: int, where: str) -> None:
         warn(
             "stale_speed_percentiles",
             f"Stale {where}: it was computed from {covered:,} episodes, and the dataset now has"
-            f" {n_episodes:,}. It is used as it is; recompute it with"
-            " `opentau-prep speed-percentiles --force`",
+            f" {n_episodes:,}. It is used as it is; recompute it:"
+            f" `{command_at('speed-percentiles', where, '--force')}`",
             on_disk=covered,
             current=n_episodes,
         )
@@ -113,10 +114,11 @@ def _write(
     rows = decode_rows(old, str(path))
     added = missing_rows(rows, computed)
     if _is_part(root, lengths):
+        all_of_it = shell_command("speed-percentiles", [root])
         warn(
             "subset_not_persisted",
             f"{root}: speed percentiles of {len(lengths):,} episodes are used but not written: the"
-            " dataset has more. Write them once for all: `opentau-prep speed-percentiles`",
+            f" dataset has more. Write them once for all: `{all_of_it}`",
             dataset=str(root),
         )
         return rows + added

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from opentau_prep.notices import some_names, warn
 from opentau_prep.stats.columns import INDEX_COLUMNS
 from opentau_prep.stats.report import QUANTILES_KEPT
+from opentau_prep.storage import shell_command
 
 if TYPE_CHECKING:
     from opentau_prep.stats.compare import Difference
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["going_on_commands", "stats_command", "warn_kept", "warn_pooled"]
 
 
-def stats_command(*words: str, run: StatsRun | None = None) -> str:
+def stats_command(roots: Iterable[str], *options: str, run: StatsRun | None = None) -> str:
     """Return a `stats` command line.
 
     Args:
-        words: Dataset roots and options.
+        roots: Of the datasets.
+        options: What follows them.
         run: The run it follows, for its `--artifact-root`.
     """
     elsewhere = None if run is None else run.context.artifact_root
-    where = [] if elsewhere is None else ["--artifact-root", str(elsewhere)]
-    return shlex.join(["opentau-prep", "stats", *words, *where])
+    where = [] if elsewhere is None else ["--artifact-root", elsewhere.absolute()]
+    return shell_command("stats", roots, *options, *where)
 
 
 def going_on_commands(
@@ -36,8 +37,7 @@ def going_on_commands(
     """Return the two commands that go on after published stats that differ: keep, and replace."""
     roots = [result.root for result in results]
     keep, replace = (
-        stats_command(*roots, "--published-stats", choice, run=run)
-        for choice in ("keep", "replace")
+        stats_command(roots, "--published-stats", choice, run=run) for choice in ("keep", "replace")
     )
     return keep, replace
 

@@ -134,7 +134,7 @@ class DatasetWork:
         gone = ~self.entry.dataset.has_data_file
         missing = [rel for rel, lacks in zip(self.meta.data_paths, gone, strict=True) if lacks]
         files = f" (missing: {some_names(dict.fromkeys(missing))})" if missing else ""
-        command = stats_command(self.meta.root, "--allow-partial", run=self.run)
+        command = stats_command([self.meta.root], "--allow-partial", run=self.run)
         message = (
             f"only {here}{files}; stats of a part would pass for the whole dataset's. Fetch the"
             f" rest, or accept the part: `{command}`"

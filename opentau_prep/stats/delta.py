@@ -300,6 +300,6 @@ def _warn_if_stale(entry: ResolvedEntry, path: Location, provenance: Location) -
         changed = "their origin is unknown" if was is None else f"episodes {was} -> {now['count']}"
         warn(
             "stale_delta_stats",
-            f"{path} is stale ({changed}): make it again with `opentau-prep stats`",
+            f"{path} is stale ({changed}): recompute it with the command `stats`",
             dataset=entry.name,
         )

@@ -18,15 +18,19 @@ from numpy.typing import NDArray
 from opentau_prep.artifacts.jsonio import dump_foreign, dump_foreign_lines
 from opentau_prep.errors import MetadataError
 from opentau_prep.stats.stack import Stacked
+from opentau_prep.storage.urls import command_at
 
 __all__ = ["LinesDocument", "StatsDocument", "WholeDocument", "place_rows", "pool_elements"]
 
 Floats = NDArray[np.float64]
 _BARE = (b"NaN", b"Infinity")
-_HINT = (
-    "Restore it from its source, or let `opentau-prep stats --force` make it from the frames; the"
-    " damaged file is kept as a backup."
-)
+
+
+def _hint(where: str) -> str:
+    return (
+        f"Restore it from its source, or let `{command_at('stats', where, '--force')}` make it from"
+        " the frames; the damaged file is kept as a backup."
+    )
 
 
 class StatsDocument(Protocol):
@@ -72,7 +76,7 @@ class WholeDocument:
         raw = {} if content is None else _load(content, where)
         if not isinstance(raw, dict):
             raise MetadataError(
-                "must hold a JSON object: feature -> stats", where=where, hint=_HINT
+                "must hold a JSON object: feature -> stats", where=where, hint=_hint(where)
             )
         self._raw: dict[str, Any] = raw
         self._where = where
@@ -122,7 +126,9 @@ class LinesDocument:
         bad = [i for i, row in enumerate(self._rows, 1) if _episode(row) is None]
         if bad:
             raise MetadataError(
-                "must hold episode_index and stats", where=f"{where}, line {bad[0]}", hint=_HINT
+                "must hold episode_index and stats",
+                where=f"{where}, line {bad[0]}",
+                hint=_hint(where),
             )
         self.episodes: Sequence[int] = [int(row["episode_index"]) for row in self._rows]
 
@@ -172,7 +178,7 @@ def _load(content: bytes, where: str) -> Any:
     try:
         return json.loads(content)  # other Python tools write bare NaN
     except (ValueError, RecursionError) as error:
-        raise MetadataError("is not valid JSON", where=where, hint=_HINT) from error
+        raise MetadataError("is not valid JSON", where=where, hint=_hint(where)) from error
 
 
 def _episode(row: Any) -> int | None:

@@ -13,13 +13,16 @@ from opentau_prep.artifacts.place import Location, StoredFile, dataset_place
 from opentau_prep.errors import DataError, MetadataError
 from opentau_prep.stats.sketch import QuantileSketch, decode_sketches
 from opentau_prep.storage import is_remote, open_storage
+from opentau_prep.storage.urls import command_at
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.dataset import DatasetMetadata
 
 __all__ = ["decode_sketch_file", "load_sketches"]
 
-_AGAIN = "Recompute it: `opentau-prep stats --force`."
+
+def _again(where: str) -> str:
+    return f"Recompute it: `{command_at('stats', where, '--force')}`."
 
 
 def load_sketches(
@@ -78,8 +81,8 @@ def decode_sketch_file(data: bytes, where: str) -> dict[str, QuantileSketch]:
     """
     document = load_own(data, where=where)
     if not isinstance(document, Mapping):
-        raise MetadataError("holds no sketches", where=where, hint=_AGAIN)
+        raise MetadataError("holds no sketches", where=where, hint=_again(where))
     try:
         return decode_sketches(document)
     except DataError as error:
-        raise MetadataError(error.message, where=where, hint=_AGAIN) from error
+        raise MetadataError(error.message, where=where, hint=_again(where)) from error

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from opentau_prep.errors import ConfigError
 from opentau_prep.text import without_secrets
 
-__all__ = ["check_url", "check_written", "is_remote", "safe_url", "scheme_of"]
+__all__ = [
+    "absolute_root",
+    "check_url",
+    "check_written",
+    "command_at",
+    "is_remote",
+    "safe_url",
+    "scheme_of",
+    "shell_command",
+]
 
 # `s3://`, or the first link of a chain such as `simplecache::s3://`. One letter is a drive.
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)(?:://|::)", re.IGNORECASE)
@@ -27,6 +38,21 @@ def scheme_of(root: str | os.PathLike[str]) -> str | None:
 def is_remote(root: str | os.PathLike[str]) -> bool:
     """Tell whether a root is read through a store's driver: a URL, but not `file://`."""
     return scheme_of(root) not in (None, "file")
+
+
+def absolute_root(root: str | os.PathLike[str]) -> str:
+    """Return a root as any working directory understands it; a URL as it is."""
+    return os.fspath(root) if is_remote(root) else os.path.abspath(root)
+
+
+def shell_command(name: str, roots: Iterable[str | os.PathLike[str]], *options: object) -> str:
+    """Return a command of this tool on datasets, ready to paste into a shell in any folder."""
+    return shlex.join(["opentau-prep", name, *map(absolute_root, roots), *map(str, options)])
+
+
+def command_at(name: str, where: str, *options: object) -> str:
+    """Return a command on the dataset whose file below `meta/` an error names."""
+    return shell_command(name, [where.rpartition("/meta/")[0] or where], *options)
 
 
 def check_url(url: str) -> str:

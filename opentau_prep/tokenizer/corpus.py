@@ -20,6 +20,7 @@ from opentau_prep.errors import DataError
 from opentau_prep.frames.read import FrameBlock, read_part
 from opentau_prep.frames.rows import DataPart, data_parts
 from opentau_prep.notices import some_names, warn
+from opentau_prep.storage.urls import shell_command
 from opentau_prep.tokenizer.plan import Draws
 from opentau_prep.tokenizer.quantize import quantize
 from opentau_prep.tokenizer.recipes import ActionFrames, ChunkRecipe
@@ -349,7 +350,8 @@ def _all_left_out(
             error = DataError(
                 f"every one of {lost:,} sampled action chunks holds values that are not finite",
                 where=plan.entry.name,
-                hint="Look at the actions with `opentau-prep validate`.",
+                hint="Look at the actions:"
+                f" `{shell_command('validate', [plan.entry.meta.root], '--deep')}`.",
             )
             found[i] = Failure(plan.entry.name, error)
     return found

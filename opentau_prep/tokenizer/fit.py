@@ -191,7 +191,7 @@ def _clipped(values: npt.NDArray[np.integer[Any]], min_token: int, options: FitO
         f"{len(rows):,} of {len(values):,} chunks hold values beyond the headroom of"
         f" {options.headroom:g}; they are clipped, which changes actions by up to {error:.2g} in"
         " normalized units. Give a larger --headroom, or look for outliers with"
-        " `opentau-prep validate`",
+        " the command `validate --deep`",
         chunks=len(rows),
         max_abs_error=error,
     )

@@ -144,5 +144,5 @@ def _check_finite(chunks: npt.NDArray[np.floating[Any]]) -> None:
         raise DataError(
             f"{len(np.unique(rows))} of {len(chunks)} action chunks have values that are not"
             f" finite (action dims {np.unique(dims).tolist()})",
-            hint="Check the actions and their normalization range with 'opentau-prep validate'.",
+            hint="Check the actions and their normalization range with the command `validate`.",
         )

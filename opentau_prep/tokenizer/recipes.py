@@ -91,7 +91,7 @@ class ChunkRecipe:
             raise DataError(
                 f"the actions have {actions.shape[1]} dims, but their stats have {self.width}",
                 where=f"column {self.actions}",
-                hint="Recompute the stats: `opentau-prep stats`.",
+                hint="Recompute the stats of this dataset with --force.",
             )
         if self.state is None:
             return ActionFrames(actions, None)

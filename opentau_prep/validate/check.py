@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from opentau_prep.errors import PrepError
 from opentau_prep.metadata.locate import LocateOptions
 from opentau_prep.metadata.resolve import ResolvedMixture, resolve_mixture
 from opentau_prep.notices import collect_notices
-from opentau_prep.storage import is_remote
+from opentau_prep.storage import absolute_root, is_remote
 from opentau_prep.validate.catalogue import NOT_CHECKED, find_rule, rules_for
 from opentau_prep.validate.checks.format import only_cause
 from opentau_prep.validate.findings import Finding, ValidateReport, fold, hit
@@ -136,7 +136,7 @@ def _check_one(
     rules = [find_rule(code) for code in codes]
     # Junk in stats overflows: what rules make of it is a finding, not NumPy's on stderr.
     with collect_notices(), np.errstate(all="ignore"):
-        own = dataclasses.replace(settle, root=_absolute(view.dataset.root))
+        own = dataclasses.replace(settle, root=absolute_root(view.dataset.root))
         cause = only_cause(view)
         if cause is not None:
             rules = [rule for rule in rules if rule.code == cause]
@@ -144,7 +144,36 @@ def _check_one(
         if view.frames is not None:
             found += _apply(rules, "frames", view, view.name, own)
         members = members_of(view) if cause is None else []
-    return found, members
+    return without_consequences(found), members
+
+
+# Cause -> what follows from it in the same dataset. Once the cause is settled, what is left of the
+# others is independent of it, and found then.
+_CONSEQUENCES: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "F009": frozenset({"F008", "E005", "E013", "S012"}),
+        "E003": frozenset({"E004", "F010", "S010"}),
+        "E004": frozenset({"F010", "S010", "S017", "S018", "S019"}),
+        "E005": frozenset({"E013"}),
+        "E006": frozenset({"E004", "E013", "K011", "S018"}),
+        "C002": frozenset({"C006"}),
+        "C008": frozenset({"C011", "C012"}),
+        "S008": frozenset({"C011", "C012"}),
+        "S009": frozenset({"S017"}),
+        "S011": frozenset({"S003"}),
+        "K004": frozenset({"K007"}),
+        "K005": frozenset({"K009"}),
+        "K006": frozenset({"F011", "K007"}),
+        "K009": frozenset({"F011"}),
+    }
+)
+
+
+def without_consequences(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings of one dataset without those that follow from others of them."""
+    codes = {finding.code for finding in findings}
+    explained = frozenset[str]().union(*(_CONSEQUENCES.get(code, ()) for code in codes))
+    return [finding for finding in findings if finding.code not in explained]
 
 
 def _settle(subject: Salvage, context: RunContext) -> Settle:
@@ -152,19 +181,15 @@ def _settle(subject: Salvage, context: RunContext) -> Settle:
     mixture = subject.mixture
     words: tuple[str, ...] = ()
     if subject.path is not None:
-        words = ("--mixture-json", _absolute(subject.path))
+        words = ("--mixture-json", absolute_root(subject.path))
     elif mixture is not None:
-        words = tuple(_absolute(root) for root in mixture.roots)
+        words = tuple(absolute_root(root) for root in mixture.roots)
     folders = (("--artifact-root", context.artifact_root), ("--prep-dir", context.prep_dir))
     options = tuple(
-        word for flag, folder in folders if folder for word in (flag, _absolute(folder))
+        word for flag, folder in folders if folder for word in (flag, absolute_root(folder))
     )
     sound = subject.path is not None and mixture is not None and not subject.faults
     return Settle(None, words, options, mixture.mixture_id if mixture and sound else None)
-
-
-def _absolute(root: str | os.PathLike[str]) -> str:
-    return os.fspath(root) if is_remote(root) else os.path.abspath(root)
 
 
 def _apply(

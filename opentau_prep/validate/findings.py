@@ -197,6 +197,11 @@ class Finding:
     places: tuple[Place, ...] = ()
 
     @property
+    def advice(self) -> str:
+        """What to do about it in words, which say so where no command does it."""
+        return self.hint if self.command else f"By hand: {self.hint}"
+
+    @property
     def count(self) -> int:
         """How many equal facts this finding stands for."""
         return max(len(self.places), 1)

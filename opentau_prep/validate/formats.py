@@ -50,11 +50,11 @@ def _lines(finding: Finding, advised: set[str | None]) -> list[str]:
     place = printable(str(finding.place))
     head = f"  {finding.severity:<7} {finding.code} {place + ': ' if place else ''}"
     lines = [head + printable(finding.message)]
-    if finding.hint not in advised:
-        lines.append(f"          {printable(finding.hint)}")
+    if finding.advice not in advised:
+        lines.append(f"          {printable(finding.advice)}")
     if finding.command and finding.command not in advised:
         lines.append(f"          $ {printable(finding.command)}")
-    advised |= {finding.hint, finding.command}
+    advised |= {finding.advice, finding.command}
     return lines
 
 
@@ -83,7 +83,7 @@ def as_github(report: ValidateReport) -> str:
         title = f"{finding.code} {finding.name}: {finding.dataset}"
         fields.append(f"title={_escaped(title, property=True)}")
         place = str(finding.place)
-        text = f"{place}: {finding.message}. {finding.hint}" if place else finding.message
+        text = f"{place}: {finding.message}. {finding.advice}" if place else finding.message
         level = _GITHUB_LEVEL[finding.severity]
         lines.append(f"::{level} {','.join(fields)}::{_escaped(text, property=False)}")
     return "\n".join(lines)
@@ -136,7 +136,7 @@ def _cases(suite: Element, name: str, found: Sequence[Finding]) -> None:
         )
         tag = "system-out" if finding.severity == "note" else "failure"
         words = ElementTree.SubElement(case, tag)
-        words.text = printable(f"{finding.message}. {finding.hint}")
+        words.text = printable(f"{finding.message}. {finding.advice}")
         if tag == "failure":
             words.set("type", finding.severity)
             words.set("message", printable(finding.message))
@@ -189,7 +189,7 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
 
 def _result(finding: Finding, index: dict[str, int], roots: dict[str, str]) -> dict[str, Any]:
     place = str(finding.place)
-    text = f"{finding.dataset}: {place + ': ' if place else ''}{finding.message}. {finding.hint}"
+    text = f"{finding.dataset}: {place + ': ' if place else ''}{finding.message}. {finding.advice}"
     if finding.command:
         text += f" Run: {finding.command}"
     result: dict[str, Any] = {

@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from opentau_prep.stats.dataset import FoundStats
     from opentau_prep.tokenizer.options import FitOptions
 
-__all__ = ["UNDECIDED", "damaged", "judged", "speed_steps", "stats_steps", "token_steps"]
+__all__ = [
+    "QUANTILES_DIFFER",
+    "UNDECIDED",
+    "damaged",
+    "judged",
+    "speed_steps",
+    "stats_steps",
+    "token_steps",
+]
 
 _STATES: Mapping[State, tuple[str, Level]] = {
     State.MISSING: ("missing", "do"),
@@ -41,9 +49,10 @@ _THEIRS = (State.EDITED, State.FOREIGN)
 _SKETCHES = "quantile_sketch"
 UNDECIDED = "differs from the frames"
 """The state of published stats that wait for `--published-stats keep` or `replace`."""
+QUANTILES_DIFFER = "only its quantiles differ from the frames"
 _ACCEPTED = {
     "kept": "its numbers differ from the frames and were kept on request",
-    "quantiles kept": "only its quantiles differ from the frames",
+    "quantiles kept": QUANTILES_DIFFER,
 }
 
 

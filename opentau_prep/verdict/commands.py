@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opentau_prep.heads.options import HeadOptions
-from opentau_prep.storage import is_remote
+from opentau_prep.storage import shell_command
 from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
 
 if TYPE_CHECKING:
@@ -39,9 +38,9 @@ class Commands:
         fit_options: FitOptions | None = None,
     ) -> None:
         path = resolved.mixture.path
-        # Absolute, so that a command works in any folder.
-        roots = [absolute_root(dataset.root) for dataset in resolved.located_datasets]
-        self._target = roots if path is None else ["--mixture-json", str(path.absolute())]
+        roots = [dataset.root for dataset in resolved.located_datasets]
+        self._roots = roots if path is None else []
+        self._target = [] if path is None else ["--mixture-json", str(path.absolute())]
         root = context.artifact_root
         self._shared = [] if root is None else ["--artifact-root", str(Path(root).absolute())]
         if context.prep_dir is not None:
@@ -51,7 +50,7 @@ class Commands:
 
     def step(self, name: str, *options: object) -> str:
         """Return a command on the whole mixture."""
-        return self._line(name, self._target, options)
+        return self._line(name, self._roots, [*self._target, *options])
 
     def published_stats(self, choice: str) -> str:
         """Return the run that settles published stats: `keep` or `replace` them."""
@@ -85,17 +84,8 @@ class Commands:
                 found += _option(each.name, value)
         return self.step("fit-tokenizer", *found, "--out-dir", folder.absolute(), *options)
 
-    def _line(self, name: str, target: Iterable[str], options: Iterable[object]) -> str:
-        words = ["opentau-prep", name, *map(absolute_root, target), *map(str, options)]
-        words += self._shared
-        return shlex.join(words)
-
-
-def absolute_root(text: str) -> str:
-    """Return a dataset's folder as any working directory understands it; a URL as it is."""
-    if is_remote(text) or text.startswith("--"):
-        return text
-    return str(Path(text).absolute())
+    def _line(self, name: str, roots: Iterable[str], options: Iterable[object]) -> str:
+        return shell_command(name, roots, *options, *self._shared)
 
 
 def _option(name: str, value: object) -> list[object]:

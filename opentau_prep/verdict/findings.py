@@ -1,15 +1,23 @@
-"""The findings' part of the report, from what `validate --write` left with the datasets."""
+"""The findings' part of the report: what `validate --write` left, or what a new check finds.
+
+Stored findings are taken where they are fresh and name nothing to settle. Else the datasets are
+checked anew, in memory: a fault that was settled since is gone, one that nobody has looked for yet
+is there.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from opentau_prep.artifacts.store import State
+from opentau_prep.config.salvage import Salvage
 from opentau_prep.errors import PrepError
 from opentau_prep.storage import is_remote
-from opentau_prep.validate import Finding
+from opentau_prep.validate import Finding, validate
+from opentau_prep.validate.catalogue import find_rule
 from opentau_prep.validate.findings import SEVERITIES
 from opentau_prep.validate.persist import (
     findings_place,
@@ -21,6 +29,7 @@ from opentau_prep.verdict.details import FindingFacts, ValidationFacts
 from opentau_prep.verdict.facts import ArtifactFacts
 
 if TYPE_CHECKING:
+    from opentau_prep.config.schema import Mixture
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedMixture
     from opentau_prep.validate.persist import FoundFindings
@@ -65,28 +74,56 @@ def validation_facts(
             state = replace(state, detail="of the mixture as a whole")
         artifacts.append(state)
         found.append(of_mixture)
-    return _facts(found, everyone), artifacts
+    facts = _facts(found, everyone)
+    if len(found) <= len(datasets) or not all(map(_is_settled, found)):
+        facts = replace(facts, **_worst_first(_checked_again(resolved.mixture, context, found)))
+    return facts, artifacts
+
+
+def _is_settled(found: FoundFindings) -> bool:
+    """Whether a file of findings is fresh and names nothing that a later command may settle."""
+    fresh = found.inspection.state is State.FRESH and found.findings is not None
+    return fresh and all(each.severity == "note" for each in found.findings or ())
+
+
+def _checked_again(
+    mixture: Mixture, context: RunContext, found: Sequence[FoundFindings]
+) -> list[Finding]:
+    """Return what is wrong now; what needs the frames is taken from fresh deep findings."""
+    report = validate(Salvage.of(mixture), replace(context, shard=None))
+    of_frames = [
+        finding
+        for each in found
+        if each.deep and each.inspection.state is State.FRESH
+        for finding in each.findings or ()
+        if find_rule(finding.code).scope == "frames"
+    ]
+    return [*report.findings, *of_frames]
 
 
 def _facts(found: list[FoundFindings], names: list[str]) -> ValidationFacts:
     read = {each.dataset for each in found if each.findings is not None}.intersection(names)
-    findings = sorted(_all(found), key=lambda finding: SEVERITIES.index(finding.severity))
-    counted = Counter(finding.severity for finding in findings)
+    findings = [finding for each in found for finding in each.findings or ()]
     return ValidationFacts(
         len(read),
         [name for name in names if name not in read],
         sum(each.deep and each.dataset in read for each in found),
-        {severity: counted[severity] for severity in SEVERITIES},
-        [
-            FindingFacts(
-                f.code, f.severity, f.dataset, str(f.place), f.message, f.hint, f.command or ""
-            )
-            for f in findings[:MAX_FINDINGS]
-        ],
-        max(0, len(findings) - MAX_FINDINGS),
+        **_worst_first(findings),
     )
 
 
-def _all(found: list[FoundFindings]) -> Iterator[Finding]:
-    for each in found:
-        yield from each.findings or ()
+def _worst_first(findings: Iterable[Finding]) -> dict[str, Any]:
+    """Return the fields of `ValidationFacts` that findings fill."""
+    ordered = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    counted = Counter(finding.severity for finding in ordered)
+    shown = [
+        FindingFacts(
+            f.code, f.severity, f.dataset, str(f.place), f.message, f.hint, f.command or ""
+        )
+        for f in ordered[:MAX_FINDINGS]
+    ]
+    return {
+        "counts": {severity: counted[severity] for severity in SEVERITIES},
+        "findings": shown,
+        "n_hidden": max(0, len(ordered) - MAX_FINDINGS),
+    }

@@ -17,7 +17,7 @@ from opentau_prep.heads.files import decode_heads
 from opentau_prep.heads.mixture import MixtureHeads, build_mixture_heads
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.metadata.resolve import warn_vqa
-from opentau_prep.notices import Notice, collect_notices, emit
+from opentau_prep.notices import collect_notices
 from opentau_prep.tokenizer.inspect import inspect_tokenizer, read_report
 from opentau_prep.verdict.artifacts import damaged, judged, speed_steps, stats_steps, token_steps
 from opentau_prep.verdict.commands import Commands
@@ -37,8 +37,18 @@ if TYPE_CHECKING:
 
 __all__ = ["IN_VERDICT", "OutputPaths", "judge_mixture"]
 
-IN_VERDICT = ("pooled_quantile_rank",)
-"""Notices that the verdict repeats, with the command for each: they are not passed on."""
+IN_VERDICT = frozenset(
+    {
+        "pooled_quantile_rank",
+        "pooled_quantiles",
+        "published_quantiles",
+        "version_mismatch",
+        "data_path_mismatch",
+        "episode_lengths_differ",
+        "stale_artifact",
+    }
+)
+"""Notices of what the verdict or a finding says, with the command for each."""
 
 _AS_WRITTEN = ("fresh", "stale", "other options")
 
@@ -69,7 +79,7 @@ def judge_mixture(
     """Return the state of a mixture's preparation.
 
     Reads metadata and artifacts; opens no data file and writes nothing. What is missing, stale or
-    damaged is a fact of the report, never an error. Notices are in the report, and passed on too.
+    damaged is a fact of the report, never an error. Notices are in the report.
 
     Args:
         resolved: The mixture; datasets that could not be opened are in its `lost`.
@@ -80,14 +90,7 @@ def judge_mixture(
         warn_vqa(resolved.vqa)
         facts = _Collector(resolved, context, options or OutputPaths()).facts()
     distinct = [notice for i, notice in enumerate(said) if notice not in said[:i]]
-    for notice in distinct:
-        if notice.kind not in IN_VERDICT:
-            emit(notice)
-    return replace(facts, notices=[_as_json(notice) for notice in distinct])
-
-
-def _as_json(notice: Notice) -> dict[str, Any]:
-    return notice.as_json()
+    return replace(facts, notices=[notice.as_json() for notice in distinct])
 
 
 class _Collector:

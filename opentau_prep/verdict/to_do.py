@@ -9,7 +9,7 @@ from pathlib import Path
 
 from opentau_prep.notices import some_names
 from opentau_prep.text import several
-from opentau_prep.verdict.artifacts import UNDECIDED
+from opentau_prep.verdict.artifacts import QUANTILES_DIFFER, UNDECIDED
 from opentau_prep.verdict.commands import Commands
 from opentau_prep.verdict.details import (
     HeadsFacts,
@@ -42,6 +42,7 @@ _LOOKS = {
 }
 _IN_ONE_RUN = ("stats", "heads", "speed-percentiles", "fit-tokenizer")
 _WHOLE = ("heads", "fit-tokenizer")
+_PER_DATASET = ("stats", "speed-percentiles")
 _MANY_CUT = 0.01
 _MAX_ERRORS = 10
 
@@ -76,7 +77,7 @@ def list_to_do(gathered: Gathered, commands: Commands) -> list[ToDo]:
     found = [
         *_unreadable(gathered),
         *_findings(gathered, commands),
-        *_artifacts(gathered, commands),
+        *(_afterwards(gathered, commands) or _artifacts(gathered, commands)),
         *_heads(gathered, commands),
         *_tokens(gathered, commands),
     ]
@@ -85,8 +86,26 @@ def list_to_do(gathered: Gathered, commands: Commands) -> list[ToDo]:
 
 def at_once(gathered: Gathered, commands: Commands) -> str:
     """Return the command that does what several of the list do; empty when there is none."""
-    steps = {a.step for a in gathered.artifacts if a.level == "do" and not a.force}
+    if _needs_a_person(gathered):
+        return ""
+    to_do = [a for a in gathered.artifacts if a.level == "do"]
+    if any(a.force and a.step in _PER_DATASET for a in to_do):
+        return ""
+    steps = {a.step for a in to_do if not a.force}
     return commands.step("run") if len(steps.intersection(_IN_ONE_RUN)) > 1 else ""
+
+
+def _needs_a_person(gathered: Gathered) -> bool:
+    """Whether a dataset has a fault that no command settles, which the steps would stop at."""
+    by_hand = (f.severity == "error" and not f.command for f in gathered.validation.findings)
+    return any(by_hand) or any(each.fault for each in gathered.mixture.datasets)
+
+
+def _afterwards(gathered: Gathered, commands: Commands) -> list[ToDo]:
+    """Return the run that follows what a person must do first, instead of steps that would fail."""
+    if not _needs_a_person(gathered) or all(a.level != "do" for a in gathered.artifacts):
+        return []
+    return [ToDo("do", "Then prepare the mixture", (), commands.step("run"))]
 
 
 def _unreadable(gathered: Gathered) -> Iterator[ToDo]:
@@ -103,13 +122,18 @@ def _unreadable(gathered: Gathered) -> Iterator[ToDo]:
 
 def _artifacts(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
     levels: tuple[Level, ...] = ("do", "look")
-    flags = (False, True)
+    flags = (True, False)  # what is damaged would stop the command for the rest
     undecided = [each for each in gathered.artifacts if each.state == UNDECIDED]
     if undecided:
         keep, instead = commands.published_stats("keep"), commands.published_stats("replace")
         what = "Decide what becomes of published stats that differ from the frames"
         yield ToDo("do", what, _reasons(undecided), keep, instead)
     others = [each for each in gathered.artifacts if each.state != UNDECIDED]
+    if any(each.level == "do" and each.state != "unknown" for each in others):
+        # What cannot be judged follows from what is damaged, and comes after it.
+        others = [
+            replace(a, state="missing", detail="") if a.state == "unknown" else a for a in others
+        ]
     # One command writes all files of such a step: when one of them needs force, it does.
     forced = {
         each.step for each in others if each.level == "do" and each.force and each.step in _WHOLE
@@ -147,7 +171,7 @@ def _command(gathered: Gathered, commands: Commands, chosen: Sequence[ArtifactFa
         return commands.heads(gathered.norm_heads, *force)
     if first.step == "fit-tokenizer":
         return commands.tokenizer(gathered.tokenizer_dir, *force)
-    if first.step == "speed-percentiles" and first.force:
+    if first.step in _PER_DATASET and first.force:
         roots = dict.fromkeys(str(each.root) for each in chosen)
         return commands.on_roots(first.step, roots, *force)
     if first.step == "validate":
@@ -166,19 +190,28 @@ _PLAN_OPTIONS = ("world_size", "batch_size", "split", "seed")
 
 def _findings(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
     counts, found = gathered.validation.counts, gathered.validation.findings
-    errors = [each for each in found if each.severity == "error"]
+    renewed = {(a.step, n) for a in gathered.artifacts if a.level == "do" for n in a.datasets}
+    checks = {(step, name) for step, name in renewed if step == "validate"}
+    # A file that a step is to make anyway is listed with that step.
+    skipped = [e for e in found if (_step_of(e.command), e.dataset) in renewed - checks]
+    errors = [e for e in found if e.severity == "error" and e not in skipped]
     for each in errors[:_MAX_ERRORS]:
         where = f"{each.dataset}, {each.place}" if each.place else each.dataset
-        # Where no command settles it, a person must act: the hint says what to do.
         yield ToDo("do", f"{each.code} {where}: {each.message}", [each.hint], each.command)
-    if counts["error"] > _MAX_ERRORS:
-        more = several(counts["error"] - _MAX_ERRORS, "more error")
+    more_errors = counts["error"] - sum(e.severity == "error" for e in skipped) - _MAX_ERRORS
+    if more_errors > 0:
+        more = several(more_errors, "more error")
         yield ToDo("do", f"Settle {more} that validate found", (), commands.step("validate"))
     warnings = [each for each in found if each.severity == "warning"]
     if warnings:
         parts = [f"{each.code} {each.dataset}: {each.message}" for each in warnings]
         what = f"Read {several(counts['warning'], 'warning')} that validate found"
         yield ToDo("look", what, _first(parts, counts["warning"]), commands.step("validate"))
+
+
+def _step_of(command: str) -> str:
+    words = command.split(" ", 2)
+    return words[1] if words[0] == "opentau-prep" and len(words) > 1 else ""
 
 
 def _heads(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
@@ -192,8 +225,12 @@ def _heads(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
     if off:
         what = "Pooled q01 or q99 are not those of the frames: this matters to policies that"
         what += " normalize with quantiles"
-        command = commands.heads(gathered.norm_heads, "--quantiles", "sketch")
-        yield ToDo("look", what, _first(off, len(off)), command)
+        true_ones = commands.heads(gathered.norm_heads, "--quantiles", "sketch")
+        if any(each.detail == QUANTILES_DIFFER for each in gathered.artifacts):
+            replace_them = commands.published_stats("replace")
+            yield ToDo("look", what, _first(off, len(off)), replace_them, true_ones)
+        else:
+            yield ToDo("look", what, _first(off, len(off)), true_ones)
     still = [
         f"{head.key}: {feature} {some_names(dims)}"
         for head in heads.heads

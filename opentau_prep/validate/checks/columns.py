@@ -246,7 +246,8 @@ RULES = (
         "No feature can be taken for the state or the actions, or the mapping names one that is"
         " not there.",
         "Stats, heads and the tokenizer need both.",
-        "Name the columns in data_features_name_mapping.",
+        "Declare the columns in info.json, or name those that are there in"
+        " data_features_name_mapping.",
         state_or_action_missing,
     ),
     Rule(

@@ -42,9 +42,12 @@ def _episodes_file(view: DatasetView) -> str:
 def whole_unreadable(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("whole_stats")) is not None:
         file, message = relative(fault, view.storage.url)
-        # One malformed stat may be a camera's, which `stats` cannot compute.
-        command = () if message.startswith("stat `") else None
-        yield hit(message, fault.hint or "", file=file, command=command)
+        if message.startswith("stat `"):
+            # It may be a camera's, which `stats` cannot compute.
+            hint = "Restore the file from its source: `stats` would recompute all but the cameras."
+            yield hit(message, hint, file=file, command=())
+        else:
+            yield hit(message, fault.hint or "", file=file)
 
 
 def episodes_unreadable(view: DatasetView) -> Iterator[Hit]:
@@ -108,12 +111,19 @@ def non_finite(view: DatasetView) -> Iterator[Hit]:
 
 def width_differs(view: DatasetView) -> Iterator[Hit]:
     for column, entry in vector_stats(view):
-        width = data_width(view, column) or int(np.prod((view.features or {})[column].shape))
+        feature, in_data = (view.features or {})[column], data_width(view, column)
+        width = in_data or int(np.prod(feature.shape))
         widths = {s: v.size for s, v in entry.items() if s != "count" and v.size != width}
         if widths and width:
             found = ", ".join(f"{stat} {size}" for stat, size in widths.items())
+            # Names that fit the stats make the declared shape the wrong one.
+            fits = in_data is None and {len(feature.names)} == set(widths.values())
             yield hit(
-                f"has {width} dims, its stats: {found}", file=own_stats_file(view), column=column
+                f"has {width} dims, its stats: {found}",
+                "Correct the shape in info.json: there are as many names as stats." if fits else "",
+                file=own_stats_file(view),
+                column=column,
+                command=() if fits else None,
             )
 
 
