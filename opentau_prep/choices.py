@@ -16,7 +16,7 @@ from opentau_prep.errors import PrepError
 from opentau_prep.heads.compute import recorded_options
 from opentau_prep.heads.options import HeadOptions
 from opentau_prep.stats.options import StatsOptions
-from opentau_prep.tokenizer.inspect import recorded_fit
+from opentau_prep.tokenizer.folder import recorded_fit
 from opentau_prep.tokenizer.options import DEFAULT_CHUNK_SIZE, FitOptions
 
 if TYPE_CHECKING:

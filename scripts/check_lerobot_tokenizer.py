@@ -31,12 +31,18 @@ FAR = np.float32(20)
 
 
 def without_torchvision() -> None:
-    """Let lerobot import without torchvision, which none of this uses."""
-    import datasets  # noqa: F401 - looks for torchvision, and must not find the stand-in
-    import transformers  # noqa: F401
+    """Let lerobot import without a torchvision that works, which none of this uses."""
+    try:
+        import torchvision.ops  # noqa: F401
 
-    if importlib.util.find_spec("torchvision"):
         return
+    except (ImportError, RuntimeError):  # absent, or built for another torch
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        sys.modules["torchvision"] = None
+    import datasets  # noqa: F401 - looks for torchvision, and must not find the stand-in
+    from transformers import AutoProcessor  # noqa: F401
+
     for name in ("", ".transforms", ".transforms.functional", ".transforms.v2"):
         module = types.ModuleType(f"torchvision{name}")
         module.__path__ = []

@@ -53,13 +53,15 @@ def fit_tokenizer(
     action_dim: Annotated[
         int | None,
         typer.Option(
+            "--max-action-dim",
+            "--action-dim",
             metavar="N",
-            help="Width of the policy's actions. Default: that of the norm heads, else 32 or the"
-            " widest native width.",
+            help="Width of the actions in the policy. Default: that of the norm heads, else 32 or"
+            " the widest native width.",
         ),
     ] = None,
     truncate_dims: Annotated[
-        bool, typer.Option("--truncate-dims", help="Cut action dims beyond --action-dim.")
+        bool, typer.Option("--truncate-dims", help="Cut dims beyond the maximum, with a warning.")
     ] = False,
     discrete_action_max_length: TokenLimit = None,
     memory_budget: Annotated[

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from opentau_prep.errors import PrepError
 from opentau_prep.frames.read import read_frames
-from opentau_prep.tokenizer.inspect import recorded_fit
+from opentau_prep.tokenizer.folder import recorded_fit
 from opentau_prep.tokenizer.plan import split_episodes
 from opentau_prep.tokenizer.quantize import (
     code_points,
@@ -195,7 +195,7 @@ class _Encoder:
     def __init__(self, folder: Path, scale: float) -> None:
         from tokenizers import Tokenizer
 
-        from opentau_prep.tokenizer.inspect import read_report
+        from opentau_prep.tokenizer.folder import read_report
 
         self.scale = scale
         self.min_token = int(read_report(folder)["quantized"]["min_token"])

@@ -21,6 +21,7 @@ from opentau_prep.tokenizer.merges import MAX_VOCAB, Merges, learn_merges
 from opentau_prep.tokenizer.words import N_BYTES, apply_merges, byte_symbols
 
 __all__ = [
+    "WIDER",
     "Encoded",
     "Trained",
     "affordable_words",
@@ -39,7 +40,7 @@ Points = npt.NDArray[np.uint32]
 _MIN_FREQUENCY = 2
 _BLOCK_CHUNKS = 1024
 # Code points from which on UTF-8 takes two, three and four bytes.
-_WIDER = (0x80, 0x800, 0x10000)
+WIDER = (0x80, 0x800, 0x10000)
 # Peak resident bytes per UTF-8 byte of corpus, rounded up from scripts/measure_bpe_trainer.py: of
 # `learn_merges` with its counts of all pairs apart, and of the trainer of tokenizers 0.23.
 _LEARNER_BYTES = 30
@@ -57,7 +58,7 @@ def strings_of_points(points: Points) -> list[str]:
 
 def utf8_bytes(points: Points) -> int:
     """Return how many bytes (N, L) code points take in UTF-8: what the trainer's cost goes by."""
-    beyond = sum(int(np.count_nonzero(points >= edge)) for edge in _WIDER)
+    beyond = sum(int(np.count_nonzero(points >= edge)) for edge in WIDER)
     return points.size + beyond
 
 
@@ -251,9 +252,9 @@ def _trained_by_library(points: Points, vocab_size: int, max_token_length: int |
 def _utf8(points: Points) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Return the UTF-8 bytes of all rows, one after the other, and the bytes in each."""
     lengths = np.full(len(points), points.shape[1], dtype=np.int64)
-    if points.max() < _WIDER[0]:
+    if points.max() < WIDER[0]:
         return points.astype(np.uint8).ravel(), lengths
-    for edge in _WIDER:
+    for edge in WIDER:
         lengths += np.count_nonzero(points >= edge, axis=1)
     text = "".join(chain.from_iterable(_string_blocks(points)))
     return np.frombuffer(text.encode(), dtype=np.uint8), lengths

@@ -13,6 +13,7 @@ from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, inspect
 from opentau_prep.errors import MetadataError
 from opentau_prep.notices import warn
+from opentau_prep.tokenizer.folder import COMMAND
 from opentau_prep.tokenizer.report import with_forecast
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["inspect_dataset_files", "write_dataset_files"]
 
-COMMAND = "fit-tokenizer"
 FORMAT = "opentau-prep/action-tokens"
 _SHARED = ("chunk_size", "action_dim", "vocab_size", "scale", "config_version")
 

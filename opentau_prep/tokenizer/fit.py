@@ -20,8 +20,7 @@ from opentau_prep.tokenizer.choose import (
     fit_bpe,
     proportional_order,
 )
-from opentau_prep.tokenizer.evaluate import VocabularyUse, vocabulary_use
-from opentau_prep.tokenizer.explain import Explained, explain
+from opentau_prep.tokenizer.evaluate import Explained, VocabularyUse, explain, vocabulary_use
 from opentau_prep.tokenizer.quantize import (
     MAX_DISTANCE,
     clip_values,

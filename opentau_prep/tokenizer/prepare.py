@@ -20,9 +20,15 @@ from opentau_prep.notices import shorten_names, warn
 from opentau_prep.tokenizer.corpus import Corpus, sample_corpus
 from opentau_prep.tokenizer.dataset_files import write_dataset_files
 from opentau_prep.tokenizer.fit import Fitted, affordable_chunks, fit_corpus
-from opentau_prep.tokenizer.folder import ProcessorSettings, processor_files
-from opentau_prep.tokenizer.inputs import mixture_inputs
-from opentau_prep.tokenizer.inspect import REPORT_NAME, read_report, tokenizer_place
+from opentau_prep.tokenizer.folder import (
+    COMMAND,
+    REPORT_NAME,
+    ProcessorSettings,
+    mixture_inputs,
+    processor_files,
+    read_report,
+    tokenizer_place,
+)
 from opentau_prep.tokenizer.plan import plan_datasets, split_episodes
 from opentau_prep.tokenizer.recipes import ActionHeads, action_heads, chunk_recipes
 from opentau_prep.tokenizer.report import TokenizerReport, build_report, with_forecast
@@ -36,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Sampling", "prepare_tokenizer", "sample_mixture"]
 
-COMMAND = "fit-tokenizer"
 NORM_NAME = "opentau_action_norm.json"
 
 

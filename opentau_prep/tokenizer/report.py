@@ -17,12 +17,12 @@ import numpy.typing as npt
 from opentau_prep.engine import Failure
 from opentau_prep.tokenizer.evaluate import (
     SquaredErrors,
+    explained_json,
     length_counts,
     length_stats,
     lengths_that_keep,
     truncated_share,
 )
-from opentau_prep.tokenizer.explain import explained_json
 from opentau_prep.tokenizer.quantize import dequantize
 
 if TYPE_CHECKING:

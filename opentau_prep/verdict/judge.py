@@ -18,7 +18,7 @@ from opentau_prep.heads.mixture import MixtureHeads, build_mixture_heads
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import collect_notices
-from opentau_prep.tokenizer.inspect import inspect_tokenizer, read_report
+from opentau_prep.tokenizer.folder import inspect_tokenizer, read_report
 from opentau_prep.verdict.artifacts import damaged, judged, speed_steps, stats_steps, token_steps
 from opentau_prep.verdict.commands import Commands
 from opentau_prep.verdict.details import HeadsFacts, TokenizerFacts

@@ -166,3 +166,14 @@ def test_run_leaves_a_tokenizer_of_other_parameters_alone(tmp_path):
     assert ran.code == 0, ran.err
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert ran.json["steps"]
+
+
+def test_command_refuses_wider_actions_as_heads_does_and_names_its_own_option(folder):
+    refused = [
+        run_cli(name, "--mixture-json", folder / "mixture.json", "--max-action-dim", 1, "-q")
+        for name in ("fit-tokenizer", "heads")
+    ]
+    assert refused[0].code == refused[1].code != 0
+    assert refused[0].err == refused[1].err
+    assert "Raise --max-action-dim" in refused[0].err
+    assert "--truncate-dims" in refused[0].err

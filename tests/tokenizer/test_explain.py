@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tokenizer_mixtures import mixture, native_chunks
 
 from opentau_prep.context import RunContext
-from opentau_prep.tokenizer import explain as module
+from opentau_prep.tokenizer import evaluate as module
 from opentau_prep.tokenizer.bpe import encode_points, train_bpe
-from opentau_prep.tokenizer.explain import token_shares
+from opentau_prep.tokenizer.evaluate import token_shares
 from opentau_prep.tokenizer.options import FitOptions
 from opentau_prep.tokenizer.prepare import prepare_tokenizer, sample_mixture
 from opentau_prep.tokenizer.quantize import code_points, quantize

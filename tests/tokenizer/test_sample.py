@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opentau_prep.errors import ConfigError
-from opentau_prep.tokenizer.sample import draw_starts, split_budget
+from opentau_prep.tokenizer.plan import draw_starts, split_budget
 
 BUDGETS = load_golden("fit_per_head")["compute_budgets_weighted"]
 

@@ -289,7 +289,7 @@ RULES = (
         "warning",
         "Datasets have more action dims than the tokenizer encodes.",
         "The dims beyond are dropped: the robot never gets a command for them.",
-        "Fit with a larger --action-dim, or select dims with action_index.",
+        "Fit with a larger --max-action-dim, or select dims with action_index.",
         too_narrow,
         "mixture",
     ),
