@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from opentau_prep.text import printable
+
 __all__ = [
     "ArtifactError",
     "ColumnIndexError",
@@ -45,7 +47,8 @@ class PrepError(Exception):
         return (_rebuild, (type(self), self.message, self.where, self.hint))
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.message}" if self.where else self.message
+        # A place is one line, whatever its name holds: only a message may have several.
+        text = f"{printable(self.where)}: {self.message}" if self.where else self.message
         if self.hint and "\n" in self.message:  # a list: what to do goes on a line below it
             text = f"{text}\n{self.hint}"
         elif self.hint:

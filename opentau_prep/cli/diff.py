@@ -9,6 +9,7 @@ import typer
 
 from opentau_prep.cli.command import Result, command
 from opentau_prep.cli.options import Formula
+from opentau_prep.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,4 +76,4 @@ def _render(console: Console, found: Difference) -> None:
     if not found.moved:
         console.print(f"The two {found.kind} are the same.", markup=False)
     for note in found.notes:
-        console.print(f"Note: {note}", markup=False, soft_wrap=True)
+        console.print(printable(f"Note: {note}"), markup=False, soft_wrap=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opentau_prep.cli.tables import Render, table
+from opentau_prep.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,7 @@ def forecast_tables(forecast: Forecast) -> Render:
 
     def render(console: Console) -> None:
         def say(text: str) -> None:
-            console.print(text, markup=False, soft_wrap=True)
+            console.print(printable(text), markup=False, soft_wrap=True)
 
         how = "frames" if forecast.deep else "sketches and stats"
         say(f"Stats: {forecast.kind}, {forecast.source}")

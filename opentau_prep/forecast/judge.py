@@ -94,7 +94,7 @@ def find(dataset: str, judged: FeatureJudged, target: str) -> Iterator[ForecastF
     explained: set[int] = set()
     for each in judged.mismatches:
         explained.update(each.dims)
-        sure = "" if each.exact else "looks like "
+        sure = "" if each.exact or each.kind == "unlike" else "looks like "
         yield finding(each.kind, each.dims, f"{sure}{MISMATCHES[each.kind]} ({each.detail})")
     collapsed = _by_dim(judged.modes, lambda dim, _: dim.collapsed)
     for mode, dims in _grouped(collapsed):

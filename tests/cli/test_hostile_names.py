@@ -8,8 +8,10 @@ import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders import tiny_dataset
+from stats_files import lerobot_checkpoint
 from typer.testing import CliRunner
 
 from opentau_prep.cli.app import app
@@ -58,6 +60,18 @@ def home(tmp_path_factory):
     (folder / "wrong.json").write_text(json.dumps({"datasets": [{EVIL: EVIL}], EVIL: EVIL}))
     gone = [{"repo_id": EVIL, "root": f"gone{EVIL}"}]
     (folder / "gone.json").write_text(json.dumps({"datasets": gone, "weights": None}))
+    # Stats of another unit, sets and checkpoints with such names, another mixture to compare with.
+    far = {"mean": [90.0] * 3, "std": [9.0] * 3, "min": [50.0] * 3, "max": [120.0] * 3}
+    sets = {EVIL: {"action": {s: v[:2] for s, v in far.items()}, "proprio": far}}
+    (folder / "far.json").write_text(json.dumps(sets))
+    (folder / "sets.json").write_text(json.dumps({**sets, f"{EVIL}2": sets[EVIL]}))
+    lerobot_checkpoint(
+        folder / f"ckpt{EVIL}",
+        {"state": np.ones((3, 3)), "actions": np.ones((3, 2))},
+        prefix=f"{EVIL}.buffer.",
+    )
+    other = [{**entries[0], "robot_type": f"{EVIL}3"}, {"repo_id": f"lab/{EVIL}", "root": "d3"}]
+    (folder / "other.json").write_text(json.dumps({"datasets": other, "weights": None}))
     row = {"dataset_index": 0, "dataset": EVIL, "control_mode": EVIL, "MSE_sum": 1, "MSE_count": 2}
     (folder / "loss.jsonl").write_text(json.dumps(row) + "\n")
     return folder
@@ -84,6 +98,17 @@ COMMANDS = [
     ("val-report", "loss.jsonl"),
     ("val-report", "loss.jsonl", *M),
     ("forecast", *M),
+    ("forecast", *M, "--stats", "far.json"),
+    ("forecast", *M, "--stats", "far.json", "--deep"),
+    ("forecast", *M, "--stats", "sets.json"),
+    ("forecast", *M, "--stats", f"ckpt{EVIL}"),
+    ("forecast", *M, "--stats", f"nowhere{EVIL}", "--stats-key", EVIL),
+    ("validate", *M, "--select", "P"),
+    ("diff", "m.json", "other.json"),
+    ("diff", "far.json", "sets.json"),
+    ("diff", "far.json", f"ckpt{EVIL}"),
+    ("diff", "m.json", f"nowhere{EVIL}"),
+    ("report", "d2", "d3"),
     ("report", *M),
     ("run", *M, "--chunk-size", "4", "--dry-run"),
     ("stats", f"nowhere{EVIL}"),
