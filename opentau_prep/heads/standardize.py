@@ -321,7 +321,9 @@ def _is_int(value: object) -> bool:
 def _check_width(feature: str, entry: FeatureStats, limit: int, repo_id: str) -> None:
     width = native_width(entry)
     if width > limit:
-        flag = "--max-state-dim" if feature == "state" else "--max-action-dim"
+        flag = "--max-state-dim"
+        if feature == "actions":
+            flag = "--max-action-dim (of fit-tokenizer: --action-dim)"
         raise ConfigError(
             f"{feature} has {width} dims, but the maximum is {limit}",
             where=repo_id or None,
