@@ -42,7 +42,8 @@ def forecast_tables(forecast: Forecast) -> Render:
         if len(findings) > MAX_FINDINGS:
             say(f"and {len(findings) - MAX_FINDINGS} more: see --json")
         for code, hint, line in dict.fromkeys((f.code, f.hint, f.command) for f in findings):
-            say(f"{code} {hint}" + (f" {line}" if line else ""))
+            say(f"{code} {hint}" if line else f"{code} By hand: {hint}")
+            say(f"  $ {line}") if line else None
         say(f"{_VERDICTS[forecast.verdict]} Why: {forecast.reason}.")
         if forecast.out is not None:
             say(f"{forecast.out.path}: {forecast.out.status}")

@@ -32,8 +32,6 @@ _MOST_POOLED = (1.0, 0.04, 0.01)
 # The largest value where no share is known.
 _LARGEST = {"min_max": 2.0, "quantile": 10.0, "quantile10": 20.0, "mean_std": 25.0}
 _UNUSED, _UNUSED_MANY = 0.01, 0.05
-# The members' own stats may be right: it is their weighted mean that is no quantile.
-_TRUE_QUANTILES = ("opentau-prep", "heads", "{subject}", "--quantiles", "sketch")
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ class FeatureJudged:
         widths: How many dims the data and the stats have, where that differs.
         fault: What is wrong with the source of the stats itself, if anything.
         is_pooled: Whether the stats are of a norm head of several datasets: pooled quantiles.
+        is_own: Whether the stats are of a norm head of this dataset alone, made of its own stats.
     """
 
     feature: str
@@ -59,6 +58,7 @@ class FeatureJudged:
     widths: tuple[int, int] | None = None
     fault: str | None = None
     is_pooled: bool = False
+    is_own: bool = False
 
 
 def find(dataset: str, judged: FeatureJudged, target: str) -> Iterator[ForecastFinding]:
@@ -77,9 +77,7 @@ def find(dataset: str, judged: FeatureJudged, target: str) -> Iterator[ForecastF
         rule, which = KINDS_OF[kind], tuple(dims)
         place = f"{feature} {_listed(which, judged.names)}" if which else feature
         message = f"{dataset}: {place}: {what}"
-        command = rule.command
-        if judged.is_pooled and mode == "quantile" and rule.code == "P003":
-            command = _TRUE_QUANTILES
+        command = rule.command if judged.is_own else ()
         words = [target if word == "{subject}" else word for word in command]
         line = " ".join(words) or None
         return ForecastFinding(

@@ -28,6 +28,7 @@ from opentau_prep.forecast.sources import FeatureStats, StatSet, StatsSource, lo
 from opentau_prep.heads.members import VECTOR_FEATURES
 from opentau_prep.heads.mixture import build_mixture_heads
 from opentau_prep.heads.options import HeadOptions
+from opentau_prep.storage import absolute_root
 
 if TYPE_CHECKING:
     from opentau_prep.artifacts.store import Outcome
@@ -78,7 +79,7 @@ def make_forecast(
         chosen = [_choose(source, member, options) for member in members]
         deep = _count(members, chosen, source, context, options) if options.deep else {}
         judged = [
-            _forecast(member, stats, source, options, deep.get(i), _target(resolved))
+            _forecast(member, stats, source, options, deep.get(i), _target(resolved, context))
             for i, (member, stats) in enumerate(zip(members, chosen, strict=True))
         ]
         forecast = Forecast(source.kind, source.path, source.formula, options.deep, judged)
@@ -135,12 +136,13 @@ def own_heads(
     return StatsSource("norm heads", "of the mixture, as training builds them", "opentau", sets)
 
 
-def _target(resolved: ResolvedMixture) -> str:
-    """Return the arguments that name the mixture on a command line."""
-    path = resolved.mixture.path
-    words = (
-        [str(d.root) for d in resolved.datasets] if path is None else ["--mixture-json", str(path)]
-    )
+def _target(resolved: ResolvedMixture, context: RunContext) -> str:
+    """Return the arguments that name the mixture on a command line, in any folder."""
+    path, elsewhere = resolved.mixture.path, context.artifact_root
+    words = [absolute_root(dataset.root) for dataset in resolved.datasets]
+    if path is not None:
+        words = ["--mixture-json", str(path.absolute())]
+    words += [] if elsewhere is None else ["--artifact-root", str(elsewhere.absolute())]
     return shlex.join(words)
 
 
@@ -286,7 +288,10 @@ def _judge(
     moving = (distribution.high > distribution.low).tolist()
     widths = (width, wide) if differs else None
     pooled = source.kind == "norm heads" and len(stats.members) > 1
-    return FeatureJudged(name, own.names, moving, forecasts, mismatches, widths, fault, pooled)
+    alone = options.stats is None and len(stats.members) == 1
+    return FeatureJudged(
+        name, own.names, moving, forecasts, mismatches, widths, fault, pooled, alone
+    )
 
 
 def _publish(

@@ -26,7 +26,11 @@ class ForecastRule:
     command: tuple[str, ...] = ()
 
 
-_STATS = ("opentau-prep", "stats", "{subject}")
+# For a head of one dataset, whose stats these are; `validate` repeats what the last forecast found.
+_RECOMPUTE = (
+    *("opentau-prep", "stats", "{subject}", "--published-stats", "replace"),
+    *("&&", "opentau-prep", "forecast", "{subject}"),
+)
 
 RULES = (
     ForecastRule(
@@ -60,9 +64,10 @@ RULES = (
         " with min and max, over 10 % with q01 and q99 (of a head of several datasets: over 4 %"
         " beyond 2), over 25 % beyond two stds; or over 0.2 %, 1 % and 1 % beyond 5.",
         "The policy sees values that it was not trained on, or that a clip cuts off.",
-        "Recompute the stats from these datasets; `heads --quantiles sketch` then takes true"
-        " quantiles.",
-        _STATS,
+        "Recompute the stats if they are these datasets' own, or take others. A mean of several"
+        " datasets' quantiles fits none of them: normalize with min and max, or give the datasets"
+        " heads of their own.",
+        _RECOMPUTE,
     ),
     ForecastRule(
         "P004",
@@ -72,8 +77,7 @@ RULES = (
         "The middle 98 % of the data use under 1 % of the range in a dim that moves, or under 5 %"
         " in most dims.",
         "Motion becomes as small as noise, or too small to change a token.",
-        "Look for outliers that stretch the range: `validate --deep`.",
-        ("opentau-prep", "validate", "{subject}", "--deep"),
+        "Look for outliers that stretch the range, with `validate --deep`, and correct them.",
     ),
     ForecastRule(
         "P005",

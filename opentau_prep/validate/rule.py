@@ -78,6 +78,10 @@ class Settle:
 
     def fill(self, words: tuple[str, ...]) -> str | None:
         """Return words as a line for a shell in any folder; None when something is not known."""
+        if "&&" in words:
+            first, then = words[: words.index("&&")], words[words.index("&&") + 1 :]
+            both = [self.fill(first), self.fill(then)]
+            return " && ".join(filter(None, both)) if all(both) else None
         filled: list[str] = []
         for word in words:
             if word == "{subject}" and self.subject:

@@ -12,25 +12,10 @@ from breaking import check, check_mixture, codes_of, info, lines, mutation, writ
 
 from opentau_prep.config.load import load_mixture, mixture_from_roots
 from opentau_prep.context import RunContext
-from opentau_prep.heads.compute import prepare_heads
-from opentau_prep.heads.options import HeadOptions
 from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.speed import prepare_speed
 
 SPEED = "meta/speed_percentiles.jsonl"
-
-
-@pytest.fixture
-def prepared(tmp_path: Path) -> Path:
-    """A clean dataset with speed percentiles and a head of ours."""
-    root = tmp_path / "prepared"
-    write_broken(root, mutation("clean", ""))
-    file = tmp_path / "mixture.json"
-    file.write_text(json.dumps({"datasets": [{"repo_id": "lab/prepared", "root": str(root)}]}))
-    resolved = resolve_mixture(load_mixture(file))
-    prepare_speed(resolved, RunContext(workers=1))
-    prepare_heads(resolved, RunContext(workers=1), HeadOptions(), out=tmp_path / "heads.json")
-    return root
 
 
 def test_validate_fresh_artifacts_says_nothing(prepared: Path) -> None:
@@ -78,20 +63,20 @@ def _rename_task(root: Path) -> None:
     lines("meta/episodes.jsonl", edit)(root)
 
 
-@pytest.mark.parametrize(
-    ("codes", "change"),
-    [
-        ("A001", _truncate),
-        ("A001", _tear_head),
-        ("A002", _rename_task),
-        ("A002", _grow),
-        ("A003", _remove("meta/prep/speed_percentiles.json")),
-        ("A004", _edit_speed),
-        ("A005", _remove(SPEED)),
-        ("A003 A006", _drop_row),
-        ("A003 A006", _strange_task),
-    ],
-)
+ARTIFACTS = [
+    ("A001", _truncate),
+    ("A001", _tear_head),
+    ("A002", _rename_task),
+    ("A002", _grow),
+    ("A003", _remove("meta/prep/speed_percentiles.json")),
+    ("A004", _edit_speed),
+    ("A005", _remove(SPEED)),
+    ("A003 A006", _drop_row),
+    ("A003 A006", _strange_task),
+]
+
+
+@pytest.mark.parametrize(("codes", "change"), ARTIFACTS)
 def test_validate_changed_artifact_fires_its_rules_only(
     prepared: Path, codes: str, change: Callable[[Path], None]
 ) -> None:

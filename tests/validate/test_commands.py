@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from breaking import Mutation, check, write_broken, written
+from breaking import (
+    Files,
+    Mutation,
+    check,
+    check_mixture,
+    write_broken,
+    written,
+)
 from mutations import LFS, MUTATIONS
+from test_artifacts_rules import ARTIFACTS, TOKENIZERS
+from test_mixtures import MIXTURES, mixture_of
 
+from opentau_prep.validate.catalogue import all_rules, find_rule
 from opentau_prep.validate.findings import Finding, Place, fold, hit
 from opentau_prep.validate.rule import RUN_STATS_AGAIN, Settle
 
@@ -22,7 +34,7 @@ QUICK = ("105 episodes promised", "no stats.json", "min above max")
 def in_a_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a printed command as a user would paste it, with this environment's interpreter."""
     program = f"{shlex.quote(sys.executable)} -m opentau_prep"
-    line = command.replace("opentau-prep", program, 1)
+    line = " && ".join(part.replace("opentau-prep", program, 1) for part in command.split(" && "))
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.run(
@@ -35,7 +47,9 @@ def settles(change: Mutation, tmp_path: Path) -> list[Finding]:
     root, elsewhere = tmp_path / "a data set", tmp_path / "elsewhere"
     elsewhere.mkdir()
     write_broken(root, change)
-    printed = [f for f in check(root).findings if f.command and f.command.startswith("opentau")]
+    found = check(root).findings
+    printed = [f for f in found if f.command and f.command.startswith("opentau")]
+    assert all(f.command or f.advice.startswith("By hand: ") for f in found)
     for command in dict.fromkeys(str(finding.command) for finding in printed):
         done = in_a_shell(command, elsewhere)
         assert done.returncode == 0 or "validate" in command, (command, done.stderr, done.stdout)
@@ -52,6 +66,70 @@ def test_command_of_finding_settles_it(change: Mutation, tmp_path: Path) -> None
 @pytest.mark.parametrize("change", MUTATIONS, ids=lambda m: m.name)
 def test_command_of_every_finding_settles_it(change: Mutation, tmp_path: Path) -> None:
     assert settles(change, tmp_path) == []
+
+
+# Rules that never print a command, and fire in tests of their own.
+BY_HAND = (
+    "O005 O006 O007 O008 O009 M017 H005 H006 H007 N008 P001 P002 P004 P005 P006 P007 P008 P009 P010"
+    " P011 P012 X001"
+)
+
+
+def test_every_rule_fires_here_or_needs_a_person() -> None:
+    """A new rule needs a scenario, whose commands are run in a shell, or a place in BY_HAND."""
+    here = {code for change in MUTATIONS for code in change.codes}
+    here |= {code for _, codes, _ in (*MIXTURES, *TOKENIZERS) for code in codes.split()}
+    here |= {code for codes, _ in ARTIFACTS for code in codes.split()} | {"M018", "P003"}
+
+    assert {rule.code for rule in all_rules()} - here == set(BY_HAND.split())
+    assert [code for code in BY_HAND.split() if find_rule(code).command] == []
+
+
+def settles_mixture(file: Path, elsewhere: Path, **options: Any) -> list[str]:
+    """Run the commands that a mixture's findings print; return the codes that had one."""
+    elsewhere.mkdir()
+    found = check_mixture(file, **options).findings
+    by_hand = [finding for finding in found if not finding.command]
+    assert all(finding.advice.startswith("By hand: ") for finding in by_hand)
+    for command in dict.fromkeys(finding.command for finding in found if finding.command):
+        done = in_a_shell(command, elsewhere)
+        assert done.returncode in (0, 1), (command, done.stderr, done.stdout)
+    left = {finding.fingerprint for finding in check_mixture(file, **options).findings}
+    assert [f for f in found if f.command and f.fingerprint in left] == []
+    return [finding.code for finding in found if finding.command]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("codes", "change"), ARTIFACTS)
+def test_command_of_artifact_settles_it(
+    prepared: Path, tmp_path: Path, codes: str, change: Files
+) -> None:
+    change(prepared)
+
+    settled = settles_mixture(tmp_path / "mixture.json", tmp_path / "elsewhere")
+
+    by_hand = {"A004"}  # an edited file may be meant
+    assert set(settled) == set(codes.split()) - by_hand
+
+
+@pytest.mark.slow
+def test_commands_of_mixture_outputs_settle_them(prepared: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mixture.json"
+    file.write_text(json.dumps({"seed": 4, "dataset_mixture": json.loads(file.read_text())}))
+    for words in ("stats", "val-plan --world-size 2 --batch-size 4 --seed 3", "forecast"):
+        in_a_shell(f"opentau-prep {words} --mixture-json {shlex.quote(str(file))}", tmp_path)
+
+    assert set(settles_mixture(file, tmp_path / "elsewhere")) == {"M018", "P003", "S020"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("codes", "edit"), [m[1:] for m in MIXTURES], ids=[m[0] for m in MIXTURES])
+def test_command_of_mixture_finding_settles_it(
+    tmp_path: Path, datasets: Path, codes: str, edit: Any
+) -> None:
+    (tmp_path / "m.json").write_text(json.dumps(mixture_of(datasets, edit)))
+
+    assert set(settles_mixture(tmp_path / "m.json", tmp_path / "elsewhere")) <= set(codes.split())
 
 
 def test_fill_quotes_paths_and_refuses_what_is_not_known() -> None:

@@ -15,15 +15,6 @@ NAMES = ("a", "b", "c")
 VERSIONS = ("v2.1", "v3.0", "v2.0")
 
 
-@pytest.fixture(scope="module")
-def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three clean datasets, which no test may change."""
-    folder = tmp_path_factory.mktemp("datasets")
-    for name, version in zip(NAMES, VERSIONS, strict=True):
-        write_broken(folder / name, mutation("clean", "", version))
-    return folder
-
-
 def mixture_of(folder: Path, edit: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
     entries = [{"repo_id": f"lab/{name}", "root": str(folder / name)} for name in NAMES]
     content: dict[str, Any] = {"datasets": entries, "weights": [1.0, 2.0, 3.0]}

@@ -66,7 +66,9 @@ def _found(view: MixtureView, code: str) -> Iterator[Hit]:
         if each.get("code") == code and isinstance(each.get("message"), str):
             dims = [dim for dim in each.get("dims") or () if isinstance(dim, int)]
             column = each.get("feature") if isinstance(each.get("feature"), str) else None
-            yield hit(each["message"], file=str(file), column=column, dims=dims)
+            # Only whether there is a command is taken from the file: its words are the rule's.
+            command = None if each.get("command") else ()
+            yield hit(each["message"], file=str(file), column=column, dims=dims, command=command)
 
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:
@@ -93,7 +95,7 @@ RULES = (
         " training.",
         "Rows that it validates are rows that training trains on: the loss looks better than it"
         " is.",
-        "Recompute it with `val-plan`; for a plan by episodes, train on the other episodes.",
+        "Recompute the plan; for a plan by episodes, train on the other episodes.",
         other_rows,
         "mixture",
     ),

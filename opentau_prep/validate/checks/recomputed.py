@@ -286,7 +286,7 @@ RULES = (
         " per cent it means to, or far less; to one that normalizes with min and max or mean and"
         " std it makes no difference.",
         "Replace them, so that each episode's row holds the dataset's quantiles, or take the heads'"
-        " from sketches: `opentau-prep heads --quantiles sketch`.",
+        " from sketches, with `heads --quantiles sketch`.",
         training_quantiles,
         command=(*RUN_STATS, "--published-stats", "replace"),
     ),

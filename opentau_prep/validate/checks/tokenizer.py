@@ -229,7 +229,7 @@ def truncated_before(view: DatasetView) -> Iterator[Hit]:
                 )
 
 
-_FIT = "Fit the tokenizer again: `opentau-prep fit-tokenizer`."
+_FIT = "Fit it again on this mixture, with the policy's sizes."
 RULES = (
     Rule(
         "N001",
