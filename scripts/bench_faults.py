@@ -98,7 +98,8 @@ def clip(
 def offset(
     columns: Columns, number: int, total: int, share: float, ranges: Any, *, name: str
 ) -> None:
-    columns[name][:, 0] += share * ranges[STATE][1][0]
+    dim = ranges["used"]
+    columns[name][:, dim] += share * ranges[STATE][1][dim]
 
 
 def spike(
@@ -629,6 +630,7 @@ def shorten(root: Path, first: int = 0, stop: int = EPISODES) -> None:
         kept = [json.loads(line) for line in file.read_text().splitlines()[first:stop]]
         lines = [json.dumps({**row, "episode_index": number}) for number, row in enumerate(kept)]
         file.write_text("\n".join(lines) + "\n")
+    frames = 0
     for number, file in enumerate(sorted(root.glob(DATA))):
         if not first <= number < stop:
             file.unlink()
@@ -636,7 +638,11 @@ def shorten(root: Path, first: int = 0, stop: int = EPISODES) -> None:
             table = pq.read_table(file)
             at = table.column_names.index("episode_index")
             numbers = pa.array([number - first] * len(table), pa.int64())
-            pq.write_table(table.set_column(at, "episode_index", numbers), file)
+            table = table.set_column(at, "episode_index", numbers)
+            at = table.column_names.index("index")
+            count = pa.array(np.arange(frames, frames + len(table)), pa.int64())
+            pq.write_table(table.set_column(at, "index", count), file)
+            frames += len(table)
             file.rename(file.with_name(f"episode_{number - first:06d}.parquet"))
     rows = [json.loads(line) for line in episodes.read_text().splitlines()]
     total = sum(row["length"] for row in rows)
@@ -683,6 +689,10 @@ def plant_frames(root: Path, fault: Fault, value: Any) -> None:
         ranges[name] = (low, whole.max(axis=0) - low)
         ranges[f"{name} quantiles"] = lambda q, w=whole: np.quantile(w, q, axis=0)
     numbers = np.unique(np.concatenate([columns["episode_index"] for columns in loaded]))
+    every = [(c["episode_index"] == n, c[STATE]) for n in numbers for c in loaded]
+    moved = np.median([np.ptp(v[rows], axis=0) for rows, v in every if rows.any()], axis=0)
+    # A joint that every episode uses: of one that rests it is not known where it should be.
+    ranges["used"] = int(np.argmax(moved[: len(moved) * 2 // 3]))
     for file, table, columns in zip(files, tables, loaded, strict=True):
         for number in np.unique(columns["episode_index"]):
             rows = np.flatnonzero(columns["episode_index"] == number)

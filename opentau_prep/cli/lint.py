@@ -178,9 +178,9 @@ class _Drawn:
             draw = {"github": as_github, "junit": as_junit, "sarif": as_sarif}[self.format]
             console.out(draw(self.report), highlight=False)
             return
-        from opentau_prep.validate.fix import unified_diff
-
         for fix in self.fixes:
+            from opentau_prep.validate.fix import unified_diff
+
             console.out(unified_diff(fix), highlight=False)
         for made in self.remade:
             for reason in made.plan.reasons:

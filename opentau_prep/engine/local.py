@@ -18,8 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from types import FrameType
 from typing import Any
 
@@ -109,10 +108,10 @@ def _drain(fn: Callable[[Any], Any], queue: deque[Job], workers: int) -> _Draine
                 job = queue.popleft()
                 try:
                     pending[submit(_work, fn, job)] = job
-                except BrokenProcessPool:  # a worker died before it got anything to do
+                except BrokenExecutor:  # a worker died before it got anything to do
                     pending[_broken()] = job
             finished, _ = wait(pending, return_when=FIRST_COMPLETED)
-            if any(isinstance(future.exception(), BrokenProcessPool) for future in finished):
+            if any(isinstance(future.exception(), BrokenExecutor) for future in finished):
                 return (yield from _after_break(pending))
             for future in finished:
                 yield pending[future].index, _outcome(future, pending[future])
@@ -122,7 +121,7 @@ def _drain(fn: Callable[[Any], Any], queue: deque[Job], workers: int) -> _Draine
 
 def _broken() -> Future[Done]:
     future: Future[Done] = Future()
-    future.set_exception(BrokenProcessPool())
+    future.set_exception(BrokenExecutor())
     return future
 
 
@@ -130,7 +129,7 @@ def _after_break(pending: dict[Future[Done], Job]) -> _Drained:
     suspects = []
     wait(pending, timeout=GRACE_S)
     for future, job in pending.items():
-        if future.done() and not isinstance(future.exception(), BrokenProcessPool):
+        if future.done() and not isinstance(future.exception(), BrokenExecutor):
             yield job.index, _outcome(future, job)
         else:
             suspects.append(job)

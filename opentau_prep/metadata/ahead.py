@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from opentau_prep.errors import PrepError
 from opentau_prep.metadata import v2
 from opentau_prep.metadata.info import INFO
+from opentau_prep.metadata.paths import EPISODES_DIR, V3_TASKS
 from opentau_prep.metadata.statsread import STATS
 from opentau_prep.storage import is_remote, open_storage
 from opentau_prep.storage.look import current_look
@@ -19,8 +20,7 @@ __all__ = ["read_ahead"]
 
 # Requests that wait for an answer cost next to nothing, but each connection costs a handshake.
 _MOST_AT_ONCE = 32
-_V3_TASKS, _V3_EPISODES = "meta/tasks.parquet", "meta/episodes"
-_FILES = (INFO, STATS, v2.EPISODES, v2.EPISODES_STATS, v2.TASKS, _V3_TASKS)
+_FILES = (INFO, STATS, v2.EPISODES, v2.EPISODES_STATS, v2.TASKS, V3_TASKS)
 
 
 def read_ahead(roots: Iterable[str | os.PathLike[str]]) -> None:
@@ -65,7 +65,7 @@ def _list(storage: RemoteStorage, top: str) -> Callable[[], object]:
 
 def _tables(storage: RemoteStorage) -> Callable[[], object]:
     def read() -> None:
-        episodes = storage.list_files(_V3_EPISODES, ".parquet")
+        episodes = storage.list_files(EPISODES_DIR, ".parquet")
         storage.read_ahead([*_FILES, *episodes])
 
     return read

@@ -12,9 +12,10 @@ from opentau_prep.errors import MetadataError
 from opentau_prep.metadata.info import MAX_INDEX
 from opentau_prep.metadata.records import IntArray
 
-__all__ = ["integers", "string_lists", "strings", "values_block"]
+__all__ = ["integers", "plain_numpy", "string_lists", "strings", "values_block"]
 
 _HINT = "Restore the file from its source."
+_FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 
 def integers(table: pa.Table, column: str, where: str) -> IntArray:
@@ -30,7 +31,7 @@ def integers(table: pa.Table, column: str, where: str) -> IntArray:
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)) or values.null_count:
         nulls = f" with {values.null_count} nulls" if values.null_count else ""
         raise _fault(column, f"found {kind}{nulls}", where)
-    numbers = values.to_numpy()
+    numbers = plain_numpy(_one_chunk(values))
     whole = numbers.dtype.kind in "iu" or bool((np.floor(numbers) == numbers).all())
     if not whole or (len(numbers) and not 0 <= numbers.min() <= numbers.max() <= MAX_INDEX):
         raise _fault(column, "found negative, fractional or huge numbers", where)
@@ -80,18 +81,23 @@ def values_block(table: pa.Table, column: str, where: str) -> tuple[Any, IntArra
         MetadataError: Rows differ in shape, or do not hold numbers.
     """
     array = _one_chunk(_column(table, column, where))
-    rows = None
-    if array.null_count:
-        rows = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
+    if pa.types.is_null(array.type):
+        return np.zeros((0, 1)), np.zeros(0, dtype=np.int64)
+    rows = _valid_rows(array) if array.null_count else None
+    shape = [len(array) if rows is None else len(rows)]
+    if rows is not None and not _is_list(array.type):
         array = array.drop_null()
-    shape = [len(array)]
     while _is_list(array.type):
         sizes = _list_sizes(array)
+        if rows is not None and len(shape) == 1:
+            sizes = sizes[rows]  # `flatten` leaves out what null rows hold
+        elif array.null_count:
+            raise _fault(column, "rows differ in shape", where, expected="numbers")
         size = sizes[0] if len(sizes) else 0
-        if array.null_count or (sizes != size).any():
+        if (sizes != size).any():
             raise _fault(column, "rows differ in shape", where, expected="numbers")
         shape.append(int(size))
-        array = array.flatten()
+        array = _flattened(array)
     kind = array.type
     if pa.types.is_null(kind):
         return np.zeros((0, 1)), np.zeros(0, dtype=np.int64)
@@ -99,10 +105,40 @@ def values_block(table: pa.Table, column: str, where: str) -> tuple[Any, IntArra
         array = array.cast(pa.int8())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise _fault(column, f"found {kind}", where, expected="numbers")
-    values = array.to_numpy(zero_copy_only=False)
+    values = plain_numpy(array)
     block = values.reshape(shape if len(shape) > 1 else (shape[0], 1))
     block.setflags(write=False)
     return block, rows
+
+
+def plain_numpy(array: pa.Array) -> Any:
+    """Return an array's values; numbers without asking for pandas, which is slow to import."""
+    numeric = pa.types.is_integer(array.type) or pa.types.is_floating(array.type)
+    if not numeric or array.null_count or not len(array):
+        return array.to_numpy(zero_copy_only=False)
+    kind = str(array.type)
+    whole = np.frombuffer(array.buffers()[1], dtype=_FLOATS.get(kind, kind))
+    return whole[array.offset : array.offset + len(array)]
+
+
+def _valid_rows(array: pa.Array) -> IntArray:
+    """Return the rows that are not null; not by pyarrow.compute, which is slow to import."""
+    bits = np.frombuffer(array.buffers()[0], dtype=np.uint8)
+    valid = np.unpackbits(bits, bitorder="little")[array.offset : array.offset + len(array)]
+    return np.flatnonzero(valid)
+
+
+def _flattened(array: pa.Array) -> pa.Array:
+    """Return the values of a list's rows that are not null; `flatten` imports pyarrow.compute."""
+    if array.null_count:
+        return array.flatten()
+    if pa.types.is_fixed_size_list(array.type):
+        size = array.type.list_size
+        return array.values.slice(array.offset * size, len(array) * size)
+    if not len(array):
+        return array.values.slice(0, 0)
+    first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
+    return array.values.slice(first, last - first)
 
 
 def _list_sizes(array: pa.Array) -> Any:

@@ -13,7 +13,10 @@ from opentau_prep.storage.base import check_relative
 if TYPE_CHECKING:
     from opentau_prep.storage import Storage
 
-__all__ = ["check_template", "choose_template", "fill_template"]
+__all__ = ["EPISODES_DIR", "V3_TASKS", "check_template", "choose_template", "fill_template"]
+
+EPISODES_DIR = "meta/episodes"
+V3_TASKS = "meta/tasks.parquet"
 
 
 def choose_template(

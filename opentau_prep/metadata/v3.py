@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from opentau_prep.errors import MetadataError
 from opentau_prep.metadata.arrow import integers, string_lists, strings, values_block
-from opentau_prep.metadata.paths import choose_template
+from opentau_prep.metadata.paths import EPISODES_DIR, V3_TASKS, choose_template
 from opentau_prep.metadata.records import EpisodesStats, EpisodeTable, StackedStat
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_DATA_PATH",
-    "EPISODES_DIR",
-    "TASKS",
     "data_paths",
     "episode_files",
     "read_episodes",
@@ -27,8 +25,6 @@ __all__ = [
     "read_tasks",
 ]
 
-EPISODES_DIR = "meta/episodes"
-TASKS = "meta/tasks.parquet"
 DEFAULT_DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
 _FROM, _TO = "dataset_from_index", "dataset_to_index"
@@ -83,8 +79,8 @@ def read_tasks(storage: Storage) -> dict[int, str]:
     Raises:
         MetadataError: The file is missing or lacks one of both columns.
     """
-    where = f"{storage.url}/{TASKS}"
-    table = storage.read_table(TASKS)
+    where = f"{storage.url}/{V3_TASKS}"
+    table = storage.read_table(V3_TASKS)
     names = strings(table, ("task", "__index_level_0__"), where)
     tasks = dict(zip(integers(table, "task_index", where).tolist(), names, strict=True))
     return dict(sorted(tasks.items()))

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from opentau_prep.errors import PrepError
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ def _ranges(storage: Storage, rel: str, file: pq.ParquetFile) -> dict[str, tuple
     # of a damaged footer.
     import pyarrow as pa
 
+    from opentau_prep.metadata.arrow import plain_numpy
+
     schema = file.schema_arrow
     wanted = [f.name for f in schema if f.name in _COUNTERS and pa.types.is_integer(f.type)]
     if not wanted or len(set(schema.names)) < len(schema.names):
@@ -92,7 +96,9 @@ def _ranges(storage: Storage, rel: str, file: pq.ParquetFile) -> dict[str, tuple
     for name in wanted:
         column = table.column(name)
         # Not by pyarrow.compute, which is slow to import; nulls are rare, and worth it.
-        values = (column.drop_null() if column.null_count else column).to_numpy()
+        whole = column.drop_null() if column.null_count else column
+        chunks = [plain_numpy(chunk) for chunk in whole.chunks]
+        values = np.concatenate(chunks) if chunks else np.zeros(0)
         if len(values):
             found[name] = (int(values.min()), int(values.max()))
     return found

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opentau_prep.metadata import v2, v3
+from opentau_prep.metadata import v2
 from opentau_prep.metadata.info import as_integer
 from opentau_prep.metadata.jsonread import read_json_lines
+from opentau_prep.metadata.paths import EPISODES_DIR, V3_TASKS
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
     from opentau_prep.metadata import DatasetMetadata
     from opentau_prep.metadata.records import IntArray
 
@@ -29,7 +33,7 @@ class TaskRow:
 
 def tasks_file(meta: DatasetMetadata) -> str:
     """Return the tasks table's file, relative to the root."""
-    return v3.TASKS if meta.is_v3 else v2.TASKS
+    return V3_TASKS if meta.is_v3 else v2.TASKS
 
 
 def read_task_rows(meta: DatasetMetadata) -> Sequence[TaskRow]:
@@ -37,9 +41,15 @@ def read_task_rows(meta: DatasetMetadata) -> Sequence[TaskRow]:
     if not meta.is_v3:
         rows = read_json_lines(meta.storage, v2.TASKS).rows
         return [TaskRow(as_integer(r["task_index"]) or 0, str(r["task"])) for r in rows]
-    table = meta.storage.read_table(v3.TASKS, ["task_index"])
+    table = meta.storage.read_table(V3_TASKS, ["task_index"])
     # The metadata layer keeps the last row of an index: repeated ones show the same text here.
     return [TaskRow(int(i), meta.tasks[int(i)]) for i in table.column(0).to_pylist()]
+
+
+def _whole(column: pa.ChunkedArray) -> NDArray[Any]:
+    from opentau_prep.metadata.arrow import plain_numpy
+
+    return np.concatenate([plain_numpy(chunk) for chunk in column.chunks])
 
 
 def read_row_ranges(meta: DatasetMetadata) -> IntArray | None:
@@ -49,12 +59,12 @@ def read_row_ranges(meta: DatasetMetadata) -> IntArray | None:
     """
     names = ["episode_index", "dataset_from_index", "dataset_to_index"]
     parts = []
-    for rel in v3.episode_files(meta.storage):
+    for rel in meta.storage.list_files(EPISODES_DIR, ".parquet"):
         file = meta.storage.open_parquet(rel)
         if not set(names) <= set(file.schema_arrow.names):
             return None
         table = meta.storage.read_table(rel, names, file=file)
-        parts.append(np.stack([table.column(n).to_numpy() for n in names], axis=1))
+        parts.append(np.stack([_whole(table.column(n)) for n in names], axis=1))
     block = np.concatenate(parts)
     if block.dtype.kind != "i":
         return None

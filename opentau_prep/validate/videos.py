@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opentau_prep.errors import PrepError
-from opentau_prep.metadata import v3
 from opentau_prep.metadata.info import DEFAULT_CHUNKS_SIZE, INFO, chunks_size
-from opentau_prep.metadata.paths import check_template
+from opentau_prep.metadata.paths import EPISODES_DIR, check_template
 from opentau_prep.validate.mp4 import VideoFacts, read_video
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ def _columns(meta: DatasetMetadata, names: Sequence[str]) -> dict[str, NDArray[n
     """Return columns of the v3.0 episodes table as far as all its files have them, in its order."""
     parts: list[dict[str, NDArray[np.float64]]] = []
     order: list[IntArray] = []
-    for rel in v3.episode_files(meta.storage):
+    for rel in meta.storage.list_files(EPISODES_DIR, ".parquet"):
         file = meta.storage.open_parquet(rel)
         here = [name for name in names if name in file.schema_arrow.names]
         table = meta.storage.read_table(rel, ["episode_index", *here], file=file)

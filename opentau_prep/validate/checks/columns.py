@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ STANDARD_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_
 _USUAL = {"state": "observation.state", "actions": "action"}
 _IMAGE_CHANNELS = (1, 3, 4)
 _MAX_FPS = 1e6
+# Arrow's names where they are not NumPy's.
+_FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
+_NUMBER = re.compile(r"bool|u?int\d+|float\d+")
 
 
 def _raw(view: DatasetView) -> Mapping[str, Mapping[str, Any]]:
@@ -126,13 +130,8 @@ def dtype_differs(view: DatasetView) -> Iterator[Hit]:
 
 
 def _dtype_name(kind: Any) -> str | None:
-    from opentau_prep.frames.columns import numpy_dtype
-
-    try:
-        dtype = numpy_dtype(kind)
-    except (NotImplementedError, TypeError, ValueError):  # a type that NumPy has no arrays of
-        return None
-    return str(dtype) if dtype.kind in "biuf" else None
+    name = _FLOATS.get(str(kind), str(kind))
+    return name if _NUMBER.fullmatch(name) else None
 
 
 def width_differs(view: DatasetView) -> Iterator[Hit]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from opentau_prep.metadata.paths import EPISODES_DIR
 from opentau_prep.metadata.v2 import EPISODES
-from opentau_prep.metadata.v3 import EPISODES_DIR
 from opentau_prep.validate.checks.format import is_aborted
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule

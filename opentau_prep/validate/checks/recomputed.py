@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from opentau_prep.artifacts.catalog import CATALOG
 from opentau_prep.errors import PrepError
+from opentau_prep.metadata.paths import EPISODES_DIR
 from opentau_prep.metadata.records import EpisodesStats, IntArray
 from opentau_prep.metadata.statsread import STATS, pool_stats
 from opentau_prep.metadata.v2 import EPISODES_STATS
-from opentau_prep.metadata.v3 import EPISODES_DIR
 from opentau_prep.notices import collect_notices
 from opentau_prep.validate.checks.stats import own_stats_file, relative_chunk, vector_stats
 from opentau_prep.validate.findings import Hit, hit, listed

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from opentau_prep.metadata.paths import EPISODES_DIR
 from opentau_prep.metadata.statsread import STATS
 from opentau_prep.metadata.v2 import EPISODES_STATS
-from opentau_prep.metadata.v3 import EPISODES_DIR
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.footers import list_width
 from opentau_prep.validate.rule import RUN_STATS, RUN_STATS_AGAIN, Rule
@@ -19,6 +19,7 @@ from opentau_prep.validate.view import relative
 
 if TYPE_CHECKING:
     from opentau_prep.metadata import EpisodeTable
+    from opentau_prep.metadata.records import IntArray
     from opentau_prep.validate.view import DatasetView
 
 __all__ = ["RULES", "own_stats_file", "vector_stats"]
@@ -218,7 +219,7 @@ def count_missing(view: DatasetView) -> Iterator[Hit]:
         mean, count = view.episode_stat(column, "mean"), view.episode_stat(column, "count")
         if mean is None:
             continue
-        lacking = np.setdiff1d(mean[0], count[0]) if count is not None else mean[0]
+        lacking = mean[0] if count is None else _without(mean[0], count[0])
         if len(lacking):
             yield hit(
                 f"{len(lacking):,} episodes have stats without count",
@@ -228,14 +229,20 @@ def count_missing(view: DatasetView) -> Iterator[Hit]:
             )
 
 
+def _without(episodes: IntArray, others: IntArray) -> IntArray:
+    if np.array_equal(episodes, others):
+        return episodes[:0]  # NumPy's sets take a while to import
+    return np.setdiff1d(episodes, others)
+
+
 def coverage(view: DatasetView) -> Iterator[Hit]:
     own = view.episodes_stats
     if view.episodes is None or own is None or view.meta.is_v3:
         return
     known = view.episodes.episode_index
     for wrong, what in (
-        (np.setdiff1d(known, own.episode_index), "have no stats"),
-        (np.setdiff1d(own.episode_index, known), "do not exist"),
+        (_without(known, own.episode_index), "have no stats"),
+        (_without(own.episode_index, known), "do not exist"),
     ):
         if len(wrong):
             # Rows of episodes that are gone stay: only a person knows which of the two is right.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from opentau_prep.metadata.info import INFO
-from opentau_prep.metadata.v3 import EPISODES_DIR
+from opentau_prep.metadata.paths import EPISODES_DIR
 from opentau_prep.validate.checks.format import git_lfs_pull
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
