@@ -23,7 +23,7 @@ from opentau_prep import load_mixture, load_validation_plan, write_losses
 from opentau_prep.frames.read import read_frames
 from opentau_prep.metadata.resolve import ResolvedEntry, resolve_mixture
 from opentau_prep.val_loss import MixtureValidation
-from opentau_prep.val_loss.sources import MixtureSources, mixture_sources
+from opentau_prep.val_loss.sources import Provenance, mixture_sources
 
 
 def squared_changes(entry: ResolvedEntry, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +39,7 @@ def squared_changes(entry: ResolvedEntry, rows: np.ndarray) -> tuple[np.ndarray,
 
 
 def rank_samples(
-    rank: int, plan: MixtureValidation, entries: dict[str, ResolvedEntry], sources: MixtureSources
+    rank: int, plan: MixtureValidation, entries: dict[str, ResolvedEntry], sources: Provenance
 ) -> dict[str, Any]:
     """Return one rank's samples, as `write_losses` and `GroupedLosses.update` take them."""
     names: list[str] = []
@@ -50,7 +50,7 @@ def rank_samples(
         sums.append(total)
         counts.append(dims)
         names += [name] * len(rows)
-        modes += [sources.control_modes[name] if row % 3 else None for row in rows.tolist()]
+        modes += [sources.control_modes.get(name) if row % 3 else None for row in rows.tolist()]
     return {
         "dataset_index": np.array([sources.dataset_to_norm_index[n] for n in names], np.int64),
         "dataset": names,

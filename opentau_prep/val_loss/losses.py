@@ -237,8 +237,13 @@ class GroupedLosses:
             DataError: A sample's norm-head row is not that of its dataset in `heads`, a dataset's
                 place is not in them, or a loss came both per sample and as batch means.
         """
+        return self.result_for(Provenance.of(heads, weights, control_modes), loss_weights)
+
+    def result_for(
+        self, known: Provenance, loss_weights: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
+        """Return the same, of what is known of a mixture; see `mixture_sources`."""
         self._add_up()
-        known = Provenance.of(heads, weights, control_modes)
         return build_result(known.named(self._cells), self._means, known, loss_weights)
 
     def _places_of(self, dataset_index: Any, dataset: Any, control_mode: Any) -> list[int]:

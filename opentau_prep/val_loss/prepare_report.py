@@ -26,7 +26,7 @@ from opentau_prep.val_loss.report import (
     read_report,
     worse_than,
 )
-from opentau_prep.val_loss.sources import MixtureSources, mixture_sources
+from opentau_prep.val_loss.sources import Provenance, mixture_sources
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
@@ -279,12 +279,12 @@ def _write(work: _Work, rank: Rank, context: RunContext) -> tuple[ValidationRepo
     return report, written
 
 
-def _known_of(sources: MixtureSources) -> dict[str, Any]:
+def _known_of(sources: Provenance) -> dict[str, Any]:
     """Return what a report takes from the mixture, JSON-ready."""
     return {
-        "norm_keys": list(sources.norm_keys),
+        "norm_keys": list(sources.norm_keys or ()),
         "rows": dict(sources.dataset_to_norm_index),
-        "weights": dict(sources.weights),
+        "weights": {name: float(weight) for name, weight in (sources.weights or {}).items()},
         "control_modes": dict(sources.control_modes),
     }
 

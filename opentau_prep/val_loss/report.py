@@ -13,7 +13,7 @@ from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.errors import ConfigError, DataError, MetadataError
 from opentau_prep.val_loss.files import read_losses
 from opentau_prep.val_loss.result import LossRow, result_rows
-from opentau_prep.val_loss.sources import MixtureSources
+from opentau_prep.val_loss.sources import Provenance
 
 __all__ = [
     "REPORT_SCHEMA_VERSION",
@@ -131,7 +131,7 @@ class ValidationReport:
 def build_report(
     paths: Iterable[str | Path],
     *,
-    sources: MixtureSources | None = None,
+    sources: Provenance | None = None,
     loss_weights: Mapping[str, float] | None = None,
     earlier: Mapping[str, Any] | None = None,
 ) -> ValidationReport:
@@ -147,15 +147,9 @@ def build_report(
         ConfigError: Weights do not fit, or name a loss that no file has.
         DataError: A file is missing or malformed, or a sample is not of the mixture.
     """
-    if sources is None:
-        result = read_losses(paths).result(loss_weights=loss_weights)
-    else:
-        result = read_losses(paths, check=sources.check).result(
-            heads=sources,
-            weights=sources.weights,
-            control_modes=sources.control_modes,
-            loss_weights=loss_weights,
-        )
+    check = None if sources is None else sources.check_member
+    losses = read_losses(paths, check=check)
+    result = losses.result_for(sources or Provenance(), loss_weights)
     found = {name for group in result["groups"] for name in group["losses"]}
     if unknown := sorted(set(loss_weights or ()) - found):
         raise ConfigError(

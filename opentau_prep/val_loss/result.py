@@ -141,7 +141,7 @@ def _groups(
     members: dict[tuple[str, str], list[Cell]] = {}
     for cell, mode in modes.items():
         members.setdefault((str(cell.dataset), mode), []).append(cell)
-    place = {name: i for i, name in enumerate(known.head_of)}
+    place = {name: i for i, name in enumerate(known.dataset_to_norm_index)}
     for dataset, mode in sorted(members, key=lambda key: (place.get(key[0], len(place)), key)):
         group = members[dataset, mode]
         rows = sorted({cell.dataset_index for cell in group} - {NO_HEAD})

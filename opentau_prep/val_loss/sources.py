@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "UNKNOWN_MODE",
     "HeadsLike",
-    "MixtureSources",
     "Provenance",
     "mixture_sources",
     "recover_modes",
@@ -54,15 +53,17 @@ class Provenance:
 
     Attributes:
         norm_keys: Norm keys by head row.
-        head_of: Dataset name -> head row, in mixture order.
+        dataset_to_norm_index: Dataset name -> head row, in mixture order.
         weights: Dataset name -> mixture weight, exact; None when there are none.
         control_modes: Dataset name -> its control mode, for the datasets that have one.
+        weights_from: `mixture`; where a mixture's weights are null, `held_out_frames`.
     """
 
     norm_keys: tuple[str, ...] | None = None
-    head_of: Mapping[str, int] = field(default_factory=dict)
+    dataset_to_norm_index: Mapping[str, int] = field(default_factory=dict)
     weights: Mapping[str, Fraction] | None = None
     control_modes: Mapping[str, str] = field(default_factory=dict)
+    weights_from: str = "mixture"
 
     @classmethod
     def of(
@@ -81,7 +82,7 @@ class Provenance:
         modes = {name: unmasked(mode) for name, mode in (control_modes or {}).items()}
         return cls(
             norm_keys=tuple(heads.norm_keys) if heads is not None else None,
-            head_of=head_of,
+            dataset_to_norm_index=head_of,
             weights=None if weights is None else _exact_weights(weights, list(head_of)),
             control_modes={name: mode for name, mode in modes.items() if mode is not None},
         )
@@ -94,7 +95,7 @@ class Provenance:
         """Return a head's datasets: all of them when the heads are known, else those in `seen`."""
         if self.norm_keys is None:
             return sorted(seen)
-        return [name for name, head in self.head_of.items() if head == row]
+        return [name for name, head in self.dataset_to_norm_index.items() if head == row]
 
     def head_mode(self, row: int) -> str | None:
         """Return the control mode in a row's norm key; None for a dataset's fallback head."""
@@ -102,7 +103,7 @@ class Provenance:
             return None
         key = self.norm_keys[row]
         # A fallback head is named after its only member, whatever characters that name has.
-        if key in self.head_of or _SEPARATOR not in key:
+        if key in self.dataset_to_norm_index or _SEPARATOR not in key:
             return None
         return unmasked(key.rpartition(_SEPARATOR)[2])
 
@@ -114,7 +115,7 @@ class Provenance:
         Raises:
             DataError: The heads have no dataset at a place.
         """
-        names = list(self.head_of)
+        names = list(self.dataset_to_norm_index)
         out: dict[Cell, dict[str, Tally]] = {}
         for cell, tallies in cells.items():
             place = cell.dataset
@@ -140,7 +141,7 @@ class Provenance:
         if self.norm_keys is None:
             return
         for cell in cells:
-            expected = self.head_of.get(str(cell.dataset), NO_HEAD)
+            expected = self.dataset_to_norm_index.get(str(cell.dataset), NO_HEAD)
             if cell.dataset_index != expected:
                 row = "none" if expected == NO_HEAD else f"row {expected}"
                 raise DataError(
@@ -150,6 +151,21 @@ class Provenance:
                     hint="Pass the heads that training used; dataset_index is the head's row in "
                     "them (-1 for a dataset without a head).",
                 )
+
+    def check_member(self, cell: Cell) -> None:
+        """Check that a sample's dataset is in the mixture, and its head row that of the dataset.
+
+        Raises:
+            DataError: It is not.
+        """
+        if cell.dataset not in self.dataset_to_norm_index:
+            shown, more = shorten_names(list(self.dataset_to_norm_index))
+            raise DataError(
+                f"dataset {cell.dataset!r} is not in the mixture, which has "
+                f"{', '.join(shown)}{more}",
+                hint="Pass the mixture that the run was trained on.",
+            )
+        self.check([cell])
 
 
 def recover_modes(cells: Iterable[Cell], known: Provenance) -> dict[Cell, str]:
@@ -210,41 +226,7 @@ def _exact_weights(
     return exact
 
 
-@dataclass(frozen=True)
-class MixtureSources:
-    """The provenance of a mixture's samples; `GroupedLosses.result` takes it as `heads`.
-
-    Attributes:
-        norm_keys: Norm keys by head row.
-        dataset_to_norm_index: Mixture-level name -> head row, in mixture order.
-        weights: Mixture-level name -> mixture weight.
-        weights_from: `mixture`; where the mixture's weights are null, `held_out_frames`.
-        control_modes: Mixture-level name -> control mode, after the entry's override.
-    """
-
-    norm_keys: tuple[str, ...]
-    dataset_to_norm_index: Mapping[str, int]
-    weights: Mapping[str, float]
-    weights_from: str
-    control_modes: Mapping[str, str | None]
-
-    def check(self, cell: Cell) -> None:
-        """Check that a sample's dataset is in the mixture, and its head row that of the dataset.
-
-        Raises:
-            DataError: It is not.
-        """
-        if cell.dataset not in self.dataset_to_norm_index:
-            shown, more = shorten_names(list(self.dataset_to_norm_index))
-            raise DataError(
-                f"dataset {cell.dataset!r} is not in the mixture, which has "
-                f"{', '.join(shown)}{more}",
-                hint="Pass the mixture that the run was trained on.",
-            )
-        Provenance.of(self).check([cell])
-
-
-def mixture_sources(resolved: ResolvedMixture) -> MixtureSources:
+def mixture_sources(resolved: ResolvedMixture) -> Provenance:
     """Return what a mixture says about its samples.
 
     Head rows and members are those of `build_norm_heads`, from the same rule; no stats are read.
@@ -264,15 +246,16 @@ def mixture_sources(resolved: ResolvedMixture) -> MixtureSources:
     groups = group_by_key(names, infos)
     row_of = {name: row for row, members in enumerate(groups.members.values()) for name in members}
     given = resolved.mixture.weights
-    if given is None:
-        weights = {part.name: float(part.n_samples) for part in sets}
-    else:
-        weights = dict(zip(written, given, strict=True))
-        weights = {name: weights[name] for name in names}
-    return MixtureSources(
+    weights = (
+        {part.name: float(part.n_samples) for part in sets}
+        if given is None
+        else dict(zip(written, given, strict=True))
+    )
+    modes = {name: unmasked(mode) for name, (_, mode) in zip(names, pairs, strict=True)}
+    return Provenance(
         norm_keys=tuple(groups.members),
         dataset_to_norm_index={name: row_of[name] for name in names},
-        weights=weights,
+        weights=_exact_weights({name: weights[name] for name in names}, names),
+        control_modes={name: mode for name, mode in modes.items() if mode is not None},
         weights_from="held_out_frames" if given is None else "mixture",
-        control_modes={name: mode for name, (_, mode) in zip(names, pairs, strict=True)},
     )

@@ -92,14 +92,14 @@ def test_mixture_sources_rows_are_those_of_the_norm_heads(tmp_path):
 def test_check_refuses_other_datasets_and_other_rows(tmp_path, entries):
     sources = mixture_sources(mixture(tmp_path, entries))
     for cell in (Cell("o/a#0", 0, None), Cell("o/a#1", 2, "joint"), Cell("clevr", 1, None)):
-        sources.check(cell)
+        sources.check_member(cell)
     with pytest.raises(
         DataError, match=r"'o/a' is not in the mixture, which has o/a#0, clevr, o/b"
     ):
-        sources.check(Cell("o/a", 0, None))
+        sources.check_member(Cell("o/a", 0, None))
     for cell in (Cell("o/a#1", 0, None), Cell("o/b", -1, None), Cell("clevr", 0, None)):
         with pytest.raises(DataError, match="norm-head row"):
-            sources.check(cell)
+            sources.check_member(cell)
 
 
 def test_prepare_plan_says_once_what_has_no_part_in_it(tmp_path, entries):
