@@ -142,38 +142,47 @@ class Trained:
     tokenizer: Tokenizer
     pairs: Sequence[tuple[int, int]] | None = None
 
-    def encode(self, points: Points) -> Encoded:
-        """Return what `tokenizer` makes of (N, L) code points, on arrays where that is faster."""
-        if self.pairs is None or not points.size:
-            return encode_points(self.tokenizer, points)
+    def encode(self, *points: Points) -> list[Encoded]:
+        """Return what `tokenizer` makes of the rows of arrays of code points, (N, L) each."""
+        if self.pairs is None:
+            return [encode_points(self.tokenizer, each) for each in points]
+        # The merges are applied to all of them at once: a merge of few symbols costs no less.
+        parts = [_utf8(each) for each in points]
+        text, sizes = (np.concatenate(part) for part in zip(*parts, strict=True))
         vocab_size = self.tokenizer.get_vocab_size()
-        return Encoded(*apply_merges(*_utf8(points), self.pairs, vocab_size=vocab_size))
+        ids, lengths = apply_merges(text, sizes, self.pairs, vocab_size=vocab_size)
+        rows = np.cumsum([len(each) for each in points])[:-1]
+        by_array = np.split(lengths, rows)
+        ends = np.cumsum([part.sum() for part in by_array])[:-1]
+        return [Encoded(*each) for each in zip(np.split(ids, ends), by_array, strict=True)]
 
 
 def train_and_measure(
     points: Points, measured: Points, *, vocab_size: int, caps: Sequence[int | None]
-) -> list[tuple[Trained, Encoded]]:
-    """Return the tokenizer of `train_bpe` for each cap, and what it makes of other chunks.
+) -> Iterator[tuple[Trained, Encoded]]:
+    """Yield the tokenizer of `train_bpe` for each cap, and what it makes of other chunks.
 
     Args:
         points: (N, L) code points to train on, at least one chunk.
         measured: (M, L) code points of other chunks.
         vocab_size: Tokens in all.
-        caps: Longest token for each, in UTF-8 bytes; None means no limit.
+        caps: Longest token for each, in UTF-8 bytes, the longest first; None means no limit.
     """
     if vocab_size > MAX_VOCAB:
-        trained = [Trained(_trained_by_library(points, vocab_size, cap)) for cap in caps]
-        return [(each, each.encode(measured)) for each in trained]
+        for cap in caps:
+            trained = Trained(_trained_by_library(points, vocab_size, cap))
+            yield trained, encode_points(trained.tokenizer, measured)
+        return
     text, lengths = _utf8(np.concatenate([points, measured]))
-    found = learn_merges(
+    for found in learn_merges(
         text,
         lengths,
         vocab_size=vocab_size,
         min_frequency=_MIN_FREQUENCY,
         caps=caps,
         n_measured=len(measured),
-    )
-    return [(Trained(_of_merges(m), m.pairs), Encoded(m.ids, m.lengths)) for m in found]
+    ):
+        yield Trained(_of_merges(found), found.pairs), Encoded(found.ids, found.lengths)
 
 
 def _of_merges(learned: Merges) -> Tokenizer:

@@ -27,7 +27,7 @@ from opentau_prep.tokenizer.bpe import (
 __all__ = ["AUTO_CAPS", "BpeFit", "BpePlan", "Candidate", "fit_bpe", "proportional_order"]
 
 Points = npt.NDArray[np.uint32]
-AUTO_CAPS: tuple[int | None, ...] = (64, 256, 1024, None)
+AUTO_CAPS: tuple[int | None, ...] = (None, 1024, 256, 64)
 _PILOT_CHUNKS = 1000
 _MEASURED_CHUNKS, _LEAST_MEASURED = 1000, 200
 _ENOUGH = 0.005
@@ -57,7 +57,8 @@ class BpePlan:
 
     Attributes:
         vocab_size: Tokens in all.
-        caps: Caps to choose from, one when it is given by the user.
+        caps: Caps to choose from, the longest first; one when it is given by the user. A cap that
+            makes sequences longer ends the search.
         grow: Whether to start small and double; else all chunks are used at once, if memory
             allows.
         memory_bytes: What the trainer may take.
@@ -184,10 +185,12 @@ class _Trial:
                 caps=[None if cap is None else cap * width for cap in new],
             )
             for cap, (fit, encoded) in zip(new, found, strict=True):
-                lengths = encoded.lengths
-                p99 = float(np.percentile(lengths, 99))
-                self._keep((size, cap), fit, Candidate(size, cap, float(lengths.mean()), p99))
-        return [self.candidates[size, cap] for cap in caps]
+                mean, p99 = float(encoded.lengths.mean()), float(np.percentile(encoded.lengths, 99))
+                self._keep((size, cap), fit, Candidate(size, cap, mean, p99))
+                shortest = min(c.mean for key, c in self.candidates.items() if key[0] == size)
+                if mean > shortest * (1 + _TIE):  # so is every shorter limit
+                    break
+        return [c for key, c in self.candidates.items() if key[0] == size and key[1] in caps]
 
     def _keep(self, key: tuple[int, int | None], fit: Trained, candidate: Candidate) -> None:
         self.candidates[key], self._fits[key] = candidate, fit

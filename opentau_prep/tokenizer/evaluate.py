@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from opentau_prep.errors import ConfigError
-from opentau_prep.tokenizer.bpe import WIDER, Encoded, Trained
-from opentau_prep.tokenizer.quantize import code_points, dequantize, quantize
+from opentau_prep.tokenizer.bpe import WIDER, Encoded
+from opentau_prep.tokenizer.quantize import dequantize, quantize
 
 if TYPE_CHECKING:
     from opentau_prep.tokenizer.options import FitOptions
@@ -37,8 +38,6 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Points = npt.NDArray[np.uint32]
 
-# Chunks whose tokens are explained: enough for shares of a percent.
-_EXPLAINED = 2_000
 _BLOCK = 256
 _KEPT_SHARES = (0.99, 0.999, 1.0)
 
@@ -178,14 +177,32 @@ class Halved:
     """Held-out chunks under half of something, encoded with the same tokenizer.
 
     Attributes:
+        scale: Their scale.
+        chunk_size: Their steps.
         mean: Mean tokens per chunk.
         p99: 99th percentile of them.
         mse: Mean squared error of a round trip, normalized units.
     """
 
+    scale: float
+    chunk_size: int
     mean: float
     p99: float
     mse: float
+
+    @classmethod
+    def of(
+        cls,
+        chunks: npt.NDArray[np.float32],
+        scale: float,
+        lengths: npt.NDArray[np.int64],
+    ) -> Halved:
+        """Return what is measured of (N, T, D) chunks with so many tokens, (N,)."""
+        steps, dims = chunks.shape[1:]
+        values = quantize(chunks, scale)
+        decoded = dequantize(values, scale, time_horizon=steps, action_dim=dims)
+        mse = float(np.mean((decoded - chunks) ** 2))
+        return cls(scale, steps, float(lengths.mean()), float(np.percentile(lengths, 99)), mse)
 
 
 @dataclass(frozen=True)
@@ -196,62 +213,45 @@ class Explained:
         counts: (N,) int64, chunks of each dataset.
         tokens: (N, T, D) float64, tokens of each dataset's chunks by DCT frequency and action dim;
             their sum is the sum of the chunks' lengths.
-        half_scale: The chunks quantized with half the scale; None where nothing is held out.
-        half_rate: Every second step of the chunks: the same time at half the rate.
+        halves: The chunks under half the scale, and every second step of them, which is the same
+            time at half the rate; empty where nothing is held out.
     """
 
     counts: npt.NDArray[np.int64]
     tokens: Floats
-    half_scale: Halved | None
-    half_rate: Halved | None
+    halves: Sequence[Halved]
 
 
 def explain(
-    trained: Trained,
+    tokenizer: Tokenizer,
     points: Points,
     encoded: Encoded,
     dataset: npt.NDArray[np.int64],
-    normal: npt.NDArray[np.float32] | None,
     *,
     n_datasets: int,
     options: FitOptions,
     min_token: int,
+    halves: Sequence[Halved],
 ) -> Explained:
-    """Return where the tokens of N chunks come from, of at most 2,000 of them.
+    """Return where the tokens of N chunks come from.
 
     Args:
-        trained: The tokenizer.
+        tokenizer: The tokenizer.
         points: (N, T * D) code points of the chunks.
         encoded: What the tokenizer makes of them.
         dataset: (N,) each chunk's dataset.
-        normal: (N, T, D) the chunks before they were quantized; None leaves out the halves.
         n_datasets: How many datasets there are.
         options: The fit's options.
         min_token: The number with code point 0.
+        halves: The chunks under half the scale and half the rate.
     """
-    every = slice(None, None, max(1, -(-len(points) // _EXPLAINED)))
-    vocabulary = trained.tokenizer.get_vocab()
+    vocabulary = tokenizer.get_vocab()
     sizes = np.zeros(len(vocabulary), dtype=np.int64)
     # A byte-level token has one character per byte.
     sizes[list(vocabulary.values())] = [len(token) for token in vocabulary]
-    chosen = encoded.take(np.arange(len(points))[every])
-    tokens = token_shares(
-        points[every], chosen, sizes, dataset[every], n_groups=n_datasets, zero=-min_token
-    )
-
-    def halved(chunks: npt.NDArray[np.float32], scale: float) -> Halved:
-        values = quantize(chunks, scale)
-        size = {"time_horizon": chunks.shape[1], "action_dim": chunks.shape[2]}
-        lengths = trained.encode(code_points(values, min_token)).lengths
-        mse = float(np.mean((dequantize(values, scale, **size) - chunks) ** 2))
-        return Halved(float(lengths.mean()), float(np.percentile(lengths, 99)), mse)
-
-    return Explained(
-        np.bincount(dataset[every], minlength=n_datasets),
-        tokens.reshape(n_datasets, options.chunk_size, options.action_dim),
-        None if normal is None else halved(normal[every], options.scale / 2),
-        None if normal is None else halved(normal[every][:, ::2], options.scale),
-    )
+    tokens = token_shares(points, encoded, sizes, dataset, n_groups=n_datasets, zero=-min_token)
+    shape = (n_datasets, options.chunk_size, options.action_dim)
+    return Explained(np.bincount(dataset, minlength=n_datasets), tokens.reshape(shape), halves)
 
 
 def token_shares(
@@ -302,13 +302,12 @@ def token_shares(
     return total.reshape(n_groups, length)
 
 
-def explained_json(found: Explained, head_of: Sequence[str], scale: float) -> dict[str, Any]:
+def explained_json(found: Explained, head_of: Sequence[str]) -> dict[str, Any]:
     """Return it JSON-ready: tokens per chunk in all by frequency, of heads by dim as well.
 
     Args:
         found: What was found.
         head_of: The head of each dataset.
-        scale: Of the tokenizer.
     """
 
     def group(mine: npt.NDArray[np.bool_]) -> dict[str, Any]:
@@ -322,17 +321,13 @@ def explained_json(found: Explained, head_of: Sequence[str], scale: float) -> di
         }
 
     heads = np.array(head_of)
-    steps = found.tokens.shape[1]
-    document = {
+    names = ("half_scale", "half_rate")
+    return {
         "total": group(found.counts > 0),
         "heads": {
             head: group(heads == head)
             for head in dict.fromkeys(head_of)
             if found.counts[heads == head].any()
         },
+        **{name: asdict(half) for name, half in zip(names, found.halves, strict=False)},
     }
-    if found.half_scale is not None:
-        document["half_scale"] = {"scale": scale / 2, **asdict(found.half_scale)}
-    if found.half_rate is not None:
-        document["half_rate"] = {"chunk_size": -(-steps // 2), **asdict(found.half_rate)}
-    return document

@@ -20,13 +20,20 @@ from opentau_prep.tokenizer.choose import (
     fit_bpe,
     proportional_order,
 )
-from opentau_prep.tokenizer.evaluate import Explained, VocabularyUse, explain, vocabulary_use
+from opentau_prep.tokenizer.evaluate import (
+    Explained,
+    Halved,
+    VocabularyUse,
+    explain,
+    vocabulary_use,
+)
 from opentau_prep.tokenizer.quantize import (
     MAX_DISTANCE,
     clip_values,
     code_points,
     dequantize,
     min_token_of,
+    quantize,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +46,8 @@ __all__ = ["Clipped", "Fitted", "Measured", "affordable_chunks", "fit_corpus", "
 _BEST_BYTES = 1
 _MEASURED_WITHOUT_HELD_OUT = 2_000
 _BLOCK = 2_000
+# Held-out chunks whose tokens are explained: enough for shares of a percent.
+_EXPLAINED = 2_000
 
 Points = npt.NDArray[np.uint32]
 
@@ -150,7 +159,11 @@ def fit_corpus(
     fitted_rows = rows[order[: fit.chosen.n_chunks]]
     counts = np.bincount(corpus.dataset[fitted_rows], minlength=n_datasets)
     fitted = time.perf_counter()
-    encoded = fit.trained.encode(held)
+    share = np.flatnonzero(counted)
+    shown = share[:: max(1, -(-len(share) // _EXPLAINED))]
+    halves = _halves(corpus.normal[shown], options) if held_out else []
+    half_points = [code_points(quantize(*half), min_token) for half in halves]
+    encoded, *half_encoded = fit.trained.encode(held, *half_points)
     measured = Measured(
         lengths=encoded.lengths,
         dataset=corpus.dataset[chosen_rows],
@@ -160,18 +173,27 @@ def fit_corpus(
         held_out=held_out,
     )
     explained = explain(
-        fit.trained,
-        held[counted],
-        encoded.take(np.flatnonzero(counted)),
-        measured.dataset[counted],
-        corpus.normal[counted] if held_out else None,
+        fit.tokenizer,
+        held[shown],
+        encoded.take(shown),
+        measured.dataset[shown],
         n_datasets=n_datasets,
         options=options,
         min_token=min_token,
+        halves=[
+            Halved.of(*half, each.lengths) for half, each in zip(halves, half_encoded, strict=True)
+        ],
     )
     beyond = _clipped(values, min_token, options)
     seconds = (fitted - started, time.perf_counter() - fitted)
     return Fitted(fit, min_token, tuple(counts.tolist()), measured, beyond, explained, seconds)
+
+
+def _halves(
+    chunks: npt.NDArray[np.float32], options: FitOptions
+) -> list[tuple[npt.NDArray[np.float32], float]]:
+    """Return chunks and the scale to quantize them with: half the scale, and half the rate."""
+    return [(chunks, options.scale / 2), (chunks[:, ::2], options.scale)]
 
 
 def _clipped(values: npt.NDArray[np.integer[Any]], min_token: int, options: FitOptions) -> Clipped:

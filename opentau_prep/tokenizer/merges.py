@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,37 +57,34 @@ def learn_merges(
     min_frequency: int = 2,
     caps: Sequence[int | None] = (None,),
     n_measured: int = 0,
-) -> list[Merges]:
-    """Return the merges of a byte-level BPE for each cap on a token's length.
+) -> Iterator[Merges]:
+    """Yield the merges of a byte-level BPE for each cap on a token's length, when asked for.
 
     Fits with different caps are one fit up to the first pair that a cap keeps from counting.
 
     Args:
         text: (B,) bytes of all words, one after the other.
-        word_lengths: (W,) bytes in each word, adding up to B.
+        word_lengths: (W,) bytes in each word.
         vocab_size: Ids in all, 256 to `MAX_VOCAB`; fewer come out when no pair is frequent enough.
         min_frequency: Least count of a pair that is merged.
-        caps: Longest tokens, in bytes, None for any length; see the module.
+        caps: Longest tokens, in bytes, the longest first; None for any length; see the module.
         n_measured: How many words, the last ones, are only encoded: nothing is learned from them.
     """
-    finite = sorted({cap for cap in caps if cap is not None})
-    last = None if None in caps else finite.pop()
+    waiting = [cap for cap in reversed(caps[1:]) if cap is not None]
     least = max(1, min_frequency)
-    found: dict[int | None, Merges] = {}
-
-    def finish(learner: _Learner, waiting: list[int]) -> Merges:
+    learner = _Learner(text, word_lengths, vocab_size, caps[0], n_measured)
+    branches: dict[int | None, _Learner] = {}
+    for cap in caps:
+        learner = branches.pop(cap, learner)
         while len(learner.tokens) < vocab_size:
             pair, count = learner.most_frequent()
             if count < least:
                 break
             while waiting and learner.longest_with(pair) >= waiting[0]:
-                cap = waiting.pop(0)
-                found[cap] = finish(learner.branch(cap, pair, count), [])
+                tighter = waiting.pop(0)
+                branches[tighter] = learner.branch(tighter, pair, count)
             learner.merge(pair)
-        return learner.result()
-
-    trunk = finish(_Learner(text, word_lengths, vocab_size, last, n_measured), finite)
-    return [found.get(cap, trunk) if cap != last else trunk for cap in caps]
+        yield learner.result()
 
 
 class _Learner:

@@ -121,7 +121,7 @@ def build_report(
     if fitted is not None:
         document["fit"] = _fit(fitted)
         document["token_lengths"] = length_groups(plans, fitted.measured, head_names)
-        document["explained"] = explained_json(fitted.explained, head_names, options.scale)
+        document["explained"] = explained_json(fitted.explained, head_names)
         document["roundtrip"] = {
             **document["roundtrip"],
             "avg_token_length": document["token_lengths"]["total"]["mean"],
