@@ -37,7 +37,6 @@ PER_DATASET = (
     "stats {root} --format kai0 --out {name}.kai0.json",
     "speed-percentiles {root}",
     "heads {root} --out {name}.heads.json --max-state-dim 64 --max-action-dim 64",
-    "fit-tokenizer {root} --total-chunks 500 --workers 1 --out-dir {name}.tokenizer",
     "validate {root} --write",
     "run {root} --published-stats replace",
     "stats {root} --format lerobot-relative",

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import io
 import json
 import os
+import shutil
+import signal
+import socket
+import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+TIMEOUT_S = 300
 
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS")
 
@@ -45,14 +55,57 @@ def command(*args: object) -> list[str]:
 
 
 def run_cli(*args: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Ran:
-    """Run `opentau-prep ARGS` to its end."""
-    done = subprocess.run(
-        command(*args),
-        cwd=cwd,
-        env=environment(env),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return Ran(done.returncode, done.stdout, done.stderr)
+    """Run `opentau-prep ARGS` to its end, in a process forked from one that has imported it."""
+    request = {
+        "args": [str(arg) for arg in args],
+        "cwd": os.fspath(cwd or Path.cwd()),
+        "env": environment(env),
+    }
+    document = json.dumps(request).encode("utf-8", "surrogateescape")
+    with (
+        open(os.devnull, "rb") as nothing,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+        socket.socket(socket.AF_UNIX) as connection,
+    ):
+        connection.settimeout(TIMEOUT_S)
+        connection.connect(_server())
+        files = [each.fileno() for each in (nothing, out, err)]
+        socket.send_fds(connection, [struct.pack("<q", len(document))], files)
+        connection.sendall(document)
+        pid = _number(connection)
+        try:
+            code = _number(connection)
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        texts = [_text(file) for file in (out, err)]
+    return Ran(code, *texts)
+
+
+@functools.cache
+def _server() -> str:
+    """Return the address of this process's server, which ends with it."""
+    folder = tempfile.mkdtemp(prefix="prep-cli-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    address = os.path.join(folder, "socket")
+    script = str(Path(__file__).with_name("cli_server.py"))
+    server = subprocess.Popen([sys.executable, script, address], stdout=subprocess.PIPE)
+    atexit.register(server.kill)
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+    return address
+
+
+def _number(connection: socket.socket) -> int:
+    found = b""
+    while len(found) < 8:
+        part = connection.recv(8 - len(found))
+        assert part, "the command's process is gone"
+        found += part
+    return int(struct.unpack("<q", found)[0])
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return io.TextIOWrapper(file, encoding="utf-8").read()

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cli_server import import_everything
+
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[1]
 NO_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS")
@@ -150,20 +152,6 @@ def _serve() -> None:
     for line in sys.stdin.buffer:
         sys.stdout.write(json.dumps(_trial(shim, json.loads(line))) + "\n")
         sys.stdout.flush()
-
-
-def import_everything() -> None:
-    """Import what commands import, so that forks need not."""
-    import importlib
-    import pkgutil
-
-    import opentau_prep
-
-    for module in pkgutil.walk_packages(opentau_prep.__path__, "opentau_prep."):
-        if "assets" in module.name or module.name.endswith("__main__"):
-            continue
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module.name)
 
 
 def _trial(shim: Any, request: dict[str, Any]) -> dict[str, Any]:
