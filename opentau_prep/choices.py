@@ -81,7 +81,7 @@ class Choices:
         """
         recorded = None if self.context.force else _recorded_heads(self.heads_path)
         training = self.resolved.mixture.training
-        # Native widths cost a look at every dataset: only where nobody has said them.
+        # Native widths cost a look at every dataset: only where nobody has named them.
         given = {**self.given, "quantiles": self.given.get("quantiles_from")}
         layers: list[Given] = [given, training, _as_given(recorded)]
         if not all(_named(layers, name) for name in ("max_state_dim", "max_action_dim")):

@@ -1,4 +1,4 @@
-"""How a run is carried out: what every verb of the library takes beside its own arguments."""
+"""How a run is carried out: what every verb of the library takes besides its own arguments."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RunContext:
         engine: `local`, `dask` or `ray`.
         engine_address: Where a cluster engine's scheduler is.
         force: Recompute, and replace files that were not written by this tool (they are kept
-            beside the new ones).
+            next to the new ones).
         dry_run: Compute and tell, but write nothing.
         keep_going: Carry on with the other datasets when one fails.
         artifact_root: Where artifacts go instead of the datasets' own folders.

@@ -1,4 +1,4 @@
-"""Packages that only some of the commands need: loaded when they are, or told how to install."""
+"""Packages that only some of the commands need: loaded when they are, else how to install them."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def deferred(signum: int) -> bool:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let signals raise KeyboardInterrupt in the block; `exit_code` tells which it was."""
+    """Let signals raise KeyboardInterrupt in the block; `exit_code` says which it was."""
     before, _State.raises, _State.came = _State.raises, True, None
     try:
         yield

@@ -5,7 +5,7 @@ and takes the target's place with `os.replace`, after which the folder is fsynce
 be written as one step: all of them are complete on disk before the first takes its place, they do
 so in the order given, and signals wait until the last has.
 
-A file that is to be kept gets its backup's name first, as a second link, and only then another file
+A file that must be kept gets its backup's name first, as a second link, and only then another file
 takes its place: no file of a user's ever has a temporary name.
 
 A target that is a symbolic link (a hub snapshot links into a folder of shared blobs) is replaced as

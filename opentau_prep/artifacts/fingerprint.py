@@ -86,7 +86,7 @@ def file_inputs(
     opened: Callable[[str], None] | None = None,
     read: bool = True,
 ) -> dict[str, Any]:
-    """Return the fingerprint of some files, ready to stand among an artifact's inputs.
+    """Return the fingerprint of some files, ready to be one of an artifact's inputs.
 
     Args:
         root: The folder the paths are relative to.
@@ -286,8 +286,8 @@ def _save_cache(path: Path | None, files: Mapping[str, Any]) -> None:
 def stored_hashes(storage: Storage, rels: Sequence[str], *, count: bool = False) -> dict[str, str]:
     """Return a hash of each file, in the order given; a file that is not there has `MISSING`.
 
-    In a store it is of what that tells (checksum, ETag, else time), so that nothing is downloaded;
-    only files of which it tells nothing are read.
+    In a store it is of what that reports (checksum, ETag, else time), so that nothing is
+    downloaded; only files of which it reports nothing are read.
 
     Args:
         storage: The dataset.

@@ -35,7 +35,7 @@ _BACKUP_DIGITS = 8
 
 
 def manifest_of(files: Mapping[str, bytes]) -> bytes:
-    """Return the names and hashes of some files, sorted: what stands for a folder's content."""
+    """Return the names and hashes of some files, sorted: a folder's content in short."""
     return _manifest({name: sha256_of(content) for name, content in files.items()})
 
 
@@ -56,7 +56,7 @@ def manifest_at(path: Path) -> bytes | None:
         return _manifest({rel.as_posix(): sha256_of((path / rel).read_bytes()) for rel in rels})
     except NotADirectoryError as error:
         raise ArtifactError(
-            "is a file, but a folder is to be written", where=str(path), hint="Name another place."
+            "is a file, but a folder goes here", where=str(path), hint="Name another place."
         ) from error
     except OSError as error:
         raise ArtifactError(f"cannot be read ({error.strerror})", where=str(path)) from error

@@ -1,9 +1,9 @@
 """JSON that gives the same bytes for the same values, and gives every bit back.
 
-Two dialects. Files of our own format are strict JSON: a number that is not finite stands as the
+Two dialects. Files of our own format are strict JSON: a number that is not finite is written as the
 string `"NaN"`, `"Infinity"` or `"-Infinity"`. A text that happens to be one of those three words is
 written with a backslash before it, so reading is never in doubt. Files that other tools read hold
-only finite numbers, unless the writer was forced; then they stand bare, as Python's readers
+only finite numbers, unless the writer was forced; then they are bare, as Python's readers
 understand them.
 
 Floats are written with the fewest digits that read back as the same float64; a float32 is written
@@ -68,7 +68,7 @@ def dump_foreign(value: Any, *, where: str, allow_non_finite: bool = False) -> b
     Args:
         value: As in `dump_own`.
         where: The file it is for, for the message.
-        allow_non_finite: Whether numbers that are not finite may stand, bare.
+        allow_non_finite: Whether numbers that are not finite may be written, bare.
 
     Raises:
         ArtifactError: A number is not finite; the message names its place.
@@ -158,7 +158,7 @@ def _plain_mapping(
         if not isinstance(key, (str, int)) or isinstance(key, bool):
             raise TypeError(f"{place}: a {type(key).__name__} cannot be a JSON key")
         if str(key) in plain:
-            raise TypeError(f"{place}: the key {str(key)!r} stands twice")
+            raise TypeError(f"{place}: the key {str(key)!r} occurs twice")
         plain[str(key)] = _plain(item, f"{place}.{key}", on_float, on_text)
     return plain
 

@@ -25,7 +25,7 @@ from opentau_prep.errors import ArtifactError
 
 __all__ = ["Relay"]
 
-# What tells one launch from another; the parent, since launchers start their ranks themselves.
+# What distinguishes launches; the parent, since launchers start their ranks themselves.
 _LAUNCH = (
     "TORCHELASTIC_RUN_ID",
     "TORCHELASTIC_RESTART_COUNT",

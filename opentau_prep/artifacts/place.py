@@ -185,7 +185,7 @@ def _folder_name(storage: Storage) -> str:
 
 
 def file_place(name: str, path: Path, *, schema_version: int = 1) -> Place:
-    """Return the place of an output outside any dataset, with its provenance beside it.
+    """Return the place of an output outside any dataset, with its provenance next to it.
 
     That of `x.json` is `x.prep.json`, that of any other file `x` is `x-prep.json`, so that no two
     files share one.

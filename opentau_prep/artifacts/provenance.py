@@ -1,4 +1,4 @@
-"""What an artifact was made from, written beside it: staleness is reported from content alone.
+"""What an artifact was made from, written next to it: staleness is reported from content alone.
 
 A record holds no time, host or absolute path: the same inputs give the same bytes on every machine.
 """
@@ -153,7 +153,7 @@ def sha256_of(data: bytes) -> str:
 def same_json(a: Any, b: Any) -> bool:
     """Return whether two values are written alike but for the order of keys (NaN equals NaN)."""
     with contextlib.suppress(TypeError, ValueError):  # arrays, or keys that cannot be sorted
-        # Nearly always they are the same, and then this tells in a tenth of the time.
+        # Nearly always they are the same, and then this finds out in a tenth of the time.
         if json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True):
             return True
     return dump_own(_sorted_json(a)) == dump_own(_sorted_json(b))

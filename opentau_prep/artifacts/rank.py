@@ -50,7 +50,7 @@ class Rank:
         world_size: How many there are.
         local_rank: Its number on its node, None when the launcher does not say.
         is_main: Whether it computes and writes.
-        source: Who told: `"single"`, `"torch.distributed"`, `"accelerate"`, `"torchrun"`,
+        source: Who reported it: `"single"`, `"torch.distributed"`, `"accelerate"`, `"torchrun"`,
             `"slurm"`, ...
     """
 

@@ -212,7 +212,7 @@ def publish(
 ) -> Outcome:
     """Write an artifact and its provenance, as one step, if that is called for and allowed.
 
-    A file of ours that nobody has edited is replaced. A foreign or edited one is replaced only with
+    Our own file that nobody has edited is replaced. A foreign or edited one is replaced only with
     `force` or `extends`, and then stays as `<name>.bak-<hash>`, as does any file that `force`
     replaces. Our folder stays as the version `<name>-<hash>`, since a checkpoint may depend on it;
     a foreign folder that holds folders (a dataset, a home) is never replaced: it was named by

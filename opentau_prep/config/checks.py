@@ -111,7 +111,7 @@ def check_weights(weights: Sequence[float], n_datasets: int | None) -> None:
 
 
 def parse_dim(text: str) -> int:
-    """Return the dim that a JSON key (always a string) stands for."""
+    """Return the dim that a JSON key (always a string) means."""
     if not _DIM.fullmatch(text):
         raise ValueError(f'found the key {shown(text)}, expected an action dim such as "0"')
     return int(text)

@@ -42,7 +42,7 @@ def load_mixture(path: str | os.PathLike[str]) -> Mixture:
 
     Raises:
         ConfigError: Naming file, JSON path, the value and what was expected. Several faults are
-            told in one error: their number first, then one `where: message` a line.
+            reported in one error: their number first, then one `where: message` per line.
     """
     file = Path(path)
     document = load_document(file, only=_KEY)

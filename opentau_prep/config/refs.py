@@ -1,11 +1,11 @@
 """Reads a JSON file and replaces each `{"$ref": "other.json"}` in it by that file's content.
 
 Rules: a target is relative to the file that holds the reference (an absolute path stays one; `~` is
-an ordinary character, as in training); references chain, at any depth and in lists; keys beside
+an ordinary character, as in training); references chain, at any depth and in lists; keys next to
 `$ref` deep-merge over the object that was loaded, and win (lists are replaced).
 
 What Python's own reader takes is taken: a byte-order mark, UTF-16 and UTF-32, and bare NaN, because
-training configurations are written by it. A key that stands twice counts with its last value, as in
+training configurations are written by it. A key that occurs twice counts with its last value, as in
 training, and a warning says so.
 """
 
@@ -81,8 +81,8 @@ def resolve_refs(path: str | os.PathLike[str]) -> object:
 
     Raises:
         ConfigError: Naming the file, when one cannot be found, read or understood, when references
-            form a cycle (the chain is shown), when `$ref` is not a string, or when keys stand
-            beside a reference to something that is not an object.
+            form a cycle (the chain is shown), when `$ref` is not a string, or when keys are
+            next to a reference to something that is not an object.
     """
     return load_document(path).value
 
@@ -92,7 +92,7 @@ def load_document(path: str | os.PathLike[str], *, only: str | None = None) -> D
 
     Args:
         path: The JSON file.
-        only: A top-level key. Where the document has it, the keys beside it are left out, and
+        only: A top-level key. Where the document has it, the keys next to it are left out, and
             references in them are not followed: they may lead to files of another machine.
     """
     return _Resolver(only).document(Path(path))
@@ -129,7 +129,7 @@ class _Resolver:
         return Document(value, origin, tuple(self._files))
 
     def _load(self, file: Path, holder: _Spot, via: str) -> tuple[Any, Origin]:
-        """Load and resolve a file; `via` tells, in an error, how it came to be loaded."""
+        """Load and resolve a file; `via` says, in an error, how it came to be loaded."""
         try:
             identity = os.path.realpath(file)
             if any(identity == seen for seen, _ in holder.chain):
@@ -203,7 +203,7 @@ class _Resolver:
             return loaded, origin
         if not isinstance(loaded, dict):
             raise spot.error(
-                f'the keys {shown(list(beside))} stand beside "$ref", but {place(file)} holds '
+                f'the keys {shown(list(beside))} are next to "$ref", but {place(file)} holds '
                 f"{shown(loaded)}, and only an object can be merged with keys"
             )
         siblings, sibling_origin = self._mapping(beside, spot)

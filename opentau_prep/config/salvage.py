@@ -94,7 +94,7 @@ def _is_valid(entry: object) -> bool:
 
 
 def _faults(error: ConfigError) -> tuple[tuple[str, str], ...]:
-    """Take the one error apart: several faults stand one a line, as `file: path: message`."""
+    """Take the one error apart: several faults are one per line, as `file: path: message`."""
     head, *lines = error.message.split("\n")
     if not lines:
         return ((_json_path(error.where or ""), head),)

@@ -1,7 +1,7 @@
 """The mixture JSON as typed, frozen models.
 
 Unknown fields are refused; types are strict (`"3"` is no number, `true` no 1); every fault is found
-at once. The models are made by `opentau_prep.config.load`, which tells faults with file and JSON
+at once. The models are made by `opentau_prep.config.load`, which reports faults with file and JSON
 path; a model remembers where it came from, so that later errors can do the same.
 """
 
@@ -102,10 +102,10 @@ class DatasetEntry(_Record):
             `use_delta_joint_actions` is.
         stats: Feature -> stat -> number or nested list: replaces the dataset's own.
         use_imagenet_stats: Whether ImageNet's stats take the place of the cameras' own.
-        num_samples: How many samples a vqa dataset has, which no metadata tells.
+        num_samples: How many samples a vqa dataset has, which no metadata holds.
     """
 
-    # The order matters: a check across fields stands on the last of them.
+    # The order matters: a check across fields belongs to the last of them.
     repo_id: _CacheName | None = None
     vqa: Annotated[_CacheName | None, Field(validate_default=True)] = None
     root: _PlainText | None = None
@@ -137,7 +137,7 @@ class DatasetEntry(_Record):
     @field_validator("vqa")
     @classmethod
     def _one_id(cls, vqa: str | None, info: ValidationInfo) -> str | None:
-        # A field that was faulty itself is not in `info.data`: it has been told already.
+        # A field that was faulty itself is not in `info.data`: it has been reported already.
         if "repo_id" in info.data and (info.data["repo_id"] is None) == (vqa is None):
             found = "neither" if vqa is None else "both"
             message = f"found {found} of repo_id and vqa, expected exactly one"

@@ -219,7 +219,7 @@ def mixture_json() -> dict[str, Any]:
     def entry(name: str, **fields: object) -> dict[str, Any]:
         return {"repo_id": f"demo/{name}", "root": f"datasets/demo/{name}", **fields}
 
-    # Keys beside "$ref" are laid over what the file holds: one part, used twice.
+    # Keys next to "$ref" are laid over what the file holds: one part, used twice.
     bimanual = {"$ref": "parts/bimanual_fold.json", "root": "datasets/demo/bimanual_fold"}
     arm = list(range(3, MOBILE11.dim))
     return {

@@ -20,14 +20,14 @@ _LAYOUT = 1  # raised when what is written changes, so that an older demo is not
 
 
 def write_folder(out: Path, write: Callable[[Path], None], *, made_as: str) -> Path:
-    """Fill a temporary folder beside `out`, then rename it to `out`; return its mixture file.
+    """Fill a temporary folder next to `out`, then rename it to `out`; return its mixture file.
 
     A folder that holds the same demo already is left as it is.
 
     Args:
         out: The folder; must not exist, be empty, or hold the same demo.
         write: Writes the content, `mixture.json` among it, into the folder it is given.
-        made_as: What tells this demo from other variants; kept in the folder's `demo.json`.
+        made_as: What distinguishes this demo from other variants; kept in the folder's `demo.json`.
 
     Raises:
         ArtifactError: `out` holds something else, or cannot be written.

@@ -252,7 +252,7 @@ HUMANOID26: Final = Robot(
     home=(*_ARM7_HOME * 2, *(0.9,) * 12),
     grippers=tuple(range(14, 26)),
 )
-# A mobile base beside the arm: the mixture selects the arm's columns only.
+# A mobile base next to the arm: the mixture selects the arm's columns only.
 MOBILE11: Final = Robot(
     names=("base_vx", "base_vy", "base_wz", *ARM8.names),
     low=(-0.5, -0.5, -1.0, *ARM8.low),

@@ -1,7 +1,7 @@
 """Map a function over datasets: what every engine promises, whatever runs the work.
 
 An engine only schedules. Order, notices, failures and progress are settled here, once: results come
-in the order of the items, a worker's notices are said by the caller's process in that order too,
+in the order of the items, a worker's notices come from the caller's process in that order too,
 and an error either stops everything or becomes a value.
 
 A cluster engine is a class with the one method of `Engine`, and a line in `choose.get_engine`.

@@ -165,7 +165,7 @@ def _stop(run: str) -> int:
 def _ask(
     client: Any, seconds: float, on_error: str, fn: Callable[..., Any], *args: Any
 ) -> dict[str, Any]:
-    """Return what a function returns beside the jobs of every worker.
+    """Return what a function returns on every worker, next to its jobs.
 
     As `client.run`, which would wait for ever for a worker that is deaf.
     """

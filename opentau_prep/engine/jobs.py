@@ -61,7 +61,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a job: a value or a failure, what was said, and what was written."""
+    """What came of a job: a value or a failure, its notices, and what was written."""
 
     value: Any = None
     failure: Failure | None = None

@@ -167,7 +167,7 @@ def _leaf(kind: pa.DataType) -> pa.DataType:
 
 
 def _width(kind: pa.DataType) -> int:
-    """Return D as far as the type tells it; 0 where it does not."""
+    """Return D as far as the type says it; 0 where it does not."""
     width = 1
     while _is_list(kind):
         width *= kind.list_size if pa.types.is_fixed_size_list(kind) else 0

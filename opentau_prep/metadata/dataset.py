@@ -139,7 +139,7 @@ class DatasetMetadata:
         """What training uses as the dataset's stats: feature -> stat -> array.
 
         `meta/stats.json` for v2.0 and v3.0; for v2.1 the aggregate of the episodes' stats weighted
-        by their `count`. When that source is missing the other one stands in, with a notice.
+        by their `count`. When that source is missing the other one is used, with a notice.
 
         Raises:
             MetadataError: The dataset has neither, or it is malformed.

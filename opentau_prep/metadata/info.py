@@ -29,7 +29,7 @@ DEFAULT_CHUNKS_SIZE = 1000
 MAX_INDEX = 2**40
 MAX_FPS = 1e9
 _MAX_NAMES_DEPTH = 4
-# A field of a path template, and what may stand in it: a plain name and an integer width.
+# A field of a path template, and what it may hold: a plain name and an integer width.
 FIELD = re.compile(r"\{([^{}]*)\}")
 FIELD_BODY = re.compile(r"([a-z_]+)(?::(0?[0-9]{0,2})d?)?")
 

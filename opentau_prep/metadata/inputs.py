@@ -22,7 +22,7 @@ def describe_inputs(
 
     The tables are taken by meaning, not by bytes: adding stats columns to the episodes table does
     not change them. Data files are taken by their bytes, hashed once and remembered; in
-    a store, by what that tells of their content.
+    a store, by what that reports of their content.
 
     Args:
         meta: The dataset.

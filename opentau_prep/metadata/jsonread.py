@@ -41,7 +41,7 @@ class JsonLines:
         return zip(self.numbers, self.rows, strict=True)
 
     def place(self, row: int) -> str:
-        """Return where a row stands, for messages."""
+        """Return where a row is, for messages."""
         return f"{self.where}, line {self.numbers[row]}"
 
 

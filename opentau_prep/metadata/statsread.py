@@ -1,4 +1,4 @@
-"""Stats as they stand in files: nested JSON lists, or flattened parquet columns."""
+"""Stats as they are in files: nested JSON lists, or flattened parquet columns."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def pool_stats(stats: EpisodesStats, context: str, rows: IntArray | None = None)
     """
     blocks = stats.arrays(rows)
     if blocks is not None:
-        with contextlib.suppress(MetadataError):  # told below, with the episode's number
+        with contextlib.suppress(MetadataError):  # reported below, with the episode's number
             return aggregate_stacked(blocks)
     episodes = stats.episode_index if rows is None else stats.episode_index[rows]
     own = stats.by_episode()

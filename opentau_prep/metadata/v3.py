@@ -74,7 +74,7 @@ def read_episodes(storage: Storage) -> EpisodeTable:
 def read_tasks(storage: Storage) -> dict[int, str]:
     """Read `meta/tasks.parquet` as task_index -> task; of rows with one index the last wins.
 
-    The string stands in a column `task` or in whichever column pandas made of its index.
+    The string is in a column `task` or in whichever column pandas made of its index.
 
     Raises:
         MetadataError: The file is missing or lacks one of both columns.

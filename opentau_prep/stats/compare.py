@@ -1,4 +1,4 @@
-"""Published stats beside computed ones: equal within the file's precision, lacking, or different.
+"""Published stats against computed ones: equal within the file's precision, lacking, or different.
 
 Published numbers were mostly computed in the data's own dtype, one frame after the other. What such
 arithmetic can lose is not a difference: for a mean over n float32 frames about eps32 * sqrt(n) of
@@ -84,7 +84,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a file's stats are, beside those of the frames.
+    """What a file's stats are, against those of the frames.
 
     Attributes:
         differences: Real ones, in the file's order of features.

@@ -121,7 +121,7 @@ def inspect_stats(
         context: Where artifacts are.
 
     Raises:
-        PrepError: The dataset's tables, or a our file, cannot be read.
+        PrepError: The dataset's tables, or a file of this tool, cannot be read.
     """
     options = StatsOptions()
     run = StatsRun.of(context, options, here=False, keep_options=True)

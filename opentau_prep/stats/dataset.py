@@ -327,7 +327,7 @@ def _decided(status: str, published: PublishedStats) -> bool:
 
 
 def recorded_stats_options(place: Place, options: StatsOptions) -> StatsOptions:
-    """Return options with the quantiles that are on record beside a dataset's sketch.
+    """Return options with the quantiles that are on record next to a dataset's sketch.
 
     Args:
         place: The sketch.

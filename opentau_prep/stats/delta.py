@@ -82,7 +82,7 @@ class DeltaRecipe:
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits that stand for the recipe in file names."""
+        """Twelve hex digits that name the recipe in file names."""
         text = json.dumps(self.as_json(), sort_keys=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()[:12]
 

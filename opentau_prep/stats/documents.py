@@ -1,6 +1,6 @@
 """The three files that hold LeRobot stats, read for comparison and written with stats merged in.
 
-What a file holds beside the numeric features (image stats, other fields, other columns) is kept as
+What a file holds besides the numeric features (image stats, other fields, other columns) is kept as
 it is.
 """
 
@@ -121,7 +121,7 @@ class LinesDocument:
         lines = [] if content is None else [x for x in content.split(b"\n") if x.strip()]
         self._rows = [_load(line, f"{where}, line {i}") for i, line in enumerate(lines, 1)]
         self._where = where
-        # orjson would write a bare NaN that stands somewhere in the file as null.
+        # orjson would write a bare NaN somewhere in the file as null.
         self._finite = content is None or not any(word in content for word in _BARE)
         bad = [i for i, row in enumerate(self._rows, 1) if _episode(row) is None]
         if bad:

@@ -233,7 +233,7 @@ def _left_as(
 def _opened(
     target: StatsFile, found: Inspection, *, force: bool
 ) -> tuple[Inspection, StatsDocument]:
-    """Read a file; a damaged one of stats alone counts as missing when it is to be replaced."""
+    """Read a file; a damaged one of stats alone counts as missing when it will be replaced."""
     try:
         return found, target.document(found.content, str(found.path))
     except MetadataError as error:

@@ -34,7 +34,7 @@ class Moments:
         count: int64, finite values.
         mean: float64 mean of the finite values, NaN where there is none.
         mean_rest: float64, what rounding to float64 took off the mean. Without it, merging parts
-            whose mean is huge beside their spread would lose the spread's digits.
+            whose mean is huge next to their spread would lose the spread's digits.
         m2: float64 sum of squared deviations from the mean.
         min: float64 smallest finite value, NaN where there is none.
         max: float64 largest finite value, NaN where there is none.

@@ -186,7 +186,7 @@ class OpenpiAccumulator:
         return NormStats(*(values[dims] for values in found.values()))
 
     def _run_dim(self, width: int) -> int | None:
-        """Return how wide to prepare: all zero columns fare alike, so one stands for them."""
+        """Return how wide to prepare: all zero columns fare alike, so one is enough."""
         return None if self._action_dim is None else min(self._action_dim, width + 1)
 
     def _drop_non_finite(self, rows: Floats) -> Floats:
@@ -194,7 +194,7 @@ class OpenpiAccumulator:
             self.dropped = np.zeros(rows.shape[1], dtype=np.int64)
         elif rows.shape[1] != len(self.dropped):
             raise DataError(f"vectors of width {rows.shape[1]} after width {len(self.dropped)}")
-        # One reduction tells whether there is anything to look for.
+        # One reduction finds whether there is anything to look for.
         with np.errstate(over="ignore", invalid="ignore"):
             suspect = not np.isfinite(rows.sum(dtype=np.float64))
         if suspect:

@@ -107,7 +107,7 @@ class StatsRun:
         from opentau_prep.engine.local import default_workers
 
         threads = (context.workers or default_workers()) if here else 1
-        # Over several datasets the engine tells how far it is, and no callback can travel.
+        # Over several datasets the engine reports how far it is, and no callback can travel.
         progress = context.progress if here else None
         cluster = context if here and context.engine != "local" else None
         keep = keep_options and not context.force

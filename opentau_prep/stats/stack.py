@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 
 def stack_episodes(layout: Layout, episodes: EpisodeStats, q: Sequence[float]) -> Stacked:
-    """Return the stats of E episodes as they stand in files."""
+    """Return the stats of E episodes as they are in files."""
     return _stack(layout, episodes.values, episodes.quantiles, q, episodes.frames)
 
 

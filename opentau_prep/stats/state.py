@@ -1,6 +1,6 @@
 """`meta/quantile_sketch.json`: the sketches, and what is needed to go on from them.
 
-Beside the sketches stand the moments of all frames, the hash of every data file and of every
+Next to the sketches are the moments of all frames, the hash of every data file and of every
 episode's values, and what was found, so that a later run reads only what is new, and one with
 nothing new reads no frames at all.
 """

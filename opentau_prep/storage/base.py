@@ -20,7 +20,7 @@ __all__ = ["Storage", "check_relative", "storage_error"]
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 # No drive, backslash, control character, or half of a surrogate pair that JSON can smuggle in;
-# the halves that stand for undecodable bytes of a real file name (DC80 to DCFF) are fine.
+# the halves that replace undecodable bytes of a real file name (DC80 to DCFF) are fine.
 _PLAIN = re.compile(r"(?![A-Za-z]:)[^\\\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]+\Z")
 
 
@@ -66,9 +66,9 @@ class Storage(Protocol):
         ...
 
     def known_digest(self, rel: str) -> str | None:
-        """Return a hash that stands for a file's content and is known without reading it.
+        """Return a hash that identifies a file's content and is known without reading it.
 
-        It is the SHA-256 of the content where the store tells that, else a hash of what it tells
+        It is the content's SHA-256 where the store reports that, else a hash of what it reports
         instead. None when the file is not there, or would have to be read.
         """
         ...

@@ -1,4 +1,4 @@
-"""What a store tells of a file's content, as one hash: nothing has to be downloaded for it."""
+"""What a store reports of a file's content, as one hash: nothing has to be downloaded for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def facts_of(info: Mapping[str, Any]) -> FileFacts:
 def identity_of(info: Mapping[str, Any]) -> str | None:
     """Return 64 hexadecimal digits that change when a file's content does, if there are any.
 
-    The content's own SHA-256 where the store tells it, as the Hugging Face hub does: the same as
+    The content's own SHA-256 where the store reports it, as the Hugging Face hub does: the same as
     that of a local copy. Else a hash over the file's size and its checksum or ETag, or, where the
     store has none, over its size and time of modification: then a copy counts as changed.
 

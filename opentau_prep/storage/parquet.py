@@ -68,7 +68,7 @@ def parquet_fault(rel: str, where: str, size: int, head: bytes, error: Exception
         where: The file, as it is shown.
         size: Its size in bytes.
         head: Its first bytes, as many as `LFS_MAGIC` has.
-        error: What Arrow said.
+        error: What Arrow reported.
     """
     if head == LFS_MAGIC:
         return storage_error(

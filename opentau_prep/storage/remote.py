@@ -282,7 +282,7 @@ class RemoteStorage(ParquetReads):
         }
 
     def _info(self, rel: str) -> FileFacts | None:
-        """Return what the store tells of a file; None when it is not there."""
+        """Return what the store reports of a file; None when it is not there."""
         path = self._path(rel)
         top, _, below = rel.partition("/")
         if below and top not in self._unlisted:
@@ -302,7 +302,7 @@ class RemoteStorage(ParquetReads):
         return facts_of(info)
 
     def _listing(self, top: str) -> Mapping[str, FileFacts]:
-        """Return the files below a top folder, with what the store tells of each."""
+        """Return the files below a top folder, with what the store reports of each."""
         if top not in self._listings:
             base = self._store.base
             folder = f"{base}/{top}" if top else base

@@ -86,7 +86,7 @@ def check_url(url: str) -> str:
 
 
 def check_written(path: Path, what: str) -> Path:
-    """Return a place that something is to be written to.
+    """Return a place that something will be written to.
 
     Raises:
         ConfigError: It was given as a URL: as a path, `s3://b/x` has become `s3:/b/x`.

@@ -26,7 +26,7 @@ ERROR_WORDS = {
     "missing file": "file not found",
     "invalid JSON": "not valid JSON",
     "non-string $ref": "must be a file name",
-    "siblings on a non-object target": 'stand beside "$ref"',
+    "siblings on a non-object target": 'are next to "$ref"',
 }
 
 
