@@ -166,7 +166,7 @@ def test_val_plan_table_names_datasets_rounds_and_speed_up(mixture):
 
 
 def test_val_plan_plain_roots_hold_out_the_default_share(mixture, tmp_path):
-    ran = run_cli("val-plan", tmp_path / "a", tmp_path / "b", *PLAN, "--json")
+    ran = run_cli("val-plan", tmp_path / "a", tmp_path / "b", *PLAN, "--json", cwd=tmp_path)
     assert ran.code == 0, ran.err
     assert [d["samples"] for d in ran.json["datasets"]] == [3, 2]
     assert run_cli("val-plan", *PLAN).code == 2
