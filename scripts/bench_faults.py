@@ -740,7 +740,7 @@ def subset_alarms(folder: Path, real: Sequence[Path]) -> list[str]:
     for root in real:
         whole = load_dataset_metadata(root)
         total = len(whole.episodes)
-        for width in (8, 20, 50):
+        for width in (8, 12, 20, 50):
             if whole.is_v3 or width > total:
                 continue
             starts = range(0, total - width + 1, max(width // 2, 1))

@@ -20,6 +20,7 @@ from opentau_prep.validate.catalogue import NOT_CHECKED, find_rule, rules_for
 from opentau_prep.validate.checks.format import only_cause
 from opentau_prep.validate.findings import Finding, ValidateReport, fold, hit
 from opentau_prep.validate.mixture_view import MixtureView, members_of
+from opentau_prep.validate.remembered import Memory
 from opentau_prep.validate.rule import Settle
 from opentau_prep.validate.view import CheckOptions, DatasetView
 
@@ -58,9 +59,28 @@ def validate(
     rules = rules_for(options.trainers, options.rules)
     options = dataclasses.replace(options, rules=())  # codes are enough for other processes
     resolved, views = dataset_views(subject, context, options)
+    codes = tuple(rule.code for rule in rules)
+    datasets = tuple(view.dataset for view in views)
+    memory = Memory(subject, resolved, views, codes, options, context)
+    findings = memory.recall()
+    if findings is None:
+        findings = _look(subject, resolved, views, rules, options, context)
+        memory.keep(findings)
+    return ValidateReport(tuple(findings), datasets, subject.name, options.deep, codes)
+
+
+def _look(
+    subject: Salvage,
+    resolved: ResolvedMixture | None,
+    views: Sequence[DatasetView],
+    rules: Sequence[Rule],
+    options: CheckOptions,
+    context: RunContext,
+) -> list[Finding]:
+    """Return what the rules find, by dataset in mixture order, then of the mixture."""
     settle = _settle(subject, context)
     frames, findings = _read_frames(views, context) if options.deep else ([None] * len(views), [])
-    codes = tuple(rule.code for rule in rules)
+    codes = [rule.code for rule in rules]
     checked = context.map(
         WHAT,
         partial(_check_one, codes=codes, settle=settle),
@@ -80,8 +100,7 @@ def validate(
         lost = [] if resolved is None else _lost(resolved)
         mixture = MixtureView(subject, lost, members, options, context)
         findings += _apply(rules, "mixture", mixture, subject.name, settle)
-    datasets = tuple(view.dataset for view in views)
-    return ValidateReport(tuple(findings), datasets, subject.name, options.deep, codes)
+    return findings
 
 
 def dataset_views(
