@@ -22,11 +22,11 @@ __all__ = ["Progress", "RunContext"]
 T = TypeVar("T")
 R = TypeVar("R")
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total)."""
+Progress = Callable[[str, int, int, str], None]
+"""Called with (what, done, total, name of what is in hand), at first with 0 done."""
 
 
-def _silent(what: str, done: int, total: int) -> None:
+def _silent(what: str, done: int, total: int, name: str) -> None:
     """Show nothing."""
 
 
@@ -156,11 +156,17 @@ class RunContext:
         # The processes of a cluster that runs already cost nothing to start.
         small = len(items) <= items_per_worker and self.engine_address is None
         workers = 1 if small else self.workers
+
+        def show(done: int) -> None:
+            self.progress(what, done, len(items), labels[min(done, len(items) - 1)])
+
+        if items:
+            show(0)
         return map_ordered(
             do,
             items,
             labels=labels,
             engine=get_engine(self.engine, self.engine_address, workers=workers),
             keep_going=self.keep_going,
-            on_progress=lambda done, total, _: self.progress(what, done, total),
+            on_progress=lambda done, _total, _label: show(done),
         )

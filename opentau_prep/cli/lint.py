@@ -208,7 +208,7 @@ class _Text:
 
         shown = Text(self.text)
         shown.highlight_regex(r"(?m)^  error  ", "red")
-        shown.highlight_regex(r"(?m)^  warning", "yellow")
+        shown.highlight_regex(r"(?m)^  warning", "bold")
         shown.highlight_regex(r"(?m)^\S.*$", "bold")
         console.print(shown, soft_wrap=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.cli.tables import Render, speed_table
-from opentau_prep.cli.verdict_lines import say, show_to_do
+from opentau_prep.cli.verdict_lines import say, say_command, show_to_do
 from opentau_prep.text import several
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _show_stop(console: Console, done: PipelineResult) -> None:
         say(console, f"\nFirst, by hand: {each.what}: {'; '.join(each.details)}")
     say(console, f"\nStopped before the norm heads: {done.stopped}.")
     for command in done.commands:
-        say(console, f"  {command}")
+        say_command(console, command)
 
 
 def _show_verdict(console: Console, done: PipelineResult) -> None:
@@ -74,7 +74,8 @@ def _show_verdict(console: Console, done: PipelineResult) -> None:
     if verdict.ready and all(map(_is_fresh, done.outcomes)):
         say(console, "Nothing to do: everything is up to date.")
     for command in done.commands:
-        say(console, f"Next, what the policy will see: {command}")
+        say(console, "Next, what the policy will see:")
+        say_command(console, command)
     say(console, verdict.words)
 
 

@@ -20,7 +20,7 @@ from opentau_prep.errors import ConfigError
 from opentau_prep.notices import Notice, notices_shown_by
 from opentau_prep.shard import Shard
 from opentau_prep.storage.urls import check_written
-from opentau_prep.text import several, without_secrets
+from opentau_prep.text import printable, several, without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +34,7 @@ __all__ = ["SCHEMA_VERSION", "Session"]
 SCHEMA_VERSION = 1
 """Of every document that `--json` prints; a document may state one of its own."""
 _SHOWN_PER_KIND = 2
+_PROGRESS_WIDTH = 60  # of all that a line of progress shows but the name
 
 PIPE_WIDTH = 10_000  # a file or a pipe has no width of its own: nothing is cut or wrapped there
 
@@ -185,20 +186,39 @@ class Session:
         if of_kind > _SHOWN_PER_KIND and not self.common.verbose:
             self._not_shown += 1
             return
-        self.stderr.print(Text.assemble(("Warning: ", "yellow"), notice.message))
+        self.stderr.print(Text.assemble(("Warning: ", "bold"), notice.message))
 
-    def _on_progress(self, what: str, done: int, total: int) -> None:
+    def _on_progress(self, what: str, done: int, total: int, name: str) -> None:
         quiet = self.common.quiet or not self.rank.speaks
         if quiet or not self.stderr.is_terminal:
             return
-        if self._progress is None:
-            from rich.progress import Progress
+        from opentau_prep.cli.tables import shortened
 
-            self._progress = Progress(console=self.stderr, transient=True)
+        if self._progress is None:
+            self._progress = self._new_progress()
             self._progress.start()
         if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=done, total=total)
+            self._tasks[what] = self._progress.add_task(what, total=total, name="")
+        shown = shortened(printable(name), max(8, self.stderr.width - _PROGRESS_WIDTH))
+        # Steps that are done say so in the end; only what goes on is worth a line.
+        running = done < total
+        task = self._tasks[what]
+        self._progress.update(task, completed=done, total=total, name=shown, visible=running)
+
+    def _new_progress(self) -> Progress:
+        from rich import progress
+
+        text = progress.TextColumn
+        return progress.Progress(
+            text("{task.description}", markup=False),
+            progress.BarColumn(20),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            text("left", markup=False),
+            text("{task.fields[name]}", markup=False),
+            console=self.stderr,
+            transient=True,
+        )
 
     def _stop_progress(self) -> None:
         if self._progress is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opentau_prep.cli.tables import Render, failures_text, table
-from opentau_prep.cli.verdict_lines import say
+from opentau_prep.cli.verdict_lines import say, say_command
 from opentau_prep.pooling.columns import is_quantile
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _findings(console: Console, results: Sequence[StatsResult]) -> None:
         words = (
             finding.message if finding.message.startswith(place) else f"{place}: {finding.message}"
         )
-        console.print(Text.assemble((f"{finding.code} ", "yellow"), words))
+        console.print(Text.assemble((f"{finding.code} ", "bold"), words))
     if len(found) > MAX_FINDINGS:
         console.print(f"... and {len(found) - MAX_FINDINGS:,} more (--json lists all)")
 
@@ -135,7 +135,7 @@ def _differences(console: Console, report: StatsReport) -> None:
     others = f" in {more:,} more stats (--json lists all)" if more else ""
     say(console, f"{files} from the frames{others}. Keep the published numbers, or replace them:")
     for line in report.commands:
-        say(console, f"  {line}")
+        say_command(console, line)
 
 
 _DIFFERENCE = (

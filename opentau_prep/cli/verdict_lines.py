@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from opentau_prep.verdict import Verdict
 
-__all__ = ["say", "show_to_do"]
+__all__ = ["say", "say_command", "show_to_do"]
 
 _MAX_DETAILS = 3
 
@@ -26,6 +26,14 @@ def say(console: Console, text: str, *, indent: int = 0) -> None:
         console.print(Padding(shown, (0, 0, 0, indent)))
     else:
         console.print(Text(" " * indent) + shown, soft_wrap=not console.is_terminal)
+
+
+def say_command(console: Console, command: str, *, indent: int = 2) -> None:
+    """Print a command on one line: a terminal that wraps it copies it whole."""
+    from rich.text import Text
+
+    line = Text(f"{' ' * indent}$ {printable_lines(command)}")
+    console.print(line, soft_wrap=True)
 
 
 def show_to_do(console: Console, verdict: Verdict) -> None:
@@ -43,6 +51,7 @@ def show_to_do(console: Console, verdict: Verdict) -> None:
             about = "; ".join([*details, *([f"and {more:,} more"] if more else [])])
             say(console, f"{number}. {each.what}{f': {about}' if about else ''}", indent=2)
             for command in filter(None, (each.command, each.instead)):
-                say(console, f"$ {command}", indent=5)
+                say_command(console, command, indent=5)
     if verdict.at_once:
-        say(console, f"\nSeveral of these at once:\n  $ {verdict.at_once}")
+        say(console, "\nSeveral of these at once:")
+        say_command(console, verdict.at_once)

@@ -134,9 +134,12 @@ class Reader:
         done = itertools.count(1)
         progress, name = self._run.progress, self._name
 
+        if progress is not None:
+            progress("frames", 0, len(parts), name)
+
         def on_part() -> None:
             if progress is not None:
-                progress(f"frames of {name}", next(done), len(parts))
+                progress("frames", next(done), len(parts), name)
 
         return scan_parts(
             self._meta.storage,

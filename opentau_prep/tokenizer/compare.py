@@ -158,7 +158,7 @@ def sweep_tokenizers(
         rows = []
         for point in points:
             rows.append(_row(sampling, point, scales.index(point.scale)))
-            context.progress("fitting", len(rows), len(points))
+            context.progress("fitting", len(rows), len(points), "")
     return SweepReport(
         rows, sum(sampling.corpus.counts(len(sampling.plans))), sampling.corpus.failures
     )

@@ -244,7 +244,7 @@ class _Progress:
 
     def __call__(self, candidate: Candidate) -> None:
         self._done += 1
-        self._context.progress("fitting", self._done, max(8, self._done + 1))
+        self._context.progress("fitting", self._done, max(8, self._done + 1), "tokenizer")
 
 
 def _with_frames(

@@ -46,6 +46,7 @@ IN_VERDICT = frozenset(
         "data_path_mismatch",
         "episode_lengths_differ",
         "stale_artifact",
+        "fallback_heads",
     }
 )
 """Notices of what the verdict or a finding says, with the command for each."""

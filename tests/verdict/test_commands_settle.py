@@ -95,7 +95,7 @@ def test_published_stats_that_differ_wait_for_a_choice_and_both_go_on(mixture, t
     assert ran.code == 1
     assert len(ran.out.splitlines()) + len(ran.err.splitlines()) < 30
     assert not (mixture.with_suffix(".prep") / "norm_heads.json").exists()
-    printed = [line.strip() for line in ran.out.splitlines() if "--published-stats" in line]
+    printed = [line.strip(" $") for line in ran.out.splitlines() if "--published-stats" in line]
     (command,) = [line for line in printed if line.endswith(choice)]
     (item,) = [each for each in items(mixture) if "published" in str(each["what"])]
     assert command in (item["command"], item["instead"])

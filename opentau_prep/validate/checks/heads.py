@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from opentau_prep.errors import PrepError
 from opentau_prep.notices import collect_notices
@@ -111,10 +111,26 @@ def name_collision(view: MixtureView) -> Iterator[Hit]:
 
 
 def too_wide(view: MixtureView) -> Iterator[Hit]:
-    widest = {member.name: max(member.raw_dims) for member in view.members}
-    wide = [f"{name} {width}" for name, width in widest.items() if width > MAX_DIM]
+    most = _max_dims(view)
+    wide = [
+        f"{member.name} {max(member.raw_dims)}"
+        for member in view.members
+        if any(width > limit for width, limit in zip(member.raw_dims, most, strict=True))
+    ]
     if wide:
-        yield hit(f"over {MAX_DIM} dims: {listed(wide)}")
+        yield hit(f"over {max(most)} dims: {listed(wide)}")
+
+
+def _max_dims(view: MixtureView) -> tuple[int, int]:
+    """Return the policy's widths: the training config's, else those that `run` chose."""
+    from opentau_prep.heads.compute import recorded_options
+
+    training: Mapping[str, Any] = {} if view.mixture is None else view.mixture.training
+    file = view.output("norm_heads")
+    chosen = recorded_options(file) if file is not None and file.is_file() else None
+    names = ("max_state_dim", "max_action_dim")
+    state, action = (training.get(n) or getattr(chosen, n, None) or MAX_DIM for n in names)
+    return state, action
 
 
 def not_buildable(view: MixtureView) -> Iterator[Hit]:
