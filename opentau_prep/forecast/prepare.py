@@ -17,17 +17,20 @@ from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import file_place
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.engine import Failure
-from opentau_prep.errors import MetadataError
+from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.forecast.frames import Counted, DeepFeature, DeepJob, DeepResult, count_frames
 from opentau_prep.forecast.judge import FeatureJudged, find, verdict_of
 from opentau_prep.forecast.measure import affine_of, feature_modes, is_padding, measure
 from opentau_prep.forecast.members import Member, MemberFeature, read_members
 from opentau_prep.forecast.mismatch import Mismatch, find_mismatches
 from opentau_prep.forecast.report import Forecast, ForecastOptions, MemberForecast, ModeForecast
+from opentau_prep.forecast.rules import OWN_HEADS
 from opentau_prep.forecast.sources import FeatureStats, StatSet, StatsSource, load_stats_source
+from opentau_prep.heads.audit import audit_heads
 from opentau_prep.heads.members import VECTOR_FEATURES
 from opentau_prep.heads.mixture import build_mixture_heads
 from opentau_prep.heads.options import HeadOptions
+from opentau_prep.notices import collect_notices
 from opentau_prep.storage import absolute_root
 
 if TYPE_CHECKING:
@@ -71,6 +74,8 @@ def make_forecast(
             if options.stats is None
             else load_stats_source(options.stats)
         )
+        if source.audited is None and source.kind == "norm heads":
+            source = _if_own(source, resolved, context, options)
         if options.formula is not None:
             source = replace(source, formula=options.formula)
         members = read_members(
@@ -133,7 +138,44 @@ def own_heads(
         )
         for key, stats in zip(heads.norm_keys, heads.per_norm_key_stats, strict=True)
     ]
-    return StatsSource("norm heads", "of the mixture, as training builds them", "opentau", sets)
+    found: dict[tuple[str, str], list[Mismatch]] = {}
+    for each in audit_heads(built.members).findings:
+        detail = each.message.partition("for example ")[2] or each.message
+        for feature, dims in each.dims.items():
+            exact = "looks like" not in each.message
+            mismatch = Mismatch(each.kind, dims, detail, exact)
+            found.setdefault((each.dataset, feature), []).append(mismatch)
+    return StatsSource("norm heads", OWN_HEADS, "opentau", sets, audited=found)
+
+
+def _if_own(
+    source: StatsSource, resolved: ResolvedMixture, context: RunContext, options: ForecastOptions
+) -> StatsSource:
+    """Return the mixture's own heads where those of a file are the same, else the file's."""
+    with collect_notices():
+        try:
+            own = own_heads(resolved, context, options)
+        except PrepError:
+            return source
+    theirs = {each.name: each.features for each in source.sets}
+
+    def same(name: str, feature: str, stat: str, values: NDArray[np.float64]) -> bool:
+        other = theirs.get(name, {}).get(feature, {}).get(stat)
+        width = 0 if other is None else min(len(values), len(other))
+        return other is not None and np.allclose(
+            values[:width], other[:width], rtol=1e-6, equal_nan=True
+        )
+
+    return (
+        replace(own, path=f"{OWN_HEADS} ({source.path})")
+        if all(
+            same(each.name, feature, stat, values)
+            for each in own.sets
+            for feature, stats in each.features.items()
+            for stat, values in stats.items()
+        )
+        else source
+    )
 
 
 def _target(resolved: ResolvedMixture, context: RunContext) -> str:
@@ -223,7 +265,7 @@ def _forecast(
 ) -> MemberForecast:
     judged = []
     for name, own in member.features.items():
-        judged.append(_judge(name, own, stats, source, options, deep))
+        judged.append(_judge(member.name, name, own, stats, source, options, deep))
     findings = [f for each in judged for f in find(member.name, each, target)]
     called = f"the stats of the {source.kind}" + (f" {stats.name!r}" if stats.name else "")
     modes = [mode for each in judged for mode in each.modes]
@@ -234,6 +276,7 @@ def _forecast(
 
 
 def _judge(
+    dataset: str,
     name: str,
     own: MemberFeature,
     stats: StatSet,
@@ -280,6 +323,9 @@ def _judge(
         for mode in modes
     ]
     mismatches = find_mismatches(distribution, fitted, own.grippers)
+    if source.audited is not None:
+        mismatches = [each for each in mismatches if each.kind == "padding"]
+        mismatches += source.audited.get((dataset, name), ())
     if padded:
         detail = f"always 0 in the dataset, and not among the {wide} dims of the stats"
         mismatches.insert(0, Mismatch("padding", tuple(empty.tolist()), detail, exact=True))

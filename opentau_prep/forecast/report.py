@@ -11,6 +11,7 @@ import numpy as np
 
 from opentau_prep.errors import ConfigError
 from opentau_prep.forecast.formulas import FORMULAS, STATS_OF_MODE, Formula, Normalization
+from opentau_prep.forecast.rules import rule_of
 from opentau_prep.text import several
 
 if TYPE_CHECKING:
@@ -234,6 +235,8 @@ class Forecast:
             return decisive[0].reason
         if self.verdict == "reuse":
             decisive.sort(key=lambda m: -np.nan_to_num(m.worst.beyond[0]) if m.worst else 0.0)
+        else:  # a fault with a name before values that are out of range because of it
+            decisive.sort(key=lambda m: rule_of(m.findings[0].code).severity != "error")
         others = f" (and {several(len(decisive) - 1, 'more dataset')})" if decisive[1:] else ""
         return f"{decisive[0].dataset}: {decisive[0].reason}{others}"
 

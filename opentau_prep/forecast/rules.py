@@ -158,6 +158,9 @@ RULES = (
     ),
 )
 
+OWN_HEADS = "of the mixture, as training builds them"
+"""The source of a forecast without `--stats`."""
+
 KINDS_OF = {kind: rule for rule in RULES for kind in rule.kinds}
 """Kind of finding -> its rule."""
 

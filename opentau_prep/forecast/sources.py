@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.forecast.formulas import Formula, Normalization
+from opentau_prep.forecast.mismatch import Mismatch
 from opentau_prep.heads.files import FORMAT, decode_heads
 from opentau_prep.heads.members import VECTOR_FEATURES
 from opentau_prep.metadata.jsonread import read_json_object
@@ -78,6 +79,9 @@ class StatsSource:
         sets: The stats.
         modes: Feature -> the mode that the source declares; empty where it declares none.
         faults: Feature -> what is wrong with the source itself, in one sentence.
+        audited: (dataset, feature) -> what the audit of its head says of it, where the stats are
+            the heads of the very datasets: pooled with a faulty one, they are no measure of it.
+            None for all others.
     """
 
     kind: str
@@ -86,6 +90,7 @@ class StatsSource:
     sets: Sequence[StatSet]
     modes: Mapping[str, Normalization | None] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
+    audited: Mapping[tuple[str, str], Sequence[Mismatch]] | None = None
 
     @property
     def is_checkpoint(self) -> bool:

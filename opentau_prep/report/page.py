@@ -40,6 +40,7 @@ SECTIONS = {
 """Section -> its heading; the names are those of `--png`."""
 
 _SHOWN = 8
+_LISTED = 20
 
 
 def render_page(facts: Verdict, pictures: Pictures) -> str:
@@ -101,7 +102,9 @@ def _artifacts(artifacts: Sequence[ArtifactFacts]) -> list[ArtifactKind]:
     found = []
     for kind, group in kinds.items():
         states = Counter((a.state, _colour(a)) for a in group)
-        described = [a for a in group if a.detail or a.level != "ok"]
+        # Of hundreds that are all missing, the badge says it.
+        listed = len(states) > 1 or len(group) <= _LISTED
+        described = [a for a in group if a.detail or (a.level != "ok" and listed)]
         counted = [(state, colour, n) for (state, colour), n in states.items()]
         path = next((each.path for each in group if not each.datasets), "")
         found.append(ArtifactKind(kind, group[0].step, counted, len(group), path, described))

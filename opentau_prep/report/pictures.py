@@ -37,9 +37,9 @@ __all__ = ["HeadPictures", "Pictures", "draw"]
 
 Floats = NDArray[np.float64]
 
-# A page of 300 datasets with heads of their own stays below 8 MB: more dims than this have no
-# picture, the calmest first. Each takes about 1 KB, with six curves 2 KB.
-MAX_DIM_PICTURES = 1500
+# A page of hundreds of datasets stays below 8 MB: dims beyond so much markup have no picture.
+# One of a single curve takes about 2 KB, one of six curves 6 KB.
+MAX_DIM_MARKUP = 5_000_000
 _FLOWS = 24
 _SHARE_LEVELS = (0.0005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5)
 _USED_LEVELS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8)
@@ -200,7 +200,7 @@ def _flow(facts: Verdict) -> Markup | None:
 
 def _heads(facts: Verdict, seen: _Seen) -> list[HeadPictures]:
     members = {member.name: member for member in seen.members}
-    room = MAX_DIM_PICTURES
+    room = MAX_DIM_MARKUP
     found = []
     for head in facts.heads.heads:
         dims = []
@@ -216,9 +216,9 @@ def _heads(facts: Verdict, seen: _Seen) -> list[HeadPictures]:
                 if room <= 0:
                     hidden += 1
                     continue
-                room -= 1
                 label = f"{feature} {dim.dim}" + (f" {dim.name}" if dim.name else "")
                 picture = dim_picture(dim, curves, label)
+                room -= len(picture)
                 dims.append(DimPicture(label, feature, dim.dim, picture, np.nan, np.nan))
         legend = [m.name for m in own] if len(own) <= 6 else []
         found.append(HeadPictures(head, dims, hidden, legend, np.nan))

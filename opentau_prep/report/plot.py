@@ -227,13 +227,13 @@ def flows(
         sum(size for size, (_, _, target) in zip(sizes, left, strict=True) if target == i)
         for i in range(len(right))
     ]
-    # Two lines of text need their height, however thin a group is.
-    tall = [max(total, 32.0) for total in totals]
-    squeeze = min(1.0, (height - 10) / sum(tall))
+    # Two lines of text need their height, however thin a group is; there is room for some of it.
+    lacking = [max(32.0 - total, 0.0) for total in totals]
+    squeeze = min(1.0, (height - 10 - sum(totals)) / (sum(lacking) or 1.0))
     starts, at = [], 5.0
-    for total, own in zip(totals, tall, strict=True):
-        starts.append(at + (own * squeeze - total) / 2 if own * squeeze > total else at)
-        at += own * squeeze
+    for total, more in zip(totals, lacking, strict=True):
+        starts.append(at + more * squeeze / 2)
+        at += total + more * squeeze
     drawn, fill, y = [], list(starts), 5.0
     for (label, share, target), shown, size in zip(left, labels, sizes, strict=True):
         a, b = fill[target], fill[target] + size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -322,3 +323,27 @@ def test_published_stats_as_they_come_raise_no_alarm(tmp_path):
         for stats in (None, root):
             made = make_forecast(resolved, RunContext(), ForecastOptions(stats))
             assert [f.message for f in made.findings] == []
+
+
+def test_own_heads_blame_the_dataset_that_the_audit_blames(tmp_path):
+    # Two datasets of one arm, one in degrees: the pooled stats are nearer to the faulty one.
+    pick, stack = DEMO_DATASETS[:2]
+    episodes, dims = plant("degrees", stack.robot, demo_episodes(stack))
+    write_demo_dataset(tmp_path, pick)
+    write_demo_dataset(tmp_path, stack, episodes)
+    entries = [*entries_of(pick), *entries_of(stack)]
+    mixture = write_json(tmp_path / "m.json", {"datasets": entries, "weights": None})
+    words = ["--mixture-json", str(mixture), "--workers", "1"]
+    assert CliRunner().invoke(app, ["heads", *words]).exit_code == 0
+    for stats in ([], ["--stats", str(tmp_path / "m.prep/norm_heads.json")]):
+        made = CliRunner().invoke(app, ["forecast", *words, *stats, "--json"])
+        assert made.exit_code == 1, made.output
+        found = [f for d in json.loads(made.stdout)["datasets"] for f in d["findings"]]
+        kinds = {(f["dataset"], f["kind"], f["feature"], tuple(f["dims"])) for f in found}
+        blamed = {k for k in kinds if k[1] != "out of range" and k[1] != "unused range"}
+        assert blamed == {("demo/arm6_stack", "degrees", f, dims) for f in FEATURES}
+        # One warning of the head in `validate`, and no error that repeats it from the forecast.
+        checked = CliRunner().invoke(app, ["validate", *words, "--select", "P,H", "--json"])
+        codes = {f["code"] for f in json.loads(checked.stdout)["findings"]}
+        assert "H007" in codes
+        assert "P005" not in codes

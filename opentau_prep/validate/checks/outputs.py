@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.errors import MetadataError, PrepError
+from opentau_prep.forecast.rules import OWN_HEADS
 from opentau_prep.forecast.rules import RULES as FORECAST_RULES
+from opentau_prep.heads.audit_faults import KINDS
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
 
@@ -64,11 +66,9 @@ def _found(view: MixtureView, code: str) -> Iterator[Hit]:
     file = view.output("forecast")
     for each in _read(file) if file is not None else ():
         if each.get("code") == code and isinstance(each.get("message"), str):
-            dims = [dim for dim in each.get("dims") or () if isinstance(dim, int)]
-            column = each.get("feature") if isinstance(each.get("feature"), str) else None
             # Only whether there is a command is taken from the file: its words are the rule's.
             command = None if each.get("command") else ()
-            yield hit(each["message"], file=str(file), column=column, dims=dims, command=command)
+            yield hit(each["message"], file=str(file), command=command)
 
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:
@@ -76,10 +76,15 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
         document = load_own(file.read_bytes(), where=str(file))
     except (OSError, MetadataError):
         return
-    datasets = document.get("datasets") if isinstance(document, dict) else None
+    if not isinstance(document, dict):
+        return
+    datasets, own = document.get("datasets"), str(document.get("source")).startswith(OWN_HEADS)
     for dataset in datasets if isinstance(datasets, list) else ():
         findings = dataset.get("findings") if isinstance(dataset, dict) else None
-        yield from (f for f in findings or () if isinstance(f, dict))
+        for each in findings or ():
+            # Of the mixture's own heads, the H rules report the same audit.
+            if isinstance(each, dict) and not (own and each.get("kind") in KINDS):
+                yield each
 
 
 def _check(code: str) -> Callable[[MixtureView], Iterator[Hit]]:
@@ -106,7 +111,7 @@ RULES = (
             rule.severity,
             f"{rule.what} (`forecast` looks for it; `validate` repeats what it found.)",
             rule.why,
-            rule.fix,
+            f"{rule.fix} Then run `forecast` again.",
             _check(rule.code),
             "mixture",
             rule.command,
