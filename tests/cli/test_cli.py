@@ -225,5 +225,5 @@ def test_run_dry_goes_on_past_a_step_that_needs_what_was_not_written(tmp_path):
     assert "opentau-prep stats" in steps["heads"]["reason"]
     assert steps["speed-percentiles"]["datasets"][0]["status"] == "would write"
     table = run_cli("run", "--mixture-json", mixture, "--dry-run")
-    assert "cannot be shown before the steps above are done" in table.out
+    assert "not shown, as this would stop it now" in table.out
     assert sorted(tmp_path.rglob("*")) == before
