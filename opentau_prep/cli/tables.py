@@ -29,6 +29,7 @@ MAX_TASK_ROWS = 3
 _COLUMN_GAP = 3  # what Rich puts between columns of a table without edges
 _EDGES = 2
 _LEAST_TEXT = 8
+_HEAD_SHARES = (1 / 3, 0.5, 0.7, 0.9, 0.1)
 
 
 def table(
@@ -71,8 +72,9 @@ class FittedTable:
             name = self._columns[k]
             justify: Any = "right" if "#" in name[:2] else "left"
             made.add_column(shortened(name.lstrip("?#"), widths[k]), justify=justify, no_wrap=True)
+        shares = {k: _head_share([row[k] for row in self._rows], widths[k]) for k in kept}
         for row in self._rows:
-            made.add_row(*(Text(shortened(row[k], widths[k])) for k in kept))
+            made.add_row(*(Text(shortened(row[k], widths[k], shares[k])) for k in kept))
         yield Padding(made, (0, 0, 0, 1), expand=False)
 
     def _fitted(self, width: int) -> tuple[list[int], dict[int, int]]:
@@ -100,13 +102,22 @@ class FittedTable:
         return kept, widths
 
 
-def shortened(text: str, width: int) -> str:
-    """Return a text of at most so many cells, cut in the middle; its end keeps most of them."""
+def _head_share(texts: Sequence[str], width: int) -> float:
+    """Return where to cut texts so that those that differ stay distinct, if any place does."""
+    different = set(texts)
+    for share in _HEAD_SHARES:
+        if len({shortened(text, width, share) for text in different}) == len(different):
+            return share
+    return _HEAD_SHARES[0]
+
+
+def shortened(text: str, width: int, head_share: float = 1 / 3) -> str:
+    """Return a text of at most so many cells, cut in the middle; `head_share` of them begin it."""
     from rich.cells import cell_len, set_cell_size
 
     if cell_len(text) <= width or width < 1:
         return text
-    head = max(0, (width - 1) // 3)
+    head = max(0, int((width - 1) * head_share))
     tail = text
     while cell_len(tail) > width - 1 - head:
         tail = tail[1:]
