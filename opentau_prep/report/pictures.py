@@ -18,9 +18,14 @@ from opentau_prep.forecast.prepare import forecast_members, own_heads
 from opentau_prep.forecast.report import ForecastOptions
 from opentau_prep.notices import collect_notices
 from opentau_prep.report import plot
-from opentau_prep.report.curves import chunk_curves, episode_curves
 from opentau_prep.report.dims import MemberCurve, dim_picture
-from opentau_prep.report.histograms import Shown, speed_histograms, token_histograms
+from opentau_prep.report.figures import (
+    Shown,
+    chunk_curves,
+    episode_curves,
+    speed_histograms,
+    token_histograms,
+)
 from opentau_prep.report.samples import MAX_DATASETS, chunks, episodes
 from opentau_prep.text import several
 
