@@ -1,11 +1,12 @@
-"""Measure `fit-tokenizer`: sampling beside the raw limit, the BPE apart, and the big mixture.
+"""Measure `fit-tokenizer`: sampling against the raw limit, the BPE apart, and the big mixture.
 
     python scripts/bench_tokenizer.py --out bench/tokenizer             # 2,000 small files
     python scripts/bench_tokenizer.py --out bench/tokenizer --mixture   # 393 datasets, 32 heads
     python scripts/bench_tokenizer.py --headroom ROOT ...               # what headroom costs
+    python scripts/bench_tokenizer.py --halves ROOT ...                 # half the scale and rate
 
 The raw limit is the same action columns of the same files, read with pyarrow and reduced with NumPy
-in one process. Times are wall clock; CPU seconds of this process and its workers stand beside them.
+in one process. Times are wall clock; CPU seconds are those of this process and its workers.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from opentau_prep.demo.spec import DatasetSpec, EpisodeData
 from opentau_prep.demo.trajectories import Robot, demonstrate
 from opentau_prep.demo.write import write_dataset
 from opentau_prep.frames.columns import to_matrix
-from opentau_prep.metadata.resolve import resolve_mixture
+from opentau_prep.metadata.resolve import ResolvedMixture, resolve_mixture
 from opentau_prep.tokenizer.bpe import affordable_words, encode_points, train_bpe, utf8_bytes
 from opentau_prep.tokenizer.fit import fit_corpus
 from opentau_prep.tokenizer.options import FitOptions
@@ -138,6 +139,30 @@ def bench_headroom(roots: list[Path]) -> None:
             )
 
 
+def bench_halves(roots: list[Path]) -> None:
+    """Print tokens under half the scale and half the rate: with this tokenizer, and refitted."""
+    for root in roots:
+        is_file = root.suffix == ".json"
+        resolved = resolve_mixture(load_mixture(root) if is_file else mixture_from_roots([root]))
+        options = FitOptions(50, total_chunks=1_000, max_token_length=1 << 30)
+        halves = {
+            "half_scale": (resolved, replace(options, scale=5.0)),
+            "half_rate": (_at_half_rate(resolved), replace(options, chunk_size=25)),
+        }
+        sampling = sample_mixture(resolved, RunContext(workers=1), options)
+        same = fit_corpus(sampling.corpus, options, len(sampling.plans)).explained.halves
+        for half, (name, (mixture, changed)) in zip(same, halves.items(), strict=True):
+            sampling = sample_mixture(mixture, RunContext(workers=1), changed)
+            measured = fit_corpus(sampling.corpus, changed, len(sampling.plans)).measured
+            mean = float(measured.lengths[measured.in_share].mean())
+            print(f"{root.name}, {name}: {half.mean:.2f} tokens, refitted {mean:.2f}", flush=True)
+
+
+def _at_half_rate(resolved: ResolvedMixture) -> ResolvedMixture:
+    rate = resolved.mixture.action_freq or resolved.entries[0].meta.fps
+    return replace(resolved, mixture=resolved.mixture.model_copy(update={"action_freq": rate / 2}))
+
+
 def write_robots(out: Path, n_datasets: int, n_heads: int) -> Path:
     """Write a mixture of smooth trajectories of `n_heads` robots of 6 to 26 dims."""
     import json
@@ -221,8 +246,11 @@ def main() -> None:
     parser.add_argument("--total-chunks", type=int, default=278_000)
     parser.add_argument("--memory-budget", type=float, default=5.0, metavar="GIB")
     parser.add_argument("--headroom", type=Path, nargs="+", metavar="ROOT")
+    parser.add_argument("--halves", type=Path, nargs="+", metavar="ROOT")
     args = parser.parse_args()
-    if args.headroom:
+    if args.halves:
+        bench_halves(args.halves)
+    elif args.headroom:
         bench_headroom(args.headroom)
     elif args.mixture:
         bench_mixture(args.out, args.datasets, args.heads, args.total_chunks, args.memory_budget)

@@ -43,7 +43,7 @@ _BLOCK_CHUNKS = 1024
 WIDER = (0x80, 0x800, 0x10000)
 # Peak resident bytes per UTF-8 byte of corpus, rounded up from scripts/measure_bpe_trainer.py: of
 # `learn_merges` with its counts of all pairs apart, and of the trainer of tokenizers 0.23.
-_LEARNER_BYTES = 30
+_LEARNER_BYTES = 10
 _PAIR_BYTES = 5
 _LIBRARY_BYTES = 135
 

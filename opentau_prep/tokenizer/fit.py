@@ -47,7 +47,7 @@ _BEST_BYTES = 1
 _MEASURED_WITHOUT_HELD_OUT = 2_000
 _BLOCK = 2_000
 # Held-out chunks whose tokens are explained: enough for shares of a percent.
-_EXPLAINED = 2_000
+_EXPLAINED = 1_000
 
 Points = npt.NDArray[np.uint32]
 

@@ -20,10 +20,10 @@ N_BYTES = 256
 _DEAD = np.uint32(0xFFFFFFFF)
 _HALF = np.uint32(16)
 _LOW = np.uint32(0xFFFF)
-_COMPACT_BELOW = 0.8
+_COMPACT_BELOW = 0.5
 _BLOCK = 1 << 20
 # One of so many symbols must go for a merge on whole arrays to cost less than one on a list.
-_FLAT_ABOVE = 20
+_FLAT_ABOVE = 200
 
 Int = npt.NDArray[np.integer[Any]]
 Symbols = npt.NDArray[np.uint16]

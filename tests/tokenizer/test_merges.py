@@ -74,27 +74,29 @@ CASES = {
     "vocab_size": st.sampled_from([256, 258, 270, 330]),
     "cap": st.sampled_from([None, None, 1, 2, 3, 5, 9, 40]),
     "block": st.sampled_from([1 << 20, 16]),
+    "flat": st.sampled_from([0, 0, 4, 200]),  # 0: on a linked list from the second merge on
 }
 
 
-def _assert_equals_reference(words, vocab_size, cap, block):
+def _assert_equals_reference(words, vocab_size, cap, block, flat):
     expected = json.loads(reference(words, vocab_size, cap).to_str())["model"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(words_module, "_BLOCK", block)
+        patch.setattr(words_module, "_FLAT_ABOVE", flat)
         assert learned(words, vocab_size, cap) == {k: expected[k] for k in ("vocab", "merges")}
 
 
 @settings(max_examples=40, deadline=None)
 @given(**CASES)
-def test_learn_merges_equal_those_of_the_reference(words, vocab_size, cap, block):
-    _assert_equals_reference(words, vocab_size, cap, block)
+def test_learn_merges_equal_those_of_the_reference(words, vocab_size, cap, block, flat):
+    _assert_equals_reference(words, vocab_size, cap, block, flat)
 
 
 @pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(**CASES)
-def test_learn_merges_equal_those_of_the_reference_on_many(words, vocab_size, cap, block):
-    _assert_equals_reference(words, vocab_size, cap, block)
+def test_learn_merges_equal_those_of_the_reference_on_many(words, vocab_size, cap, block, flat):
+    _assert_equals_reference(words, vocab_size, cap, block, flat)
 
 
 @settings(max_examples=30, deadline=None)
@@ -102,15 +104,17 @@ def test_learn_merges_equal_those_of_the_reference_on_many(words, vocab_size, ca
     words=corpora(),
     measured=corpora(),
     caps=st.lists(st.sampled_from([None, 1, 2, 3, 5, 9, 40]), min_size=1, max_size=4),
-    block=st.sampled_from([1 << 20, 16]),
+    block=CASES["block"],
+    flat=CASES["flat"],
 )
 def test_train_and_measure_equals_single_fits_and_the_library_s_encoding(
-    words, measured, caps, block
+    words, measured, caps, block, flat
 ):
     text = [word.encode() for word in words + measured]
     caps = sorted(set(caps), key=lambda cap: -(cap or 1 << 30))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(words_module, "_BLOCK", block)
+        patch.setattr(words_module, "_FLAT_ABOVE", flat)
         found = list(
             learn_merges(
                 np.frombuffer(b"".join(text), dtype=np.uint8),
