@@ -49,7 +49,7 @@ def validation_facts(
     for dataset in datasets:
         names, root = tuple(entry.name for entry in resolved.entries_of(dataset)), dataset.root
         try:
-            each = inspect_findings(dataset, context)
+            each = inspect_findings(dataset, context, resolved.mixture)
         except PrepError as fault:
             path = findings_place(dataset, context).path
             words = damaged("validate", "findings", names, path, fault, root=root)

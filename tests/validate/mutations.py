@@ -97,13 +97,13 @@ def _hardly_moves(episodes):
 
 
 def _more(edit):
-    """Return what makes twelve episodes of one task, and then changes them."""
+    """Return what makes sixteen episodes of one task, and then changes them."""
 
     def change(episodes):
         from breaking import ARM6, EpisodeData, demonstrate
 
         made = []
-        for number in range(12):
+        for number in range(16):
             motion = demonstrate(ARM6, n_frames=90, task_seed=70, episode_seed=number)
             made.append(EpisodeData(motion.state, motion.actions, 0))
         made[0] = _with_task(made[0], 1)
