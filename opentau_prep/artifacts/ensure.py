@@ -23,6 +23,7 @@ from opentau_prep.artifacts.store import (
     Status,
     heal,
     inspect,
+    needs_healing,
     publish,
     refuse_other_mixture,
 )
@@ -78,17 +79,18 @@ def ensure(
             (`OverwriteRefusedError`), or the main rank did not write it in time.
     """
     first = artifact.places[0]
-    writable = is_writable(first.path.parent)
-    if not rank.is_main and not dry_run and (writable or first.chosen):
+    folder = first.path.parent
+    if not rank.is_main and not dry_run and (first.chosen or is_writable(folder)):
         return wait_for(artifact.finished, what=str(first.path), timeout_s=timeout_s)
-    if rank.is_main and not dry_run and writable:
+    if rank.is_main and not dry_run:
         for place in artifact.places:
-            with folder_lock(place.path.parent):
-                heal(place)
+            if needs_healing(place) and is_writable(folder):
+                with folder_lock(place.path.parent):
+                    heal(place)
     found = None if force else artifact.finished()
     if found is not None:
         return found
-    if first.chosen and not dry_run and not writable:
+    if first.chosen and not dry_run and not is_writable(folder):
         raise not_writable(first.path)
     return artifact.make()
 

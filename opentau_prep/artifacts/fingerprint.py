@@ -24,7 +24,7 @@ from typing import Any
 from opentau_prep.artifacts.atomic import write_atomic
 from opentau_prep.errors import ArtifactError, DataError
 from opentau_prep.storage import Storage
-from opentau_prep.storage.look import file_bytes, file_stat
+from opentau_prep.storage.look import file_bytes, file_stat, real_path
 
 __all__ = [
     "MISSING",
@@ -32,6 +32,9 @@ __all__ = [
     "cache_left_alone",
     "file_inputs",
     "hash_files",
+    "known_hashes",
+    "remember",
+    "remembered",
     "stored_hashes",
     "stored_inputs",
     "summary",
@@ -40,6 +43,7 @@ __all__ = [
 MISSING = "missing"
 
 _CACHE_VERSION = 1
+_HASHES = "fingerprints"
 _BLOCK_BYTES = 1 << 20
 _MAX_THREADS = 8
 _MAX_LISTED_FILES = 1000
@@ -69,7 +73,7 @@ def hash_files(
     Raises:
         DataError: A file is there but cannot be read.
     """
-    cache_file = _cache_file(root)
+    cache_file = _cache_file(real_path(root))
     cached = _load_cache(cache_file)
     known, keys = _remembered(root, rels, cached)
     fresh = _hash_all(root, keys, opened)
@@ -105,7 +109,7 @@ def file_inputs(
     if read:
         hashes = hash_files(root, rels, opened=opened)
     else:
-        hashes, unknown = _remembered(root, rels, _load_cache(_cache_file(root)))
+        hashes, unknown = _remembered(root, rels, _load_cache(_cache_file(real_path(root))))
         if unknown:
             keys = (_stat_key(root / rel) for rel in rels)
             return {"files": len(rels), "bytes": sum(key[0] for key in keys if key is not None)}
@@ -148,6 +152,40 @@ def cache_left_alone(active: bool = True) -> Iterator[None]:
         yield
     finally:
         _aside.reset(token)
+
+
+def known_hashes(storage: Storage, rels: Sequence[str]) -> dict[str, str]:
+    """Return the hashes of files that are known without reading them.
+
+    Raises:
+        DataError: A file is there but is no regular file.
+    """
+    folder = storage.folder
+    if folder is not None:
+        return _remembered(folder, rels, _load_cache(_cache_file(_name_of(storage))))[0]
+    found = ((rel, storage.known_digest(rel)) for rel in rels)
+    return {rel: digest for rel, digest in found if digest is not None}
+
+
+def remembered(kind: str, subject: Storage | str) -> dict[str, Any]:
+    """Return what this user's cache holds of one kind about a subject; empty when there is none.
+
+    Args:
+        kind: What is remembered: a folder of the cache.
+        subject: A dataset, or any text that no other subject of the kind has.
+    """
+    return _load_cache(_cache_file(_name_of(subject), kind))
+
+
+def remember(kind: str, subject: Storage | str, entries: Mapping[str, Any]) -> None:
+    """Put JSON-ready entries in the place of what `remembered` returns."""
+    _save_cache(_cache_file(_name_of(subject), kind), entries)
+
+
+def _name_of(subject: Storage | str) -> str:
+    if isinstance(subject, str):
+        return subject
+    return subject.url if subject.folder is None else real_path(subject.folder)
 
 
 def cache_dir(environ: Mapping[str, str] | None = None) -> Path | None:
@@ -241,12 +279,12 @@ def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(f"cannot be read ({reason})", where=str(path))
 
 
-def _cache_file(root: Path) -> Path | None:
+def _cache_file(name: str, kind: str = _HASHES) -> Path | None:
     folder = cache_dir()
     if folder is None:
         return None
-    name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:24]
-    return folder / "fingerprints" / f"{name}.json"
+    digest = hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()[:24]
+    return folder / kind / f"{digest}.json"
 
 
 def _load_cache(path: Path | None) -> dict[str, Any]:

@@ -18,11 +18,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from opentau_prep.artifacts.catalog import CATALOG
-from opentau_prep.artifacts.marker import finish_update
-from opentau_prep.artifacts.tempfiles import claim_leftover, list_temps, remove, target_name
+from opentau_prep.artifacts.marker import MARKER, finish_update
+from opentau_prep.artifacts.tempfiles import (
+    claim_leftover,
+    is_temp_name,
+    list_temps,
+    remove,
+    target_name,
+)
 from opentau_prep.storage import look
 
-__all__ = ["sweep", "sweep_once"]
+__all__ = ["may_hold_leftovers", "sweep", "sweep_once"]
 
 _SUFFIXES = tuple(sorted({Path(spec.template).suffix for spec in CATALOG.values()}))
 _swept: set[Path] = set()
@@ -46,6 +52,14 @@ def sweep(folder: Path) -> list[Path]:
     if folder.name == "prep":
         finish_update(folder.parent)
     return removed
+
+
+def may_hold_leftovers(folder: Path) -> bool:
+    """Return whether `sweep` could find something to do, by a listing that a run makes anyway."""
+    names = look.folder_names(folder)
+    if folder.name == "prep" and MARKER.rpartition("/")[2] in names:
+        return True
+    return any(map(is_temp_name, names))
 
 
 def sweep_once(folder: Path) -> None:

@@ -10,9 +10,17 @@ from pathlib import Path
 from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.errors import MetadataError
 from opentau_prep.notices import warn
+from opentau_prep.storage.look import folder_names
 from opentau_prep.storage.urls import shell_command
 
-__all__ = ["MARKER", "finish_update", "sha256_at", "unfinished_update", "warn_of_update"]
+__all__ = [
+    "MARKER",
+    "finish_update",
+    "has_marker",
+    "sha256_at",
+    "unfinished_update",
+    "warn_of_update",
+]
 
 MARKER = "prep/updating.json"
 """Where the marker is, below `meta/`."""
@@ -35,7 +43,7 @@ def unfinished_update(meta: Path) -> list[str]:
 
 def warn_of_update(meta: Path, dataset: str) -> None:
     """Warn a reader of a dataset some of whose files are new and some old."""
-    if os.access(meta / MARKER, os.F_OK):
+    if has_marker(meta):
         files = unfinished_update(meta)
         if files:
             warn(
@@ -44,6 +52,12 @@ def warn_of_update(meta: Path, dataset: str) -> None:
                 f" are old yet). If none is running: `{shell_command('stats', [meta.parent])}`",
                 dataset=dataset,
             )
+
+
+def has_marker(meta: Path) -> bool:
+    """Return whether a marker is there, by listings that a run makes anyway."""
+    folder, _, name = MARKER.partition("/")
+    return folder in folder_names(meta) and name in folder_names(meta / folder)
 
 
 def finish_update(meta: Path) -> None:

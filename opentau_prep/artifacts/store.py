@@ -29,7 +29,7 @@ from opentau_prep.artifacts.atomic import (
     write_atomic,
 )
 from opentau_prep.artifacts.folders import manifest_at, manifest_of, replace_folder
-from opentau_prep.artifacts.leftovers import sweep
+from opentau_prep.artifacts.leftovers import may_hold_leftovers, sweep
 from opentau_prep.artifacts.place import Location, Place
 from opentau_prep.artifacts.provenance import (
     Provenance,
@@ -51,6 +51,7 @@ __all__ = [
     "heal",
     "inspect",
     "judge",
+    "needs_healing",
     "publish",
     "refuse_other_mixture",
 ]
@@ -235,6 +236,11 @@ def publish(
     options = _Options(force, dry_run, extends)
     if dry_run:
         return _publish_locked(place, content, recipe, options)
+    if not force and not needs_healing(place):  # nothing to lock a folder for
+        found = _inspect_at(place, place.path, place.provenance_path, recipe)
+        wanted = content if isinstance(content, bytes) else manifest_of(content)
+        if found.fresh and found.content == wanted:
+            return Outcome("up to date", place.path, found.state)
     try:
         make_folder(place.path.parent)
         with folder_lock(place.path.parent):
@@ -258,6 +264,16 @@ def heal(place: Place) -> None:
     sweep(place.path.parent)
     if not place.is_folder:
         sweep(place.provenance_path.parent)
+
+
+def needs_healing(place: Place) -> bool:
+    """Return whether `heal` could find something to do, by listings that a run makes anyway."""
+    folders = {place.path.parent} if place.is_folder else _folders_of(place)
+    return any(map(may_hold_leftovers, folders))
+
+
+def _folders_of(place: Place) -> set[Path]:
+    return {place.path.parent, place.provenance_path.parent}
 
 
 @dataclass(frozen=True)

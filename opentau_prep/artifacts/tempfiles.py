@@ -171,6 +171,11 @@ def list_temps(folder: Path, target: str | None = None) -> list[Path]:
     return sorted(folder / n for n in names if n.startswith(prefix) and _TEMP_NAME.fullmatch(n))
 
 
+def is_temp_name(name: str) -> bool:
+    """Return whether only a temporary file or folder is named so."""
+    return _TEMP_NAME.fullmatch(name) is not None
+
+
 def target_name(temp: Path) -> str | None:
     """Return the name of the file that a temporary file is for, None where it was cut."""
     match = _TEMP_NAME.fullmatch(temp.name)

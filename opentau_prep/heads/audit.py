@@ -9,6 +9,8 @@ Where info.json declares the order of the dims, that is compared first (`reorder
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import opentau_prep
+from opentau_prep.artifacts.fingerprint import remember, remembered
 from opentau_prep.heads.audit_faults import (
     KINDS,
     Reordered,
@@ -29,6 +33,7 @@ from opentau_prep.heads.members import VECTOR_FEATURES, HeadMember, dim_names, g
 
 __all__ = ["AuditFinding", "AuditReport", "AuditedHead", "audit_heads"]
 
+_CACHED = "audits"
 MIN_MEMBERS = 5
 MANY_MEMBERS = 64
 # Log odds that a finding needs: measured, with scripts/measure_audit.py, so that right members and
@@ -117,7 +122,7 @@ class AuditReport:
         }
 
 
-def audit_heads(members: Sequence[HeadMember]) -> AuditReport:
+def audit_heads(members: Sequence[HeadMember], *, remembering: bool = False) -> AuditReport:
     """Return the members that do not belong to their head, from their metadata alone.
 
     With fewer than five members only wrong units and declared orders are looked at; more than half
@@ -125,6 +130,7 @@ def audit_heads(members: Sequence[HeadMember]) -> AuditReport:
 
     Args:
         members: All members of a mixture, in order.
+        remembering: Take what was found of a head of the same stats from this user's cache.
     """
     groups: dict[str, list[HeadMember]] = {}
     for member in members:
@@ -135,7 +141,8 @@ def audit_heads(members: Sequence[HeadMember]) -> AuditReport:
         tests = "all" if len(group) >= MIN_MEMBERS else "units" if len(group) > 1 else "none"
         heads.append(AuditedHead(key, len(group), tests))
         if tests != "none":
-            findings += _audit_head(key, group, few=tests == "units")
+            audit = _remembered_audit if remembering else _audit_head
+            findings += audit(key, group, few=tests == "units")
     return AuditReport(findings, heads)
 
 
@@ -147,6 +154,40 @@ class _Found:
     suspicion: Suspicion
     stats: DimStats
     model: HeadModel
+
+
+def _remembered_audit(key: str, group: Sequence[HeadMember], *, few: bool) -> list[AuditFinding]:
+    names = "\n".join([key, *(member.name for member in group)])
+    digest = _hash_of(group)
+    try:
+        known = remembered(_CACHED, names)[digest]
+        return [AuditFinding(**each, dims=_tuples(dims)) for each, dims in known]
+    except (KeyError, TypeError, ValueError, AttributeError):  # unknown, or damaged
+        pass
+    found = _audit_head(key, group, few=few)
+    entries = []
+    for each in found:
+        fields = {name: value for name, value in vars(each).items() if name != "dims"}
+        entries.append([fields, {feature: list(dims) for feature, dims in each.dims.items()}])
+    remember(_CACHED, names, {digest: entries})
+    return found
+
+
+def _tuples(dims: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    return {feature: tuple(map(int, some)) for feature, some in dims.items()}
+
+
+def _hash_of(group: Sequence[HeadMember]) -> str:
+    """Return the hash of all that the audit of a head looks at."""
+    digest = hashlib.sha256(f"{opentau_prep.__version__}\0".encode())
+    for member in group:
+        for feature in VECTOR_FEATURES:
+            width = member.kept_dims(feature)
+            stats = DimStats.of(member.stats[feature], width).stacked()
+            names = dim_names(member.entry, feature, width)
+            facts = [member.name, member.norm_key, feature, width, names]
+            digest.update(json.dumps(facts).encode("ascii") + b"\n" + stats.tobytes())
+    return digest.hexdigest()
 
 
 def _audit_head(key: str, group: Sequence[HeadMember], *, few: bool) -> list[AuditFinding]:

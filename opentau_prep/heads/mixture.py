@@ -19,6 +19,7 @@ from opentau_prep.heads.sketches import (
     with_sketch_quantiles,
 )
 from opentau_prep.metadata.resolve import ResolvedMixture, resolve_mixture
+from opentau_prep.storage.look import made_once
 
 if TYPE_CHECKING:
     from opentau_prep.config.schema import Mixture
@@ -93,6 +94,14 @@ def build_mixture_heads(
     Raises:
         PrepError: See `mixture_norm_heads`.
     """
+    key = ("heads", *map(id, resolved.entries), id(resolved.mixture), options, artifact_root)
+    made = made_once(key, lambda: (resolved, _build(resolved, options, artifact_root)))
+    return made[1]  # next to what it was made of, so that no other object gets its ids
+
+
+def _build(
+    resolved: ResolvedMixture, options: HeadOptions, artifact_root: Path | None
+) -> MixtureHeads:
     members = read_members(resolved, options, artifact_root=artifact_root)
     vqa = vqa_members(resolved, options)
     everyone = _in_order(members, vqa)

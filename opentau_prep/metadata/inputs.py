@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts.fingerprint import stored_inputs
+from opentau_prep.storage.look import absolute, made_once
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.dataset import DatasetMetadata
@@ -38,6 +39,16 @@ def describe_inputs(
         MetadataError: A table is missing or malformed.
         DataError: A data file is there but cannot be read.
     """
+    key = (
+        "inputs",
+        absolute(meta.root) if meta.storage.folder is not None else meta.root,
+        data,
+        read,
+    )
+    return dict(made_once(key, lambda: _describe(meta, data=data, read=read)))
+
+
+def _describe(meta: DatasetMetadata, *, data: bool, read: bool) -> dict[str, Any]:
     table = meta.episodes
     tasks = meta.tasks
     rows = zip(table.episode_index.tolist(), table.length.tolist(), table.tasks, strict=True)

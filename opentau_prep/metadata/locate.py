@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.metadata.info import INFO
+from opentau_prep.storage.look import file_stat
 from opentau_prep.storage.urls import check_url, is_remote
 from opentau_prep.text import printable
 
@@ -115,10 +116,10 @@ def _bare_folder(places: Iterable[str]) -> str | None:
 
 
 def _is_there(path: str) -> bool:
-    # Half the price of a stat that fails. What is no file is decided by whoever opens it.
+    # What is no file is decided by whoever opens it.
     try:
-        return os.access(path, os.F_OK)
-    except ValueError:  # a name that no file can have
+        return file_stat(path) is not None
+    except (OSError, ValueError):  # forbidden, or a name that no file can have
         return False
 
 

@@ -18,6 +18,8 @@ from opentau_prep.metadata.info import shown
 from opentau_prep.metadata.locate import LocateOptions, locate_dataset
 from opentau_prep.metadata.select import select_episodes, selected_stats
 from opentau_prep.notices import some_names, warn
+from opentau_prep.storage import is_remote
+from opentau_prep.storage.look import current_look, file_stat
 
 if TYPE_CHECKING:
     from opentau_prep.config.schema import DatasetEntry, Mixture
@@ -227,6 +229,18 @@ def resolve_mixture(
         EngineError: A root is a URL whose driver is not installed.
     """
     options = options or LocateOptions()
+    look = current_look()
+    # Without faults, all ways of going on with them find the same.
+    key = ("resolved", id(mixture), options.download and options.frames, options.absolute)
+    if look is None:
+        return _resolve(mixture, options, keep_going=keep_going)
+    found = look.made(key, lambda: _resolve(mixture, options, keep_going=keep_going))
+    if found.faults or found.mixture is not mixture:
+        return _resolve(mixture, options, keep_going=keep_going)
+    return found
+
+
+def _resolve(mixture: Mixture, options: LocateOptions, *, keep_going: bool) -> ResolvedMixture:
     found: list[_Found] = []
     vqa: list[str] = []
     faults: list[Failure] = []
@@ -323,7 +337,9 @@ def _locate(config: DatasetEntry, options: LocateOptions) -> str:
 def _identity(root: str | os.PathLike[str]) -> str:
     """Return what two paths of one folder have in common."""
     try:
-        found = os.stat(root)
+        found = None if is_remote(root) else file_stat(root)
     except (OSError, ValueError):
+        found = None
+    if found is None:
         return os.fspath(root)
     return f"{found.st_dev}:{found.st_ino}"

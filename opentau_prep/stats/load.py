@@ -13,6 +13,7 @@ from opentau_prep.artifacts.place import Location, StoredFile, dataset_place
 from opentau_prep.errors import DataError, MetadataError
 from opentau_prep.stats.sketch import QuantileSketch, decode_sketches
 from opentau_prep.storage import is_remote, open_storage
+from opentau_prep.storage.look import file_bytes
 from opentau_prep.storage.urls import command_at
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def load_sketches(
         candidates = _candidates(dataset, name, artifact_root)
     for path in candidates:
         try:
-            return decode_sketch_file(path.read_bytes(), str(path))
+            return decode_sketch_file(
+                file_bytes(path) if isinstance(path, Path) else path.read_bytes(), str(path)
+            )
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:

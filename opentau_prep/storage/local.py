@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from opentau_prep.errors import PrepError
 from opentau_prep.storage.base import check_relative, storage_error
 from opentau_prep.storage.limits import check_size
-from opentau_prep.storage.look import current_look, file_bytes, file_stat
+from opentau_prep.storage.look import Look, absolute, current_look, file_bytes, file_stat
 from opentau_prep.storage.parquet import LFS_MAGIC, ParquetReads, parquet_fault
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ class LocalStorage(ParquetReads):
         """See `Storage.read_bytes`."""
         path = self._place(rel)
         try:
-            check_size(rel, os.stat(path).st_size, path)
-            content = file_bytes(path)
+            content = file_bytes(path, lambda size: check_size(rel, size, path))
         except OSError as error:
             raise _os_error(rel, path, error) from error
         self.count_open(rel)
@@ -102,7 +101,7 @@ class LocalStorage(ParquetReads):
         if look is not None and rel.startswith("meta/"):
             # Most of what is asked for there is not there: one listing answers for all of it.
             with contextlib.suppress(OSError):
-                return look.has_file(os.path.abspath(f"{self._prefix}meta"), rel[len("meta/") :])
+                return look.has_file(absolute(f"{self._prefix}meta"), rel[len("meta/") :])
         if look is None:
             return os.path.isfile(path)
         found = file_stat(path)
@@ -123,11 +122,22 @@ class LocalStorage(ParquetReads):
         """
         look = current_look()
         top = self._place(rel_dir)
-        if look is not None:
-            found = look.listed(os.path.abspath(top), lambda: self._walk(rel_dir, top))
-        else:
+        if look is None:
             found = self._walk(rel_dir, top)
+        elif rel_dir.partition("/")[0] == "meta":
+            found = self._listed(look, rel_dir, top)
+        else:
+            found = look.listed(absolute(top), lambda: self._walk(rel_dir, top))
         return [rel for rel in found if rel.endswith(suffix)]
+
+    def _listed(self, look: Look, rel_dir: str, top: str) -> list[str]:
+        """Return the files below a folder of `meta`, whose listings answer for single files too."""
+        rel_dir, place = rel_dir.rstrip("/"), absolute(top)
+        try:
+            found = look.tree(place, rel_dir)
+        except OSError as error:
+            raise _os_error(f"{rel_dir}/", str(error.filename or top), error) from error
+        return look.listed(place, lambda: self._walk(rel_dir, top)) if found is None else found
 
     def _walk(self, rel_dir: str, top: str) -> list[str]:
         found: list[str] = []

@@ -15,20 +15,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, TypeAlias, TypeVar, cast
+
+from opentau_prep.notices import collect_notices, emit
 
 __all__ = [
     "MAX_FILE_BYTES",
     "Look",
+    "absolute",
     "current_look",
     "file_bytes",
     "file_stat",
+    "folder_names",
     "forget",
     "looking_anew",
+    "made_once",
     "one_look",
     "read_file",
+    "real_path",
     "refresh",
 ]
 
@@ -38,8 +45,10 @@ MAX_LISTED = 20_000
 
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _FIRST_READ = 1 << 16
+_UNTIDY = re.compile(r"//|(?:^|/)\.{1,2}(?:/|$)|./$|^$")
 
 
+T = TypeVar("T")
 Names: TypeAlias = dict[str, bool | None]
 """Name -> True for a file, False for a folder, None for a link or anything else."""
 
@@ -52,9 +61,11 @@ class Look:
         written: The files that were written meanwhile, as absolute paths.
         opened: Absolute root, or URL -> repo id -> what was parsed of it, until something in it
             is written.
+        folder: The working directory, with a slash: a run does not change it.
     """
 
     def __init__(self) -> None:
+        self.folder = os.path.join(os.getcwd(), "")
         self.storages: dict[str, Any] = {}
         self.written: dict[str, None] = {}
         self.opened: dict[str, dict[str | None, Any]] = {}
@@ -63,6 +74,8 @@ class Look:
         self._stats: dict[str, os.stat_result | None] = {}
         self._names: dict[str, Names | None] = {}
         self._lists: dict[str, list[str]] = {}
+        self._real: dict[str, str] = {}
+        self._made: dict[Hashable, Any] = {}
 
     def admits(self, size: int) -> bool:
         """Return whether there is room for a file of some bytes, and take it."""
@@ -71,15 +84,15 @@ class Look:
         self.room -= size
         return True
 
-    def read(self, path: str) -> bytes:
-        """Return a file's content; raise `OSError` as reading it would."""
+    def read(self, path: str, check: Callable[[int], None] | None = None) -> bytes:
+        """Return a file's content; raise `OSError` as reading it would. See `read_file`."""
         found = self._content.get(path)
         if found is not None:
             return found
         folder, _, name = path.rpartition("/")
         if folder in self._names and name not in (self._names[folder] or {}):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        content = read_file(path)
+        content = read_file(path, check)
         if self.admits(len(content)):
             self._content[path] = content
         return content
@@ -106,6 +119,41 @@ class Look:
             except (FileNotFoundError, NotADirectoryError):
                 self._names[folder] = None
         return self._names[folder]
+
+    def tree(self, top: str, rel: str) -> list[str] | None:
+        """Return the files below a folder, as paths that begin with `rel`, sorted.
+
+        None when something below it is a link, whose folders only a walk can follow.
+
+        Raises:
+            OSError: A folder cannot be listed.
+        """
+        above, _, own = top.rpartition("/")
+        if above in self._names and own not in (self._names[above] or {}):
+            return []
+        found: list[str] = []
+        for name, kind in (self.names(top) or {}).items():
+            if kind is None:
+                return None
+            if not kind:
+                below = self.tree(f"{top}/{name}", f"{rel}/{name}")
+                if below is None:
+                    return None
+                found += below
+            elif not name.startswith("."):
+                found.append(f"{rel}/{name}")
+        return sorted(found)
+
+    def real(self, path: str) -> str:
+        """Return an absolute path without links, its folders' looked up once for all in them."""
+        if path not in self._real:
+            folder, _, name = path.rpartition("/")
+            if not folder or name in ("", ".", "..") or os.path.islink(path):
+                self._real[path] = os.path.realpath(path)
+            else:
+                above = self.real(folder)
+                self._real[path] = f"{above}/{name}" if above != "/" else f"/{name}"
+        return self._real[path]
 
     def has_file(self, top: str, rel: str) -> bool:
         """Return whether a file is there, below a folder that is listed for it.
@@ -134,6 +182,20 @@ class Look:
             self._lists[folder] = found
         return self._lists[folder]
 
+    def made(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` gives, which is kept under a key until this run writes a file.
+
+        The notices of the first time are passed on each time.
+        """
+        if key not in self._made:
+            with collect_notices() as said:
+                found = make()
+            self._made[key] = found, tuple(said)
+        found, said_then = self._made[key]
+        for notice in said_then:
+            emit(notice)
+        return cast(T, found)
+
     def forget(self, path: str) -> None:
         """Drop what is known of a file that was written, and of the folders above it."""
         self.written[path] = None
@@ -141,6 +203,7 @@ class Look:
 
     def drop(self, path: str) -> None:
         """Drop what is known of a file, and of the folders above it."""
+        self._made.clear()
         self._drop(path)
         folder = path
         for _ in range(5):  # a first artifact may make up to three folders
@@ -157,6 +220,8 @@ class Look:
         self._stats.clear()
         self._names.clear()
         self._lists.clear()
+        self._real.clear()
+        self._made.clear()
         self.opened = {root: known for root, known in self.opened.items() if "://" in root}
 
     def _drop(self, path: str) -> None:
@@ -207,10 +272,10 @@ def forget(path: str | os.PathLike[str]) -> None:
     """Forget a file or folder that has just been written."""
     look = current_look()
     if look is not None:
-        given = os.path.abspath(path)
+        given = absolute(path)
         look.forget(given)
         folder, name = os.path.split(given)
-        real = os.path.join(os.path.realpath(folder), name)
+        real = os.path.join(look.real(folder), name)
         if real != given:
             look.forget(real)
 
@@ -220,23 +285,66 @@ def refresh(*paths: str | os.PathLike[str]) -> None:
     look = current_look()
     if look is not None:
         for path in paths:
-            look.drop(os.path.abspath(path))
+            look.drop(absolute(path))
 
 
-def file_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return a file's content, as this run has seen it; raise `OSError` as reading it would."""
+def made_once(key: Hashable, make: Callable[[], T]) -> T:
+    """Return what `make` gives; in a run that has written nothing since, what it gave before."""
     look = current_look()
-    return read_file(os.fspath(path)) if look is None else look.read(os.path.abspath(path))
+    return make() if look is None else look.made(key, make)
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return `os.path.abspath` of a path, at a fraction of its price where that changes nothing."""
+    text = os.fspath(path)
+    if _UNTIDY.search(text):
+        return os.path.abspath(text)
+    if text.startswith("/"):
+        return text
+    look = current_look()
+    return os.path.abspath(text) if look is None else look.folder + text
+
+
+def file_bytes(path: str | os.PathLike[str], check: Callable[[int], None] | None = None) -> bytes:
+    """Return a file's content, as this run has seen it; raise `OSError` as reading it would.
+
+    Args:
+        path: The file.
+        check: See `read_file`.
+    """
+    look = current_look()
+    if look is None:
+        return read_file(os.fspath(path), check)
+    return look.read(absolute(path), check)
 
 
 def file_stat(path: str | os.PathLike[str]) -> os.stat_result | None:
     """Return what `os.stat` gives, as this run has seen it; None for what is not there."""
     look = current_look()
-    return (Look() if look is None else look).stat(os.path.abspath(path))
+    return (Look() if look is None else look).stat(absolute(path))
 
 
-def read_file(path: str) -> bytes:
+def folder_names(folder: str | os.PathLike[str]) -> Names:
+    """Return what a folder holds, as this run has seen it; nothing where it cannot be listed."""
+    look = current_look()
+    try:
+        return (Look() if look is None else look).names(absolute(folder)) or {}
+    except OSError:
+        return {}
+
+
+def real_path(path: str | os.PathLike[str]) -> str:
+    """Return `os.path.realpath` of a path, as this run has seen it."""
+    look = current_look()
+    return os.path.realpath(path) if look is None else look.real(absolute(path))
+
+
+def read_file(path: str, check: Callable[[int], None] | None = None) -> bytes:
     """Return a regular file's content in as few calls as can be.
+
+    Args:
+        path: The file.
+        check: Called with the size of a file of more than 64 kB before it is read as a whole.
 
     Raises:
         OSError: It is missing, unreadable, or no regular file. A pipe is not waited for.
@@ -247,8 +355,11 @@ def read_file(path: str) -> bytes:
         whole = os.read(fd, _FIRST_READ)
         if 0 < len(whole) < _FIRST_READ:  # a regular file gives less only at its end
             return whole
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
+        if check is not None:
+            check(found.st_size)
         parts = [whole]
         while part := os.read(fd, 1 << 20):
             parts.append(part)

@@ -156,7 +156,7 @@ class _Collector:
             self._check_complete()
             options = self.head_options
             built = build_mixture_heads(resolved, options, artifact_root=root)
-            facts = heads_facts(built, options, audit_heads(built.members))
+            facts = heads_facts(built, options, audit_heads(built.members, remembering=True))
         except PrepError as fault:
             self.artifacts.append(self._unknown("heads", "norm heads", path, fault))
             return HeadsFacts(fault=str(fault))

@@ -156,7 +156,7 @@ def misfits(view: MixtureView) -> Iterator[Hit]:
         return
     from opentau_prep.heads.audit import audit_heads
 
-    for found in audit_heads(members).findings:
+    for found in audit_heads(members, remembering=True).findings:
         dims = sorted({d for some in found.dims.values() for d in some})
         yield hit(found.message, column=" and ".join(found.dims), dims=dims)
 
