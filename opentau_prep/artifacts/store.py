@@ -53,6 +53,7 @@ __all__ = [
     "judge",
     "needs_healing",
     "publish",
+    "recorded",
     "refuse_other_mixture",
 ]
 
@@ -167,6 +168,20 @@ def inspect(place: Place, recipe: Recipe) -> Inspection:
         inside = _inspect_at(place, *place.fallback, recipe)
         return inside if inside.state is not State.MISSING else found
     return found
+
+
+def recorded(place: Place) -> Provenance | None:
+    """Return the provenance of an artifact that is there, if there is a readable one.
+
+    Raises:
+        ArtifactError: A file is there but cannot be read.
+    """
+    inside = () if place.fallback is None else (place.fallback,)
+    for path, provenance_path in ((place.path, place.provenance_path), *inside):
+        content = manifest_at(place.path) if place.is_folder else _read(path)
+        if content is not None:
+            return _provenance_at(provenance_path, place.name)
+    return None
 
 
 def judge(

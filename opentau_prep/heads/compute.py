@@ -14,7 +14,7 @@ from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure_file
 from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import Place, check_artifact_root, file_place
 from opentau_prep.artifacts.rank import main_rank_notices
-from opentau_prep.artifacts.store import Inspection, inspect
+from opentau_prep.artifacts.store import Inspection, inspect, recorded
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ConfigError
 from opentau_prep.heads.audit import audit_heads
@@ -130,7 +130,7 @@ def recorded_options(out: Path) -> HeadOptions | None:
         ConfigError: `out` is a folder.
         ArtifactError: The file cannot be read.
     """
-    record = inspect(file_place("norm_heads", out), Recipe(COMMAND, {})).provenance
+    record = recorded(file_place("norm_heads", out))
     if record is None:
         return None
     names = [each.name for each in fields(HeadOptions)]

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from opentau_prep.artifacts import Recipe
 from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.artifacts.place import Place, folder_place
-from opentau_prep.artifacts.store import Inspection, State, inspect
+from opentau_prep.artifacts.store import Inspection, State, inspect, recorded
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ArtifactError, ConfigError, DataError, MetadataError, PrepError
 from opentau_prep.metadata.inputs import describe_inputs
@@ -254,7 +254,7 @@ def inspect_tokenizer(
 def recorded_fit(folder: Path) -> FitOptions | None:
     """Return the options that a folder was fitted with, or None where nothing says them."""
     try:
-        record = inspect(tokenizer_place(folder), Recipe(COMMAND, {})).provenance
+        record = recorded(tokenizer_place(folder))
     except PrepError:  # a folder that cannot be read is reported by whoever reads it
         return None
     return None if record is None else _recorded(record.parameters)

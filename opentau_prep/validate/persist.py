@@ -14,7 +14,7 @@ from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.artifacts.place import Place as ArtifactPlace
 from opentau_prep.artifacts.place import file_place
 from opentau_prep.artifacts.provenance import Recipe
-from opentau_prep.artifacts.store import Inspection, Outcome, inspect, publish
+from opentau_prep.artifacts.store import Inspection, Outcome, inspect, publish, recorded
 from opentau_prep.errors import PrepError
 from opentau_prep.metadata import load_dataset_metadata
 from opentau_prep.metadata.inputs import describe_inputs
@@ -146,7 +146,7 @@ def _mixture_recipe(mixture: Mixture, codes: Sequence[str], *, deep: bool) -> Re
 
 
 def _was_deep(place: ArtifactPlace) -> bool:
-    record = inspect(place, Recipe(COMMAND, {})).provenance
+    record = recorded(place)
     return record is not None and record.parameters.get("deep") is True
 
 
