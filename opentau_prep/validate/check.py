@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from opentau_prep.artifacts.fingerprint import cache_left_alone
 from opentau_prep.engine import Failure
 from opentau_prep.errors import PrepError
 from opentau_prep.metadata.locate import LocateOptions
@@ -64,7 +65,8 @@ def validate(
     memory = Memory(subject, resolved, views, codes, options, context)
     findings = memory.recall()
     if findings is None:
-        findings = _look(subject, resolved, views, rules, options, context)
+        with cache_left_alone(context.dry_run):
+            findings = _look(subject, resolved, views, rules, options, context)
         memory.keep(findings)
     return ValidateReport(tuple(findings), datasets, subject.name, options.deep, codes)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import opentau_prep
+from opentau_prep.artifacts.fingerprint import cache_left_alone
 from opentau_prep.choices import Choices
 from opentau_prep.errors import ArtifactError, PrepError
 from opentau_prep.heads.audit import audit_heads
@@ -87,7 +88,7 @@ def judge_mixture(
         context: Where artifacts are.
         options: Where other things are.
     """
-    with collect_notices() as said:
+    with cache_left_alone(context.dry_run), collect_notices() as said:
         warn_vqa(resolved.vqa)
         facts = _Collector(resolved, context, options or OutputPaths()).facts()
     distinct = [notice for i, notice in enumerate(said) if notice not in said[:i]]
