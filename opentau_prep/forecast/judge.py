@@ -11,6 +11,7 @@ import numpy as np
 from opentau_prep.forecast.mismatch import MISMATCHES
 from opentau_prep.forecast.report import ForecastFinding, Verdict, WorstMode, worst_mode
 from opentau_prep.forecast.rules import KINDS_OF
+from opentau_prep.text import printable
 
 if TYPE_CHECKING:
     from opentau_prep.forecast.measure import DimForecast
@@ -76,7 +77,8 @@ def find(dataset: str, judged: FeatureJudged, target: str) -> Iterator[ForecastF
     ) -> ForecastFinding:
         rule, which = KINDS_OF[kind], tuple(dims)
         place = f"{feature} {_listed(which, judged.names)}" if which else feature
-        message = f"{dataset}: {place}: {what}"
+        # A message is one line wherever it is repeated, whatever dims are called.
+        message = printable(f"{dataset}: {place}: {what}")
         command = rule.command if judged.is_own else ()
         words = [target if word == "{subject}" else word for word in command]
         line = " ".join(words) or None
@@ -234,4 +236,4 @@ def _listed(dims: Sequence[int], names: Sequence[str]) -> str:
 
 
 def _short(finding: ForecastFinding) -> str:
-    return finding.message.removeprefix(f"{finding.dataset}: ")
+    return finding.message.removeprefix(printable(f"{finding.dataset}: "))
