@@ -19,7 +19,7 @@ from opentau_prep.forecast.distribution import Distribution
 from opentau_prep.heads.audit_faults import KINDS, UNITS, suspicions
 from opentau_prep.heads.audit_model import DimStats, fit_model
 
-__all__ = ["MISMATCHES", "Mismatch", "find_mismatches"]
+__all__ = ["MISMATCHES", "Mismatch", "find_mismatches", "find_padding"]
 
 Floats = NDArray[np.float64]
 
@@ -100,6 +100,12 @@ def find_mismatches(
     if left.any() and (pair.distance[left] > _CLOSE).any():
         found += _probable(pair, left, grippers)
     return _merged(found)
+
+
+def find_padding(own: Distribution, stats: Mapping[str, Floats]) -> list[Mismatch]:
+    """Return the dims that are zero throughout on one side only."""
+    pair = _Pair.of(own, stats)
+    return [] if pair is None else _merged(list(_padding(pair)))
 
 
 def _merged(found: Sequence[Mismatch]) -> list[Mismatch]:

@@ -22,7 +22,7 @@ from opentau_prep.forecast.frames import Counted, DeepFeature, DeepJob, DeepResu
 from opentau_prep.forecast.judge import FeatureJudged, find, verdict_of
 from opentau_prep.forecast.measure import affine_of, feature_modes, is_padding, measure
 from opentau_prep.forecast.members import Member, MemberFeature, read_members
-from opentau_prep.forecast.mismatch import Mismatch, find_mismatches
+from opentau_prep.forecast.mismatch import Mismatch, find_mismatches, find_padding
 from opentau_prep.forecast.report import Forecast, ForecastOptions, MemberForecast, ModeForecast
 from opentau_prep.forecast.rules import OWN_HEADS
 from opentau_prep.forecast.sources import FeatureStats, StatSet, StatsSource, load_stats_source
@@ -111,9 +111,13 @@ def forecast_members(
 
 
 def own_heads(
-    resolved: ResolvedMixture, context: RunContext, options: ForecastOptions
+    resolved: ResolvedMixture,
+    context: RunContext,
+    options: ForecastOptions,
+    *,
+    audit: bool = True,
 ) -> StatsSource:
-    """Return the heads that training would build now, as a source of stats."""
+    """Return the heads that training would build now, as a source of stats; `audit` them or not."""
     widths = [
         int(np.prod(entry.meta.features[column].shape))
         for entry in resolved.entries
@@ -139,7 +143,7 @@ def own_heads(
         for key, stats in zip(heads.norm_keys, heads.per_norm_key_stats, strict=True)
     ]
     found: dict[tuple[str, str], list[Mismatch]] = {}
-    for each in audit_heads(built.members).findings:
+    for each in audit_heads(built.members).findings if audit else ():
         detail = each.message.partition("for example ")[2] or each.message
         for feature, dims in each.dims.items():
             exact = "looks like" not in each.message
@@ -322,9 +326,10 @@ def _judge(
         )
         for mode in modes
     ]
-    mismatches = find_mismatches(distribution, fitted, own.grippers)
-    if source.audited is not None:
-        mismatches = [each for each in mismatches if each.kind == "padding"]
+    if source.audited is None:
+        mismatches = find_mismatches(distribution, fitted, own.grippers)
+    else:
+        mismatches = find_padding(distribution, fitted)
         mismatches += source.audited.get((dataset, name), ())
     if padded:
         detail = f"always 0 in the dataset, and not among the {wide} dims of the stats"

@@ -168,7 +168,7 @@ def _look(resolved: ResolvedMixture, context: RunContext) -> _Seen:
     """Return nothing where heads or stats cannot be read: the verdict says so already."""
     options = ForecastOptions()
     try:
-        source = own_heads(resolved, context, options)
+        source = own_heads(resolved, context, options, audit=False)  # the verdict has the audit
         members = read_members(resolved, artifact_root=context.artifact_root)
         forecast = forecast_members(members, source, options, "")
     except PrepError:
