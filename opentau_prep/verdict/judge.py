@@ -80,7 +80,8 @@ def judge_mixture(
 ) -> Verdict:
     """Return the state of a mixture's preparation.
 
-    Reads metadata and artifacts; opens no data file and writes nothing. What is missing, stale or
+    Reads metadata and artifacts, and the footers of data files where findings are not fresh; reads
+    no frames and writes nothing. What is missing, stale or
     damaged is a fact of the report, never an error. Notices are in the report.
 
     Args:
