@@ -11,6 +11,8 @@ from opentau_prep.cli.command import Result, command
 from opentau_prep.cli.options import MixtureJson, Roots
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from opentau_prep.cli.session import Session
 
 __all__ = ["register"]
@@ -84,8 +86,8 @@ def report(
     opentau-prep report --mixture-json mixture.json --png heads --png tokenizer
     """
     from opentau_prep.artifacts.place import check_artifact_root
-    from opentau_prep.cli.report_tables import report_tables
     from opentau_prep.cli.targets import named_mixture
+    from opentau_prep.cli.verdict_lines import say, show_to_do
     from opentau_prep.metadata.locate import LocateOptions
     from opentau_prep.metadata.resolve import resolve_mixture
     from opentau_prep.notices import without_notices
@@ -103,4 +105,10 @@ def report(
         # A dataset that cannot be opened is the first thing that the page has to say.
         resolved = resolve_mixture(mixture, locate, keep_going=True)
         made = make_report(resolved, context, options, out=page, frames=frames, png=png or ())
-    return Result(made.as_json(), report_tables(made), exit_code=int(made.needs_attention))
+
+    def render(console: Console) -> None:
+        show_to_do(console, made.facts)
+        say(console, f"{made.path}: {made.status}")
+        say(console, made.facts.words)
+
+    return Result(made.as_json(), render, exit_code=int(made.needs_attention))
