@@ -124,14 +124,14 @@ class LocalStorage(ParquetReads):
         top = self._place(rel_dir)
         if look is None:
             found = self._walk(rel_dir, top)
-        elif rel_dir.partition("/")[0] == "meta":
+        elif rel_dir.partition("/")[0] in ("meta", "data"):
             found = self._listed(look, rel_dir, top)
         else:
             found = look.listed(absolute(top), lambda: self._walk(rel_dir, top))
         return [rel for rel in found if rel.endswith(suffix)]
 
     def _listed(self, look: Look, rel_dir: str, top: str) -> list[str]:
-        """Return the files below a folder of `meta`, whose listings answer for single files too."""
+        """Return the files below a folder; its listings answer for single files too."""
         rel_dir, place = rel_dir.rstrip("/"), absolute(top)
         try:
             found = look.tree(place, rel_dir)

@@ -92,7 +92,7 @@ class Look:
         folder, _, name = path.rpartition("/")
         if folder in self._names and name not in (self._names[folder] or {}):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        content = read_file(path, check)
+        content = read_file(path, check, self._stats)
         if self.admits(len(content)):
             self._content[path] = content
         return content
@@ -114,10 +114,14 @@ class Look:
         """
         if folder not in self._names:
             try:
-                with os.scandir(folder) as found:
-                    self._names[folder] = {each.name: _kind(each) for each in found}
+                with os.scandir(folder) as listing:
+                    found = {each.name: _kind(each) for each in listing}
             except (FileNotFoundError, NotADirectoryError):
                 self._names[folder] = None
+                return None
+            if len(found) > MAX_LISTED:
+                return found
+            self._names[folder] = found
         return self._names[folder]
 
     def tree(self, top: str, rel: str) -> list[str] | None:
@@ -339,12 +343,17 @@ def real_path(path: str | os.PathLike[str]) -> str:
     return os.path.realpath(path) if look is None else look.real(absolute(path))
 
 
-def read_file(path: str, check: Callable[[int], None] | None = None) -> bytes:
+def read_file(
+    path: str,
+    check: Callable[[int], None] | None = None,
+    stats: dict[str, os.stat_result | None] | None = None,
+) -> bytes:
     """Return a regular file's content in as few calls as can be.
 
     Args:
         path: The file.
         check: Called with the size of a file of more than 64 kB before it is read as a whole.
+        stats: Gets what `os.stat` would give; of an open file it costs no look at the folder.
 
     Raises:
         OSError: It is missing, unreadable, or no regular file. A pipe is not waited for.
@@ -352,6 +361,8 @@ def read_file(path: str, check: Callable[[int], None] | None = None) -> bytes:
     # By descriptor: a file object costs more than a small file's metadata does to parse.
     fd = os.open(path, _READ_FLAGS)
     try:
+        if stats is not None:
+            stats[path] = os.fstat(fd)
         whole = os.read(fd, _FIRST_READ)
         if 0 < len(whole) < _FIRST_READ:  # a regular file gives less only at its end
             return whole

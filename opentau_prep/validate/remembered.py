@@ -23,6 +23,7 @@ from opentau_prep.artifacts.fingerprint import cache_dir
 from opentau_prep.artifacts.place import safe_folder_name
 from opentau_prep.errors import ArtifactError, PrepError
 from opentau_prep.storage import is_remote
+from opentau_prep.storage.look import file_stat, folder_names, looking_anew, real_path
 from opentau_prep.validate.findings import Finding
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ class Memory:
         """Remember the findings, unless a file changed while they were found, or just before."""
         if not self.usable or self._file is None or self._dry:
             return
-        if self._newest > self._start_ns - _TICK_NS or self._now() != self._key:
+        with looking_anew():  # what this run saw first may be older than what it read
+            unchanged = self._now() == self._key
+        if self._newest > self._start_ns - _TICK_NS or not unchanged:
             return
         content = {"key": self._key, "findings": [finding.as_json() for finding in findings]}
         try:
@@ -118,10 +121,12 @@ class Memory:
         files = (*packages, *map(os.fspath, self._files))
         tool = os.path.dirname(opentau_prep.__file__)
         folders = (tool, *map(os.fspath, self._folders))
-        for path in (*files, *(file for folder in folders for file in _files_below(folder))):
+        for path in (*files, *(file for folder in folders for file in _files_below(folder, set()))):
             try:
-                found = os.stat(path)
+                found = file_stat(path)
             except OSError:
+                found = None
+            if found is None:
                 digest.update(f"{path}\0gone\n".encode("utf-8", "surrogateescape"))
                 continue
             stamp = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
@@ -129,8 +134,8 @@ class Memory:
             if path not in packages and not path.startswith(tool):
                 self._newest = max(self._newest, found.st_mtime_ns, found.st_ctime_ns)
         for folder in self._folders:  # what Git LFS can fetch is advised in a checkout only
-            within = Path(os.path.realpath(folder))
-            in_git = any((parent / ".git").exists() for parent in (within, *within.parents))
+            within = Path(real_path(folder))
+            in_git = any(file_stat(parent / ".git") for parent in (within, *within.parents))
             digest.update(b"git" if in_git else b"no git")
         return digest.hexdigest()
 
@@ -141,11 +146,16 @@ def _places(context: RunContext) -> list[str]:
     ]
 
 
-def _files_below(folder: str) -> Iterator[str]:
-    """Yield all files below a folder in a fixed order, through links to folders too."""
-    seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        folders[:] = [] if real in seen else sorted(f for f in folders if f != "__pycache__")
-        seen.add(real)
-        yield from (f"{parent}/{name}" for name in sorted(files))
+def _files_below(folder: str, linked: set[str]) -> Iterator[str]:
+    """Yield all files below a folder in a fixed order, through links to folders, each once."""
+    for name, is_file in sorted(folder_names(folder).items()):
+        path = f"{folder}/{name}"
+        if is_file is None and os.path.isdir(path):
+            real = os.path.realpath(path)
+            is_file = real in linked
+            linked.add(real)
+        if is_file is False:
+            if name != "__pycache__":
+                yield from _files_below(path, linked)
+        else:
+            yield path

@@ -41,7 +41,7 @@ def test_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     read: Counter[str] = Counter()
     really = look.read_file
     monkeypatch.setattr(
-        look, "read_file", lambda path, check=None: (read.update([path]), really(path))[1]
+        look, "read_file", lambda path, *more: (read.update([path]), really(path, *more))[1]
     )
     with one_look():
         for _ in range(3):
@@ -52,6 +52,17 @@ def test_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             assert LocalStorage(root).read_bytes("meta/info.json")
     assert read
     assert max(read.values()) == 1
+
+
+def test_stat_of_a_file_that_was_read_asks_nothing(tmp_path, monkeypatch):
+    file = tmp_path / "info.json"
+    file.write_bytes(b"{}")
+    with one_look():
+        look.file_bytes(file)
+        monkeypatch.setattr(look.os, "stat", lambda path: pytest.fail(str(path)))
+        found = look.file_stat(file)
+    assert found is not None
+    assert (found.st_size, found.st_ino) == (2, os.lstat(file).st_ino)
 
 
 def test_own_writes_are_seen_at_once(tmp_path: Path) -> None:
