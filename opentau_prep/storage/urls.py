@@ -51,8 +51,12 @@ def shell_command(name: str, roots: Iterable[str | os.PathLike[str]], *options: 
 
 
 def command_at(name: str, where: str, *options: object) -> str:
-    """Return a command on the dataset whose file below `meta/` an error names."""
-    return shell_command(name, [where.rpartition("/meta/")[0] or where], *options)
+    """Return a command on the dataset whose file below `meta/` an error names.
+
+    Where it names another file, the dataset is for the user to add.
+    """
+    root = where.rpartition("/meta/")[0]
+    return shell_command(name, [root] if root else [], *options)
 
 
 def check_url(url: str) -> str:
