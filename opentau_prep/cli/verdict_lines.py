@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opentau_prep.text import printable_lines
+from opentau_prep.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,7 @@ def say_command(console: Console, command: str, *, indent: int = 2) -> None:
     """Print a command on one line: a terminal that wraps it copies it whole."""
     from rich.text import Text
 
-    line = Text(f"{' ' * indent}$ {printable_lines(command)}")
+    line = Text(f"{' ' * indent}$ {printable(command)}")
     console.print(line, soft_wrap=True)
 
 
@@ -49,7 +49,8 @@ def show_to_do(console: Console, verdict: Verdict) -> None:
                 details[0] = f"By hand: {details[0]}"
             more = len(each.details) - len(details)
             about = "; ".join([*details, *([f"and {more:,} more"] if more else [])])
-            say(console, f"{number}. {each.what}{f': {about}' if about else ''}", indent=2)
+            line = printable(f"{each.what}: {about}" if about else each.what)
+            say(console, f"{number}. {line}", indent=2)
             for command in filter(None, (each.command, each.instead)):
                 say_command(console, command, indent=5)
     if verdict.at_once:
