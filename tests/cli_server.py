@@ -71,6 +71,7 @@ def _answer(connection: socket.socket) -> None:
         os.close(descriptor)
     os.environ.clear()
     os.environ.update(request["env"])
+    sys.path[:0] = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     os.chdir(request["cwd"])
     sys.argv = ["opentau-prep", *request["args"]]
 

@@ -136,7 +136,8 @@ def test_page_is_whole_self_contained_and_the_same_twice(demo):
     page = read_page(Path("demo/mixture.prep/report.html"))
     first = Path("demo/mixture.prep/report.html").read_bytes()
     after = hashes(demo.parent)
-    assert set(after) - set(before) == {
+    # What the audit of heads found is remembered for this user.
+    assert {name for name in set(after) - set(before) if not name.startswith("cache")} == {
         "demo/mixture.prep/report.html",
         "demo/mixture.prep/report.html-prep.json",
     }
@@ -209,7 +210,7 @@ def test_report_of_changed_data_files_needs_no_hashes_to_see_other_sizes(demo):
     file.write_bytes(file.read_bytes() + b"PAR1")
     facts = facts_of()
     assert state_of(facts, "sketches", "demo/old_push") == ("stale", "data changed")
-    assert not (demo.parent / "cache").exists()
+    assert not (demo.parent / "cache/fingerprints").exists()
 
 
 def test_report_of_damaged_and_edited_artifacts_says_so_and_goes_on(demo):
