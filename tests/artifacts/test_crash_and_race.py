@@ -56,6 +56,7 @@ def test_ensure_16_racing_processes_artifact_and_provenance_agree(root: Path) ->
     assert found["leftovers"] == []
 
 
+@pytest.mark.slow
 def test_publish_100_runs_killed_at_random_nothing_torn_lost_or_left(root: Path) -> None:
     (found,), _ = drive("killed_at_random", root, 100)
     assert found["killed"] >= 10

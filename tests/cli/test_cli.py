@@ -186,6 +186,7 @@ def test_not_persisted_is_exit_4_unless_it_was_asked_for(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_demo_then_run_then_fresh(tmp_path):
     assert run_cli("demo", "--out", tmp_path / "demo").code == 0
     mixture = tmp_path / "demo/mixture.json"

@@ -17,6 +17,8 @@ from clusters import PACKAGES, need, running_cluster
 REPO = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).with_name("engine_driver.py")
 
+pytestmark = pytest.mark.slow
+
 
 def until(condition: Callable[[], bool], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
