@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import tiny_dataset
+from cli_runner import run_cli
 from stats_files import (
     lerobot_checkpoint,
     lerobot_stats,
@@ -235,3 +236,21 @@ def test_starvla_208_stats_without_last_frames_are_as_good(tmp_path):
     member = forecast(root, stats)
     assert [f.message for f in member.findings] == []
     assert member.verdict == "reuse"
+
+
+def test_openpi_832_stats_of_lerobot_and_openpi_of_the_same_data_are_as_good(tmp_path):
+    # openpi issue 832: the norm stats of LeRobot and of openpi differ for the same dataset. openpi
+    # counts into 5,000 bins of the range so far, and moves the counts when the range grows.
+    values = deltas(n=4000)
+    root = dataset(tmp_path, episodes_of(values, 20))
+    theirs = tmp_path / "norm_stats.json"
+    ran = run_cli("stats", root, "--format", "openpi", "--out", theirs)
+    assert ran.code == 0, ran.err
+    found = json.loads(theirs.read_text())["norm_stats"]["actions"]
+    for name, q in (("q01", 0.01), ("q99", 0.99)):
+        off = np.abs(np.array(found[name]) - np.quantile(values, q, axis=0))
+        assert 0 < (off / np.ptp(values, axis=0)).max() < 0.005
+    for stats in (root / "meta/stats.json", theirs):
+        assert forecast(root, stats, deep=True).verdict == "reuse"
+    moved = diff(root / "meta/stats.json", theirs, RunContext()).moved
+    assert 0 < max(each.effect for each in moved if each.effect is not None) < 0.01
