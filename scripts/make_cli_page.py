@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
+from written_page import write_or_check
 
 from opentau_prep.cli.app import app
 
@@ -87,15 +88,5 @@ def _table(rows: list[tuple[str, str]]) -> list[str]:
     return [f"| option | meaning |\n| --- | --- |\n{body}\n"]
 
 
-def main() -> int:
-    page = render()
-    if "--check" in sys.argv[1:]:
-        fresh = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page
-        print(f"{PAGE.name} is {'fresh' if fresh else 'stale: run scripts/make_cli_page.py'}")
-        return int(not fresh)
-    PAGE.write_text(page, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, render()))

@@ -10,6 +10,8 @@ import re
 import sys
 from pathlib import Path
 
+from written_page import write_or_check
+
 import opentau_prep
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/reference/python.md"
@@ -56,15 +58,5 @@ def _signature(value: object) -> str:
     return f"({', '.join(shown)})"
 
 
-def main() -> int:
-    page = render()
-    if "--check" in sys.argv[1:]:
-        fresh = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page
-        print(f"{PAGE.name} is {'fresh' if fresh else 'stale: run scripts/make_python_page.py'}")
-        return int(not fresh)
-    PAGE.write_text(page, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, render()))

@@ -9,6 +9,8 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
+from written_page import write_or_check
+
 from opentau_prep.validate.catalogue import all_rules
 from opentau_prep.validate.rule import Rule
 
@@ -38,15 +40,5 @@ def render(rules: tuple[Rule, ...]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    page = render(all_rules())
-    if "--check" in sys.argv[1:]:
-        fresh = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page
-        print(f"{PAGE.name} is {'fresh' if fresh else 'stale: run scripts/make_rules_page.py'}")
-        return int(not fresh)
-    PAGE.write_text(page, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, render(all_rules())))
