@@ -12,7 +12,9 @@ from opentau_prep.shard import Shard
 from opentau_prep.storage.urls import check_written
 
 if TYPE_CHECKING:
-    from opentau_prep.artifacts.ensure import Artifact
+    from opentau_prep.artifacts.ensure import Artifact, File
+    from opentau_prep.artifacts.place import Place
+    from opentau_prep.artifacts.provenance import Recipe
     from opentau_prep.artifacts.rank import Rank
     from opentau_prep.config.schema import Mixture
     from opentau_prep.engine import Failure
@@ -120,6 +122,13 @@ class RunContext:
         from opentau_prep.artifacts.ensure import ensure
 
         return ensure(artifact, rank=self.this_rank, force=self.force, dry_run=self.dry_run)
+
+    def ensure_file(self, place: Place, build: Callable[[], bytes], recipe: Recipe) -> File:
+        """Return an up-to-date file; see `artifacts.ensure.ensure_file`."""
+        from opentau_prep.artifacts.ensure import ensure_file
+
+        rank, force, dry_run = self.this_rank, self.force, self.dry_run
+        return ensure_file(place, build, recipe, rank=rank, force=force, dry_run=dry_run)
 
     def alone(self) -> RunContext:
         """Return the context for work that stays in this process."""

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, Recipe, dataset_place, ensure_file
+from opentau_prep.artifacts import Recipe, dataset_place
 from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import Place, check_artifact_root, file_place
 from opentau_prep.artifacts.rank import main_rank_notices
@@ -68,11 +68,10 @@ def prepare_heads(
             in a store and there is no `context.artifact_root`.
     """
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
-    rank = context.this_rank
-    with main_rank_notices(rank):
+    with main_rank_notices(context.this_rank):
         built = build_mixture_heads(resolved, options, artifact_root=context.artifact_root)
         target = None if explain_target is None else parse_target(explain_target, built.heads)
-        write = partial(_write, rank=rank, force=context.force, dry_run=context.dry_run)
+        write = partial(_write, context=context.for_workers())
         jobs = _dataset_jobs(resolved, built, options, context)
         labels = [", ".join(job.datasets) for job in jobs]
         with _stale_reported_once():
@@ -150,11 +149,8 @@ class _Job:
     recipe: Recipe
 
 
-def _write(job: _Job, *, rank: Rank, force: bool, dry_run: bool) -> HeadFile:
-    artifact = ensure_file(
-        job.place, lambda: job.content, job.recipe, rank=rank, force=force, dry_run=dry_run
-    )
-    outcome = artifact.outcome
+def _write(job: _Job, *, context: RunContext) -> HeadFile:
+    outcome = context.ensure_file(job.place, lambda: job.content, job.recipe).outcome
     return HeadFile(job.datasets, outcome.path, outcome.status, outcome.changes, outcome.backup)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opentau_prep.artifacts import Recipe, ensure_file
+from opentau_prep.artifacts import Recipe
 from opentau_prep.artifacts.store import Inspection, inspect
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ColumnIndexError, ConfigError, DataError
@@ -339,13 +339,10 @@ def _prepare_one(entry: ResolvedEntry, *, mixture: Mixture, run: StatsRun) -> De
     recipe = delta_recipe(entry, mixture)
     size = run.stats.chunk_size
     place = delta_place(entry, recipe, size, run.context.artifact_root)
-    made = ensure_file(
+    made = run.context.ensure_file(
         place,
         lambda: compute_delta_stats(entry, recipe, chunk_size=size).to_bytes(recipe),
         _artifact_recipe(entry, recipe, run),
-        rank=run.context.rank,
-        force=run.context.force,
-        dry_run=run.context.dry_run,
     )
     stats = DeltaStats.from_bytes(made.content, str(place.path))
     return DeltaResult(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Recipe, dataset_place, ensure_file
+from opentau_prep.artifacts import Recipe, dataset_place
 from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.artifacts.place import Place
 from opentau_prep.artifacts.provenance import sha256_of
@@ -122,20 +121,12 @@ def _write(
 ) -> str:
     place = _place(entry, mixture_id, context)
     recipe = _recipe(options, content)
-    rank = context.this_rank
-    build = partial(_same, content)
     try:
-        made = ensure_file(
-            place, build, recipe, rank=rank, force=context.force, dry_run=context.dry_run
-        )
+        made = context.ensure_file(place, lambda: content, recipe)
     except OverwriteRefusedError as error:
         warn("left_alone", str(error), dataset=entry.artifact_name)
         return "kept"
     return str(made.outcome.status)
-
-
-def _same(content: bytes) -> bytes:
-    return content
 
 
 def _content(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, Recipe, ensure_file
+from opentau_prep.artifacts import Recipe
 from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.place import file_place
 from opentau_prep.artifacts.rank import main_rank_notices
@@ -90,21 +90,17 @@ def prepare_plan(
         DataError: No dataset has a validation frame.
         ArtifactError: The file cannot be written, or is somebody else's.
     """
-    rank = context.rank or Rank.detect()
-    with main_rank_notices(rank):
+    with main_rank_notices(context.this_rank):
         if seed is None:
             seed = resolved.mixture.training.get("seed", TRAINING_SEED)
         plan = _plan(resolved, world_size, batch_size, split=split, seed=seed, ratio=ratio)
         if out is None:
             return PlanReport(plan)
         place = file_place("validation_plan", out, schema_version=PLAN_SCHEMA_VERSION)
-        artifact = ensure_file(
+        artifact = context.ensure_file(
             place,
             lambda: dump_own(plan.as_json()),
             _recipe(resolved, plan),
-            rank=rank,
-            force=context.force,
-            dry_run=context.dry_run,
         )
     return PlanReport(plan, artifact.outcome)
 

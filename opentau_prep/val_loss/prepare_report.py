@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Rank, Recipe, ensure_file
+from opentau_prep.artifacts import Recipe
 from opentau_prep.artifacts.fingerprint import cache_left_alone, hash_files
 from opentau_prep.artifacts.jsonio import dump_own, load_own
 from opentau_prep.artifacts.place import Place, file_place
@@ -136,10 +136,9 @@ def prepare_report(
         ArtifactError: A file cannot be written, or is somebody else's.
     """
     chosen = options or ReportOptions()
-    rank = context.rank or Rank.detect()
-    with main_rank_notices(rank), cache_left_alone(context.dry_run):
+    with main_rank_notices(context.this_rank), cache_left_alone(context.dry_run):
         work = _Work(patterns, resolved, chosen)
-        report, written = _write(work, rank, context)
+        report, written = _write(work, context)
         worse = None
         if chosen.fail_if_worse is not None:
             worse = worse_than(report.changes or (), chosen.fail_if_worse)
@@ -255,14 +254,12 @@ class _Work:
         )
 
 
-def _write(work: _Work, rank: Rank, context: RunContext) -> tuple[ValidationReport, list[Outcome]]:
+def _write(work: _Work, context: RunContext) -> tuple[ValidationReport, list[Outcome]]:
     options, recipe = work.options, work.recipe()
     written: list[Outcome] = []
 
     def write(place: Place, build: Callable[[], bytes]) -> bytes:
-        made = ensure_file(
-            place, build, recipe, rank=rank, force=context.force, dry_run=context.dry_run
-        )
+        made = context.ensure_file(place, build, recipe)
         written.append(made.outcome)
         return made.content
 
