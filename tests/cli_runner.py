@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -81,6 +82,17 @@ def run_cli(*args: object, cwd: Path | None = None, env: Mapping[str, str] | Non
             raise
         texts = [_text(file) for file in (out, err)]
     return Ran(code, *texts)
+
+
+def paste(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a printed command in a shell, as a user would paste it, with this interpreter."""
+    program = f"{shlex.quote(sys.executable)} -m opentau_prep"
+    line = " && ".join(part.replace("opentau-prep", program, 1) for part in line.split(" && "))
+    paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    env = environment({"PYTHONPATH": os.pathsep.join(paths)})
+    return subprocess.run(
+        line, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=TIMEOUT_S
+    )
 
 
 @functools.cache

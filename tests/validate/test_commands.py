@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from breaking import (
     write_broken,
     written,
 )
+from cli_runner import paste
 from mutations import LFS, MUTATIONS
 from test_artifacts_rules import ARTIFACTS, TOKENIZERS
 from test_mixtures import MIXTURES, mixture_of
@@ -31,17 +29,6 @@ from opentau_prep.validate.rule import RUN_STATS_AGAIN, Settle
 QUICK = ("105 episodes promised", "no stats.json", "min above max")
 
 
-def in_a_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a printed command as a user would paste it, with this environment's interpreter."""
-    program = f"{shlex.quote(sys.executable)} -m opentau_prep"
-    line = " && ".join(part.replace("opentau-prep", program, 1) for part in command.split(" && "))
-    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.run(
-        line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-
-
 def settles(change: Mutation, tmp_path: Path) -> list[Finding]:
     """Run each command that a broken dataset's findings print; return what is found again."""
     root, elsewhere = tmp_path / "a data set", tmp_path / "elsewhere"
@@ -51,7 +38,7 @@ def settles(change: Mutation, tmp_path: Path) -> list[Finding]:
     printed = [f for f in found if f.command and f.command.startswith("opentau")]
     assert all(f.command or f.advice.startswith("By hand: ") for f in found)
     for command in dict.fromkeys(str(finding.command) for finding in printed):
-        done = in_a_shell(command, elsewhere)
+        done = paste(command, elsewhere)
         assert done.returncode == 0 or "validate" in command, (command, done.stderr, done.stdout)
     left = {finding.fingerprint for finding in check(root).findings}
     return [finding for finding in printed if finding.fingerprint in left]
@@ -92,7 +79,7 @@ def settles_mixture(file: Path, elsewhere: Path, **options: Any) -> list[str]:
     by_hand = [finding for finding in found if not finding.command]
     assert all(finding.advice.startswith("By hand: ") for finding in by_hand)
     for command in dict.fromkeys(finding.command for finding in found if finding.command):
-        done = in_a_shell(command, elsewhere)
+        done = paste(command, elsewhere)
         assert done.returncode in (0, 1), (command, done.stderr, done.stdout)
     left = {finding.fingerprint for finding in check_mixture(file, **options).findings}
     assert [f for f in found if f.command and f.fingerprint in left] == []
@@ -117,7 +104,7 @@ def test_commands_of_mixture_outputs_settle_them(prepared: Path, tmp_path: Path)
     file = tmp_path / "mixture.json"
     file.write_text(json.dumps({"seed": 4, "dataset_mixture": json.loads(file.read_text())}))
     for words in ("stats", "val-plan --world-size 2 --batch-size 4 --seed 3", "forecast"):
-        in_a_shell(f"opentau-prep {words} --mixture-json {shlex.quote(str(file))}", tmp_path)
+        paste(f"opentau-prep {words} --mixture-json {shlex.quote(str(file))}", tmp_path)
 
     assert set(settles_mixture(file, tmp_path / "elsewhere")) == {"M018", "P003", "S020"}
 

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from builders import tiny_dataset, tiny_episodes
-from cli_runner import environment, run_cli
+from cli_runner import paste, run_cli
 
 from opentau_prep.demo.append import append_episode
 
 pytestmark = pytest.mark.slow
 
 FIT = ("--chunk-size", 4, "--total-chunks", 20, "--vocab-size", 300, "--max-token-length", 8)
-
-
-def paste(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "opentau_prep", *shlex.split(command)[1:]]
-    root = str(Path(__file__).resolve().parents[2])
-    env = {**environment(), "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    line = shlex.join(words)
-    return subprocess.run(
-        line, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=120
-    )
 
 
 def items(mixture: Path) -> list[dict[str, object]]:
