@@ -23,7 +23,7 @@ from opentau_prep import load_mixture, load_validation_plan, write_losses
 from opentau_prep.frames.read import read_frames
 from opentau_prep.metadata.resolve import ResolvedEntry, resolve_mixture
 from opentau_prep.val_loss import MixtureValidation
-from opentau_prep.val_loss.sources import Provenance, mixture_sources
+from opentau_prep.val_loss.sources import MixtureFacts, mixture_sources
 
 
 def squared_changes(entry: ResolvedEntry, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +39,7 @@ def squared_changes(entry: ResolvedEntry, rows: np.ndarray) -> tuple[np.ndarray,
 
 
 def rank_samples(
-    rank: int, plan: MixtureValidation, entries: dict[str, ResolvedEntry], sources: Provenance
+    rank: int, plan: MixtureValidation, entries: dict[str, ResolvedEntry], sources: MixtureFacts
 ) -> dict[str, Any]:
     """Return one rank's samples, as `write_losses` and `GroupedLosses.update` take them."""
     names: list[str] = []

@@ -114,10 +114,6 @@ def test_modules_stay_short_and_free_of_private_names_of_others(path):
             assert private in ([], ["__version__"]), f"{path} imports {private}"
 
 
-# Not undone yet: a room may leave this list, and none may come in.
-_WITH_CIRCLES = {"demo", "diff", "forecast"}
-
-
 def _edges():
     """Return module -> the modules of the package that it imports, anywhere but for types."""
     names = {}
@@ -152,7 +148,7 @@ def test_no_import_circle_within_a_room():
         return seen
 
     circles = {name.split(".")[1] for name in edges if name in reached(name)}
-    assert circles - _WITH_CIRCLES == set()
+    assert circles == set()
 
 
 def test_public_names_resolve():

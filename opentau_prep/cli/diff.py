@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from opentau_prep.cli.session import Session
-    from opentau_prep.diff import Difference
+    from opentau_prep.diff import Diff
 
 __all__ = ["register"]
 
@@ -57,7 +57,7 @@ def diff(
     return Result(found.as_json(), render, exit_code=int(bool(found.moved)))
 
 
-def _render(console: Console, found: Difference) -> None:
+def _render(console: Console, found: Diff) -> None:
     from opentau_prep.cli.tables import table
 
     seen = [each for each in found.moved if each.effect is not None]

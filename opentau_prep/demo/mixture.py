@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from opentau_prep.demo.audit import write_audit_demo
+from opentau_prep.demo.dataset import DemoDataset, DemoTask, demo_episodes
 from opentau_prep.demo.encode import write_json
 from opentau_prep.demo.spec import DatasetSpec, EpisodeData
 from opentau_prep.demo.target import check_folder, write_folder
@@ -19,19 +21,13 @@ from opentau_prep.demo.trajectories import (
     BIMANUAL14,
     HUMANOID26,
     MOBILE11,
-    Robot,
-    demonstrate,
-    demonstration_lengths,
 )
 from opentau_prep.demo.write import write_dataset
 from opentau_prep.errors import ConfigError
 
 __all__ = [
     "DEMO_DATASETS",
-    "DemoDataset",
-    "DemoTask",
     "check_demo_folder",
-    "demo_episodes",
     "mixture_json",
     "write_demo",
     "write_demo_dataset",
@@ -39,42 +35,6 @@ __all__ = [
 
 
 _STANDARD: Final = "standard"
-
-
-@dataclass(frozen=True)
-class DemoTask:
-    """One task of a demo dataset.
-
-    Attributes:
-        text: The task string.
-        n_episodes: How many demonstrations.
-        usual_s: The usual duration in seconds.
-        distinct: At most so many different lengths; None: about one an episode.
-    """
-
-    text: str
-    n_episodes: int
-    usual_s: float
-    distinct: int | None = None
-
-
-@dataclass(frozen=True)
-class DemoDataset:
-    """One dataset: how it is driven, what is done in it, how it is stored.
-
-    Attributes:
-        repo_id: Its name; also its folder below `datasets/`.
-        robot: Dims, limits and names.
-        tasks: Tasks in order of their index; episodes take turns between them.
-        spec: Format and options (tasks and names are filled in from the above).
-        seed: Of the trajectories.
-    """
-
-    repo_id: str
-    robot: Robot
-    tasks: tuple[DemoTask, ...]
-    spec: DatasetSpec
-    seed: int
 
 
 _CAMERAS: Final = ("observation.images.front", "observation.images.wrist")
@@ -172,8 +132,6 @@ def write_demo(out: Path, *, variant: Literal["standard", "audit"] = "standard")
         ConfigError: There is no such variant.
     """
     if variant == "audit":
-        from opentau_prep.demo.audit import write_audit_demo  # it builds on this module
-
         return write_audit_demo(out)
     if variant != "standard":
         raise ConfigError(f"there is no demo variant {variant!r}", hint="Use standard or audit.")
@@ -187,30 +145,6 @@ def check_demo_folder(out: Path) -> Path:
         ArtifactError: The folder holds something else.
     """
     return check_folder(out, made_as=_STANDARD)
-
-
-def demo_episodes(dataset: DemoDataset) -> list[EpisodeData]:
-    """Return the dataset's episodes: its tasks' demonstrations, taking turns."""
-    turns: list[tuple[int, int, int]] = []  # (demonstration, task, frames)
-    for index, task in enumerate(dataset.tasks):
-        lengths = demonstration_lengths(
-            task.n_episodes,
-            usual_s=task.usual_s,
-            fps=dataset.spec.fps,
-            seed=dataset.seed * 100 + index,
-            distinct=task.distinct,
-        )
-        turns += [(number, index, length) for number, length in enumerate(lengths)]
-    episodes = []
-    for number, task_index, length in sorted(turns):
-        motion = demonstrate(
-            dataset.robot,
-            n_frames=length,
-            task_seed=dataset.seed * 100 + task_index,
-            episode_seed=number,
-        )
-        episodes.append(EpisodeData(motion.state, motion.actions, task_index))
-    return episodes
 
 
 def mixture_json() -> dict[str, Any]:

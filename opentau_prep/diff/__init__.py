@@ -1,5 +1,6 @@
 """What moved between two mixtures, stats or tokenizers, sorted by what the policy sees of it."""
 
-from opentau_prep.diff.compare import Difference, Moved, diff
+from opentau_prep.diff.compare import Diff, diff
+from opentau_prep.diff.stats import Moved
 
-__all__ = ["Difference", "Moved", "diff"]
+__all__ = ["Diff", "Moved", "diff"]

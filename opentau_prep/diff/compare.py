@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opentau_prep.diff.mixtures import diff_mixtures
+from opentau_prep.diff.stats import Moved, diff_sources
+from opentau_prep.diff.tokenizers import diff_tokenizers
 from opentau_prep.errors import ConfigError, PrepError
+from opentau_prep.forecast.sources import load_stats_source
 from opentau_prep.metadata.jsonread import read_json_object
 from opentau_prep.storage import open_storage
 
@@ -16,35 +20,11 @@ if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.forecast.formulas import Formula
 
-__all__ = ["Difference", "Moved", "diff"]
+__all__ = ["Diff", "diff"]
 
 
 @dataclass(frozen=True)
-class Moved:
-    """One thing that differs.
-
-    Attributes:
-        where: What it belongs to: a head, a dataset, or nothing.
-        what: The thing, such as `actions 3 under quantile`.
-        before: In A; empty where it is not there.
-        after: In B.
-        effect: By how much normalized values move at the most, anywhere in [-1, 1] of A; None for
-            what no value shows.
-    """
-
-    where: str
-    what: str
-    before: str
-    after: str
-    effect: float | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the record JSON-ready."""
-        return dict(self.__dict__)
-
-
-@dataclass(frozen=True)
-class Difference:
+class Diff:
     """What moved between A and B.
 
     Attributes:
@@ -73,7 +53,7 @@ class Difference:
         }
 
 
-def diff(a: Path, b: Path, context: RunContext, *, formula: Formula | None = None) -> Difference:
+def diff(a: Path, b: Path, context: RunContext, *, formula: Formula | None = None) -> Diff:
     """Return what moved between two mixtures, two sources of stats, or two tokenizers.
 
     Args:
@@ -93,19 +73,12 @@ def diff(a: Path, b: Path, context: RunContext, *, formula: Formula | None = Non
         )
     notes: list[str] = []
     if kinds[0] == "mixtures":
-        from opentau_prep.diff.mixtures import diff_mixtures
-
         moved = diff_mixtures(a, b, context, notes)
     elif kinds[0] == "tokenizers":
-        from opentau_prep.diff.tokenizers import diff_tokenizers
-
         moved = diff_tokenizers(a, b, notes)
     else:
-        from opentau_prep.diff.stats import diff_sources
-        from opentau_prep.forecast.sources import load_stats_source
-
         moved = diff_sources(load_stats_source(a), load_stats_source(b), notes, formula)
-    return Difference(kinds[0], str(a), str(b), sorted(moved, key=_order), notes)
+    return Diff(kinds[0], str(a), str(b), sorted(moved, key=_order), notes)
 
 
 def kind_of(path: Path) -> str:

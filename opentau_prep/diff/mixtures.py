@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.config.load import load_mixture
-from opentau_prep.diff.compare import Moved
-from opentau_prep.diff.stats import diff_sources
+from opentau_prep.diff.stats import Moved, diff_sources
 from opentau_prep.errors import PrepError
 from opentau_prep.forecast.prepare import own_heads
 from opentau_prep.forecast.report import ForecastOptions

@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from opentau_prep.diff.compare import Moved
 from opentau_prep.forecast.formulas import STATS_OF_MODE
 from opentau_prep.forecast.measure import affine_of, feature_modes, is_padding
 from opentau_prep.heads.members import VECTOR_FEATURES
 
 if TYPE_CHECKING:
     from opentau_prep.forecast.formulas import Affine, Formula, Normalization
-    from opentau_prep.forecast.sources import FeatureStats, StatSet, StatsSource
+    from opentau_prep.forecast.sets import FeatureStats, StatSet, StatsSource
 
-__all__ = ["diff_sources", "effect_of"]
+__all__ = ["Moved", "diff_sources", "effect_of"]
 
 # What float32 and other formulas for the same range leave is no change.
 _LEAST = 1e-5
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One thing that differs.
+
+    Attributes:
+        where: What it belongs to: a head, a dataset, or nothing.
+        what: The thing, such as `actions 3 under quantile`.
+        before: In A; empty where it is not there.
+        after: In B.
+        effect: By how much normalized values move at the most, anywhere in [-1, 1] of A; None for
+            what no value shows.
+    """
+
+    where: str
+    what: str
+    before: str
+    after: str
+    effect: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record JSON-ready."""
+        return dict(self.__dict__)
 
 
 def effect_of(a: Affine, b: Affine) -> NDArray[np.float64]:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from opentau_prep.artifacts.jsonio import load_own
-from opentau_prep.diff.compare import Moved
-from opentau_prep.diff.stats import diff_sources
+from opentau_prep.diff.stats import Moved, diff_sources
 from opentau_prep.errors import MetadataError
-from opentau_prep.forecast.sources import StatSet, StatsSource, feature_stats
+from opentau_prep.forecast.sets import StatSet, StatsSource
+from opentau_prep.forecast.sources import feature_stats
 from opentau_prep.metadata.jsonread import read_json_object
 from opentau_prep.storage import open_storage
 

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from opentau_prep.forecast.prepare import make_forecast
     from opentau_prep.forecast.report import Forecast, ForecastOptions
-    from opentau_prep.forecast.sources import StatsSource, load_stats_source
+    from opentau_prep.forecast.sets import StatsSource
+    from opentau_prep.forecast.sources import load_stats_source
 
 __all__ = ["Forecast", "ForecastOptions", "StatsSource", "load_stats_source", "make_forecast"]
 
 _HOMES = {
     "Forecast": "report",
     "ForecastOptions": "report",
-    "StatsSource": "sources",
+    "StatsSource": "sets",
     "load_stats_source": "sources",
     "make_forecast": "prepare",
 }

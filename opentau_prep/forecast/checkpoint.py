@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.forecast.formulas import Normalization
 from opentau_prep.forecast.safetensors import read_safetensors
-from opentau_prep.forecast.sources import ALIASES, STATS, StatSet, StatsSource
+from opentau_prep.forecast.sets import ALIASES, STATS, StatSet, StatsSource
 from opentau_prep.heads.members import VECTOR_FEATURES
 from opentau_prep.metadata.jsonread import read_json_object
 from opentau_prep.storage import open_storage

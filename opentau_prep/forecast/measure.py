@@ -21,7 +21,7 @@ from opentau_prep.forecast.formulas import (
 if TYPE_CHECKING:
     from opentau_prep.forecast.distribution import Distribution
     from opentau_prep.forecast.frames import Counted
-    from opentau_prep.forecast.sources import FeatureStats
+    from opentau_prep.forecast.sets import FeatureStats
 
 __all__ = ["DimForecast", "affine_of", "feature_modes", "is_padding", "measure"]
 

@@ -25,7 +25,8 @@ from opentau_prep.forecast.members import Member, MemberFeature, read_members
 from opentau_prep.forecast.mismatch import Mismatch, find_mismatches, find_padding
 from opentau_prep.forecast.report import Forecast, ForecastOptions, MemberForecast, ModeForecast
 from opentau_prep.forecast.rules import OWN_HEADS
-from opentau_prep.forecast.sources import FeatureStats, StatSet, StatsSource, load_stats_source
+from opentau_prep.forecast.sets import FeatureStats, StatSet, StatsSource
+from opentau_prep.forecast.sources import load_stats_source
 from opentau_prep.heads.audit import audit_heads
 from opentau_prep.heads.members import VECTOR_FEATURES
 from opentau_prep.heads.mixture import build_mixture_heads

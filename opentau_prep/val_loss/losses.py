@@ -25,7 +25,7 @@ from opentau_prep.val_loss.samples import (
     loss_values,
     make_cell,
 )
-from opentau_prep.val_loss.sources import HeadsLike, Provenance
+from opentau_prep.val_loss.sources import HeadsLike, MixtureFacts
 
 __all__ = ["GroupedLosses"]
 
@@ -237,10 +237,10 @@ class GroupedLosses:
             DataError: A sample's norm-head row is not that of its dataset in `heads`, a dataset's
                 place is not in them, or a loss came both per sample and as batch means.
         """
-        return self.result_for(Provenance.of(heads, weights, control_modes), loss_weights)
+        return self.result_for(MixtureFacts.of(heads, weights, control_modes), loss_weights)
 
     def result_for(
-        self, known: Provenance, loss_weights: Mapping[str, float] | None = None
+        self, known: MixtureFacts, loss_weights: Mapping[str, float] | None = None
     ) -> dict[str, Any]:
         """Return the same, of what is known of a mixture; see `mixture_sources`."""
         self._add_up()

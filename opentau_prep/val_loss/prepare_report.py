@@ -26,7 +26,7 @@ from opentau_prep.val_loss.report import (
     read_report,
     worse_than,
 )
-from opentau_prep.val_loss.sources import Provenance, mixture_sources
+from opentau_prep.val_loss.sources import MixtureFacts, mixture_sources
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
@@ -276,7 +276,7 @@ def _write(work: _Work, context: RunContext) -> tuple[ValidationReport, list[Out
     return report, written
 
 
-def _known_of(sources: Provenance) -> dict[str, Any]:
+def _known_of(sources: MixtureFacts) -> dict[str, Any]:
     """Return what a report takes from the mixture, JSON-ready."""
     return {
         "norm_keys": list(sources.norm_keys or ()),

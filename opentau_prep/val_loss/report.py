@@ -13,7 +13,7 @@ from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.errors import ConfigError, DataError, MetadataError
 from opentau_prep.val_loss.files import read_losses
 from opentau_prep.val_loss.result import LossRow, result_rows
-from opentau_prep.val_loss.sources import Provenance
+from opentau_prep.val_loss.sources import MixtureFacts
 
 __all__ = [
     "REPORT_SCHEMA_VERSION",
@@ -131,7 +131,7 @@ class ValidationReport:
 def build_report(
     paths: Iterable[str | Path],
     *,
-    sources: Provenance | None = None,
+    sources: MixtureFacts | None = None,
     loss_weights: Mapping[str, float] | None = None,
     earlier: Mapping[str, Any] | None = None,
 ) -> ValidationReport:
@@ -149,7 +149,7 @@ def build_report(
     """
     check = None if sources is None else sources.check_member
     losses = read_losses(paths, check=check)
-    result = losses.result_for(sources or Provenance(), loss_weights)
+    result = losses.result_for(sources or MixtureFacts(), loss_weights)
     found = {name for group in result["groups"] for name in group["losses"]}
     if unknown := sorted(set(loss_weights or ()) - found):
         raise ConfigError(

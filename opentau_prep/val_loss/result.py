@@ -36,7 +36,7 @@ from opentau_prep.errors import ConfigError, DataError
 from opentau_prep.notices import some_names
 from opentau_prep.val_loss.exact import Tally, to_float
 from opentau_prep.val_loss.samples import NO_HEAD, Cell
-from opentau_prep.val_loss.sources import UNKNOWN_MODE, Provenance, recover_modes
+from opentau_prep.val_loss.sources import UNKNOWN_MODE, MixtureFacts, recover_modes
 
 __all__ = ["LossRow", "build_result", "result_rows"]
 
@@ -89,7 +89,7 @@ class _Metrics:
 def build_result(
     cells: Mapping[Cell, Tallies],
     means: Tallies,
-    known: Provenance,
+    known: MixtureFacts,
     loss_weights: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     """Return the breakdown of the cells; the module says what is in it.
@@ -135,7 +135,7 @@ def build_result(
 
 
 def _groups(
-    cells: Mapping[Cell, Tallies], known: Provenance
+    cells: Mapping[Cell, Tallies], known: MixtureFacts
 ) -> Iterator[tuple[dict[str, Any], dict[str, Tally]]]:
     modes = recover_modes(cells, known)
     members: dict[tuple[str, str], list[Cell]] = {}
@@ -157,7 +157,7 @@ def _groups(
         yield entry, pooled
 
 
-def _heads(cells: Mapping[Cell, Tallies], known: Provenance) -> list[_Head]:
+def _heads(cells: Mapping[Cell, Tallies], known: MixtureFacts) -> list[_Head]:
     samples_of = {name: _samples(tallies) for name, tallies in _by_dataset(cells).items()}
     of_row: dict[int, list[Cell]] = {}
     for cell in cells:
@@ -178,7 +178,7 @@ def _by_dataset(cells: Mapping[Cell, Tallies]) -> dict[str, dict[str, Tally]]:
     return {name: _pool(tallies) for name, tallies in parts.items()}
 
 
-def _weight(dataset: str, known: Provenance, samples_of: Mapping[str, int]) -> Fraction:
+def _weight(dataset: str, known: MixtureFacts, samples_of: Mapping[str, int]) -> Fraction:
     if known.weights is None:
         return Fraction(samples_of.get(dataset, 0))
     if dataset not in known.weights:
@@ -189,7 +189,7 @@ def _weight(dataset: str, known: Provenance, samples_of: Mapping[str, int]) -> F
 
 
 def _aggregate(
-    heads: list[_Head], means: Tallies, known: Provenance, metrics: _Metrics
+    heads: list[_Head], means: Tallies, known: MixtureFacts, metrics: _Metrics
 ) -> dict[str, Any]:
     of_heads = [(head.weight, _losses(head.tallies, empty=Fraction(0))) for head in heads]
     exact: dict[str, Fraction | None] = {}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UNKNOWN_MODE",
     "HeadsLike",
-    "Provenance",
+    "MixtureFacts",
     "mixture_sources",
     "recover_modes",
 ]
@@ -48,7 +48,7 @@ class HeadsLike(Protocol):
 
 
 @dataclass(frozen=True)
-class Provenance:
+class MixtureFacts:
     """What is known of a mixture besides the samples themselves; all of it is optional.
 
     Attributes:
@@ -71,7 +71,7 @@ class Provenance:
         heads: HeadsLike | None = None,
         weights: Mapping[str, float] | Sequence[float] | None = None,
         control_modes: Mapping[str, str | None] | None = None,
-    ) -> Provenance:
+    ) -> MixtureFacts:
         """Return the provenance that these arguments of `GroupedLosses.result` describe.
 
         Raises:
@@ -168,7 +168,7 @@ class Provenance:
         self.check([cell])
 
 
-def recover_modes(cells: Iterable[Cell], known: Provenance) -> dict[Cell, str]:
+def recover_modes(cells: Iterable[Cell], known: MixtureFacts) -> dict[Cell, str]:
     """Return each cell's control mode: its own, or the one that training dropped out of it.
 
     A masked one is taken from the first of these that has one: the dataset's declared control mode;
@@ -226,7 +226,7 @@ def _exact_weights(
     return exact
 
 
-def mixture_sources(resolved: ResolvedMixture) -> Provenance:
+def mixture_sources(resolved: ResolvedMixture) -> MixtureFacts:
     """Return what a mixture says about its samples.
 
     Head rows and members are those of `build_norm_heads`, from the same rule; no stats are read.
@@ -252,7 +252,7 @@ def mixture_sources(resolved: ResolvedMixture) -> Provenance:
         else dict(zip(written, given, strict=True))
     )
     modes = {name: unmasked(mode) for name, (_, mode) in zip(names, pairs, strict=True)}
-    return Provenance(
+    return MixtureFacts(
         norm_keys=tuple(groups.members),
         dataset_to_norm_index={name: row_of[name] for name in names},
         weights=_exact_weights({name: weights[name] for name in names}, names),

@@ -19,8 +19,8 @@ __all__ = [
     "SEVERITIES",
     "Finding",
     "Hit",
-    "Place",
     "Severity",
+    "Spot",
     "ValidateReport",
     "fold",
     "hit",
@@ -50,7 +50,7 @@ _ONE = re.compile(
 
 
 @dataclass(frozen=True)
-class Place:
+class Spot:
     """Where something is wrong; every part is optional.
 
     Attributes:
@@ -75,7 +75,7 @@ class Place:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Place:
+    def from_json(cls, document: Mapping[str, Any]) -> Spot:
         """Return the place that `as_json` gave.
 
         Raises:
@@ -114,9 +114,9 @@ class Hit:
 
     message: str
     hint: str
-    place: Place
+    place: Spot
     command: tuple[str, ...] | None = None
-    places: tuple[Place, ...] = ()
+    places: tuple[Spot, ...] = ()
 
 
 def hit(
@@ -130,7 +130,7 @@ def hit(
     command: tuple[str, ...] | None = None,
 ) -> Hit:
     """Return a hit; NumPy integers are taken for episodes and dims."""
-    place = Place(file, tuple(int(e) for e in episodes), column, tuple(int(d) for d in dims))
+    place = Spot(file, tuple(int(e) for e in episodes), column, tuple(int(d) for d in dims))
     return Hit(_ONE.sub(_singular, message), hint, place, command)
 
 
@@ -149,11 +149,11 @@ def fold(hits: Iterable[Hit]) -> list[Hit]:
 def _folded(group: Sequence[Hit]) -> Hit:
     places = tuple(each.place for each in group)
     same_file = len({place.file for place in places}) == 1
-    place = Place(places[0].file) if same_file else Place()
+    place = Spot(places[0].file) if same_file else Spot()
     shown = [replace(p, file=None) if same_file else p for p in places]
     messages = {each.message for each in group}
     if len(messages) == 1:
-        word = "files" if not same_file and all(p == Place(p.file) for p in shown) else "times"
+        word = "files" if not same_file and all(p == Spot(p.file) for p in shown) else "times"
         what = listed([str(p) for p in shown], _FOLDED)
         message = f"{messages.pop()} ({len(group):,} {word}: {what})"
     else:
@@ -190,11 +190,11 @@ class Finding:
     name: str
     severity: Severity
     dataset: str
-    place: Place
+    place: Spot
     message: str
     hint: str
     command: str | None = None
-    places: tuple[Place, ...] = ()
+    places: tuple[Spot, ...] = ()
 
     @property
     def advice(self) -> str:
@@ -243,8 +243,8 @@ class Finding:
         """
         try:
             texts = {name: document[name] for name in ("code", "name", "message", "hint")}
-            place = Place.from_json(document)
-            places = tuple(Place.from_json(each) for each in document.get("places", ()))
+            place = Spot.from_json(document)
+            places = tuple(Spot.from_json(each) for each in document.get("places", ()))
             severity = next(s for s in SEVERITIES if s == document["severity"])
             command = document.get("command")
         except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:

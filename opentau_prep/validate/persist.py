@@ -21,7 +21,7 @@ from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.notices import collect_notices
 from opentau_prep.storage import is_remote
 from opentau_prep.validate.catalogue import rules_for
-from opentau_prep.validate.findings import Finding, Place
+from opentau_prep.validate.findings import Finding, Spot
 
 if TYPE_CHECKING:
     from opentau_prep.config.schema import Mixture
@@ -196,7 +196,7 @@ def _with(paths: Mapping[str, str], finding: Finding, *, back: bool = False) -> 
             old = old.replace(*pair)
         return old
 
-    def place(old: Place) -> Place:
+    def place(old: Spot) -> Spot:
         return old if old.file is None else replace(old, file=text(old.file))
 
     return replace(

@@ -22,7 +22,7 @@ from test_artifacts_rules import ARTIFACTS, TOKENIZERS
 from test_mixtures import MIXTURES, mixture_of
 
 from opentau_prep.validate.catalogue import all_rules, find_rule
-from opentau_prep.validate.findings import Finding, Place, fold, hit
+from opentau_prep.validate.findings import Finding, Spot, fold, hit
 from opentau_prep.validate.rule import RUN_STATS_AGAIN, Settle
 
 # One of each rule that has a command; the whole list runs with `make test-all`.
@@ -158,14 +158,14 @@ def test_fold_joins_columns_of_one_file_and_keeps_other_advice_apart() -> None:
 
     joined, apart = fold(hits)
 
-    assert joined.place == Place("stats.json")
+    assert joined.place == Spot("stats.json")
     assert joined.message == "state, dim 1: is off; action: is far off"
     assert [place.column for place in joined.places] == ["state", "action"]
     assert apart == hits[2]
 
 
 def test_finding_with_places_and_command_is_read_back() -> None:
-    places = (Place("a", (1, 2)), Place("b", column="c", dims=(0,)))
+    places = (Spot("a", (1, 2)), Spot("b", column="c", dims=(0,)))
     finding = Finding("F007", "n", "error", "d", places[0], "m", "h", "git pull", places)
 
     assert Finding.from_json(finding.as_json(), "d") == finding
