@@ -91,7 +91,7 @@ class SkippedInDryRun:
 
 @dataclass(frozen=True)
 class NotDone:
-    """With `keep_going`: a step that some datasets stand in the way of.
+    """With `keep_going`: a step that some datasets prevent.
 
     Attributes:
         error: What it needs and does not have.

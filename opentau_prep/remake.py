@@ -1,4 +1,4 @@
-"""What `validate --fix` lets the steps of `run` make again: their own files, stale or gone.
+"""What `validate --fix` lets the steps of `run` recompute: their own files, stale or gone.
 
 Nothing is made that was never there, and a file that somebody edited is left alone: that is for
 `run` and for people to decide.
@@ -32,7 +32,7 @@ __all__ = ["Remake", "plan_remakes", "remake"]
 
 Artifacts = Mapping[str, Inspection]
 
-# Artifacts of each step; not those that need options which no record beside the dataset tells.
+# Artifacts of each step; not those that need options which no record next to the dataset holds.
 _OF_STEP = MappingProxyType(
     {"stats": ("stats", "episodes_stats", "episodes", "quantile_sketch"), "heads": ("norm_head",)}
 )
@@ -40,7 +40,7 @@ _OF_STEP = MappingProxyType(
 
 @dataclass(frozen=True)
 class Remake:
-    """A step that is to be done again.
+    """A step that must be done again.
 
     Attributes:
         step: Its name.

@@ -173,8 +173,8 @@ def peak_mib(root: Path) -> float:
 
 
 def bench_memory(sizes: list[int]) -> None:
-    """Files are as big as recorders make them (here 86 MB), or one an episode."""
-    for layout in ("v3.0, 500,000 frames a file", "v2.1, 2,000 files"):
+    """Files are as big as recorders make them (here 86 MB), or one per episode."""
+    for layout in ("v3.0, 500,000 frames per file", "v2.1, 2,000 files"):
         peaks = []
         for frames in sizes:
             files = max(1, frames // 500_000) if layout.startswith("v3") else EPISODES

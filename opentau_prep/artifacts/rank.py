@@ -140,17 +140,17 @@ def main_rank_notices(rank: Rank) -> Iterator[None]:
     They are passed on at the end of the block, also when it raises. Commands and library entry
     points wrap their whole work in it, so that 8 ranks give one warning.
     """
-    said: list[notices.Notice] = []
+    emitted: list[notices.Notice] = []
     try:
-        with notices.collect_notices() as said:
+        with notices.collect_notices() as emitted:
             yield
     finally:
-        _emit_distinct(said if rank.speaks else [])
+        _emit_distinct(emitted if rank.speaks else [])
 
 
-def _emit_distinct(said: list[notices.Notice]) -> None:
+def _emit_distinct(emitted: list[notices.Notice]) -> None:
     passed: list[notices.Notice] = []
-    for notice in said:
+    for notice in emitted:
         if notice not in passed:
             passed.append(notice)
             notices.emit(notice)

@@ -54,7 +54,7 @@ def command(
     """Register `body(session, ...) -> Result` as the command `name`.
 
     The command takes the body's own parameters and those of `CommonOptions`. A parameter that is a
-    class of `cli.options` stands for an option per field; a field that two of them have is one
+    class of `cli.options` gives an option per field; a field that two of them have is one
     option. Expected errors become one message on stderr and their exit code; Ctrl-C becomes 130,
     SIGTERM 143.
 

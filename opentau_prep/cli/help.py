@@ -14,7 +14,7 @@ __all__ = ["PlainCommand", "PlainGroup"]
 
 
 class PlainCommand(TyperCommand):
-    """A command whose options stand under the headings that they declare."""
+    """A command whose options are listed under the headings that they declare."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options; see `click.Command.format_options`."""

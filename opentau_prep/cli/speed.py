@@ -34,7 +34,7 @@ def speed_percentiles(
 ) -> Result:
     """Bucket each episode's speed within its task.
 
-    Writes meta/speed_percentiles.jsonl of each dataset: one row a task with p5, p15, ..., p95 of
+    Writes meta/speed_percentiles.jsonl of each dataset: one row per task with p5, p15, ..., p95 of
     the episode lengths. A file that exists is trusted and never recomputed silently: rows of new
     tasks are appended, a stale file is named. --force recomputes it and keeps the old one.
 

@@ -87,7 +87,7 @@ def _jobs(
     mixture_json: Path | None,
     given: Mapping[str, Any],
 ) -> tuple[list[OpenpiJob], Sequence[Failure]]:
-    """Return what is to be computed, and what cannot be opened, where that is no reason to stop."""
+    """Return what to compute, and what cannot be opened, where that is no reason to stop."""
     from opentau_prep.config.norm_stats import load_norm_stats_config, load_training_config
 
     if given["--config-name"] is not None:

@@ -37,7 +37,7 @@ def say_command(console: Console, command: str, *, indent: int = 2) -> None:
 
 
 def show_to_do(console: Console, verdict: Verdict) -> None:
-    """Print what is to be done before training, then what is worth a look, with the commands."""
+    """Print what must be done before training, then what is worth a look, with the commands."""
     for level, heading in (("do", "To do before training:"), ("look", "Worth a look:")):
         chosen = [each for each in verdict.to_do if each.level == level]
         if not chosen:

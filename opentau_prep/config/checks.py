@@ -98,11 +98,11 @@ def check_some_datasets(entries: _Some) -> _Some:
 
 
 def check_weights(weights: Sequence[float], n_datasets: int | None) -> None:
-    """Refuse weights that are not one a dataset (None: not known), or are all zero."""
+    """Refuse weights that are not one per dataset (None: not known), or are all zero."""
     if n_datasets is not None and len(weights) != n_datasets:
         raise ValueError(
             f"found {len(weights)} weights for {n_datasets} datasets, "
-            "expected one a dataset, or null"
+            "expected one per dataset, or null"
         )
     if weights and not any(weights):
         raise ValueError("found only zeros, expected at least one positive weight")

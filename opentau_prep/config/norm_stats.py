@@ -86,8 +86,8 @@ class NormStatsConfig(_Record):
                 hint="Copy the data, and name the folder.",
             )
         given = Path(self.base_dir).expanduser()
-        beside = self._file.parent / given
-        return given if given.is_dir() or not beside.is_dir() else beside
+        nearby = self._file.parent / given
+        return given if given.is_dir() or not nearby.is_dir() else nearby
 
     def bind(self, file: Path) -> NormStatsConfig:
         """Remember the file; the loader's last step."""

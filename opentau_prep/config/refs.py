@@ -198,15 +198,15 @@ class _Resolver:
         via = f'loaded by "$ref" in {place(spot.file)}'
         holder = replace(spot.below("$ref"), is_top=spot.is_top)
         loaded, origin = self._load(file, holder, via)
-        beside = {key: item for key, item in value.items() if key != "$ref"}
-        if not beside:
+        others = {key: item for key, item in value.items() if key != "$ref"}
+        if not others:
             return loaded, origin
         if not isinstance(loaded, dict):
             raise spot.error(
-                f'the keys {shown(list(beside))} are next to "$ref", but {place(file)} holds '
+                f'the keys {shown(list(others))} are next to "$ref", but {place(file)} holds '
                 f"{shown(loaded)}, and only an object can be merged with keys"
             )
-        siblings, sibling_origin = self._mapping(beside, spot)
+        siblings, sibling_origin = self._mapping(others, spot)
         return _merge(loaded, siblings, origin, sibling_origin)
 
 

@@ -18,7 +18,7 @@ class DemoTask:
         text: The task string.
         n_episodes: How many demonstrations.
         usual_s: The usual duration in seconds.
-        distinct: At most so many different lengths; None: about one an episode.
+        distinct: At most so many different lengths; None: about one per episode.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""The files of a v2.0 or v2.1 dataset: JSON lines under `meta/`, one data file an episode."""
+"""The files of a v2.0 or v2.1 dataset: JSON lines under `meta/`, one data file per episode."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def write_big(
     dim: int = 14,
     seed: int = 0,
 ) -> None:
-    """Write one dataset of many frames: in v2.x a file an episode, in v3.0 `n_files` files.
+    """Write one dataset of many frames: in v2.x one file per episode, in v3.0 `n_files` files.
 
     Args:
         root: The dataset's root.

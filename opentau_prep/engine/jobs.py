@@ -72,14 +72,14 @@ class Done:
 def perform(fn: Callable[[Any], Any], job: Job) -> Done:
     """Run one job where it is: its errors become a failure, its notices are collected."""
     failure, value = None, None
-    with notices.collect_notices() as said, one_look() as look:
+    with notices.collect_notices() as emitted, one_look() as look:
         try:
             value = fn(job.item)
         except PrepError as error:
             failure = Failure(job.label, error, traceback.format_exc())
         except Exception as error:  # noqa: BLE001 - the one boundary where a fault becomes a value
             failure = unexpected(job, error, traceback.format_exc())
-    return Done(value, failure, tuple(said), tuple(look.written))
+    return Done(value, failure, tuple(emitted), tuple(look.written))
 
 
 def unexpected(job: Job, error: BaseException, text: str) -> Failure:

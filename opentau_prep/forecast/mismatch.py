@@ -305,9 +305,9 @@ def _probable(pair: _Pair, left: NDArray[np.bool_], grippers: Sequence[int]) -> 
             f" stats {_show(other.mean[dim])} and {_show(other.std[dim])}"
         )
         yield Mismatch(best.kind, best.dims, detail, exact=False)
-        if best.mended is None:
+        if best.repaired is None:
             return
-        masked = best.mended
+        masked = best.repaired
     deviations = np.abs(model.z(masked))
     far = np.flatnonzero(deviations.max(axis=0) > _FAR)
     if len(far) <= 0.5 * pair.judged.sum():

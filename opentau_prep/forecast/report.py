@@ -181,7 +181,7 @@ class MemberForecast:
 
     @property
     def worst(self) -> WorstMode | None:
-        """The mode whose numbers stand for the dataset, in a table as in the reason."""
+        """The mode whose numbers describe the dataset, in a table as in the reason."""
         return worst_mode(self.modes, self.findings)
 
     def as_json(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class StatSet:
     Attributes:
         name: What the source calls it: a head's key, a dataset, an asset; empty for the only one.
         features: `state` and `actions` -> stats.
-        members: The datasets that it is said to be for, where the source says so.
+        members: The datasets that it is meant for, where the source says so.
         normalized: Feature -> (D,) whether a dim is normalized at all, where the source says so.
     """
 

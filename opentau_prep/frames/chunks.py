@@ -135,7 +135,7 @@ def gather_chunks(
     """Return the values of `matrix` at soft rows.
 
     Args:
-        matrix: (R, D) frames, one a row.
+        matrix: (R, D) frames, one per row.
         soft_rows: (N, T) float64 rows of `matrix`, as from `chunk_rows`.
         strategy: `nearest` takes the nearest row, halves the even one; `linear` interpolates
             between the rows below and above in float64.

@@ -91,7 +91,7 @@ def iter_frames(
     """Read the same as `read_frames`, one block after the other.
 
     Every file is opened once, and each of its row groups decoded once. A block holds episodes of
-    one file, and at most `max_rows` rows or one episode where that is longer. Beside the block, at
+    one file, and at most `max_rows` rows or one episode where that is longer. Besides the block, at
     most the row groups that these rows lie in are in memory.
 
     Raises:

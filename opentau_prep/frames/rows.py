@@ -142,7 +142,7 @@ def _episode_column(storage: Storage, part: DataPart, file: pq.ParquetFile, wher
     place = f"{where}, column {EPISODE_COLUMN}"
     matrix = to_matrix(column, place)
     if len(matrix) and matrix.shape[1] != 1:
-        raise DataError(f"has {matrix.shape[1]} values a row, expected one number", where=place)
+        raise DataError(f"has {matrix.shape[1]} values per row, expected one number", where=place)
     return matrix.reshape(-1)
 
 

@@ -237,9 +237,9 @@ def _explain(
             break
         best = max(candidates, key=lambda s: s.gain)
         accepted.append(best)
-        if best.mended is None:
+        if best.repaired is None:
             break
-        stats = best.mended
+        stats = best.repaired
     return accepted
 
 

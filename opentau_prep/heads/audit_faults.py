@@ -1,8 +1,8 @@
 """What can be wrong with a member: each fault is a hypothesis about where its numbers come from.
 
 A fault that can be undone (another unit, another order, a mirrored dim) is tested by undoing it:
-the gain is by how much the member's mended stats are more probable among the others than the stats
-as they are, in log odds, with the change of variables accounted for.
+the gain is by how much the repaired stats of the member are more probable among the others than
+the stats as they are, in log odds, with the change of variables accounted for.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ class Suspicion:
         dims: The dims it is about.
         gain: Log odds in its favour, what it is known to occur with and the number of things that
             were tried taken off.
-        mended: The stats with the fault undone; None when it cannot be.
+        repaired: The stats with the fault undone; None when it cannot be.
         source: For `dim_order`: the dim that belongs in each of `dims`.
     """
 
     kind: str
     dims: tuple[int, ...]
     gain: float
-    mended: DimStats | None
+    repaired: DimStats | None
     source: tuple[int, ...] = ()
 
 
@@ -130,13 +130,13 @@ def suspicions(
 def _another_unit(
     model: HeadModel, stats: DimStats, unit: Unit, judged: NDArray[np.bool_]
 ) -> Iterator[Suspicion]:
-    mended = stats.scaled(unit.factor, unit.shift)
+    repaired = stats.scaled(unit.factor, unit.shift)
     expected = model
     if unit.kind == "ticks":  # where zero is, and the gear, are the mounting's
         expected = model.widened(mean=unit.factor * _TICKS_PER_TURN / 4, spread=1.2)
-    gains = expected.logpdf(mended) + math.log(unit.factor) - model.logpdf(stats)
+    gains = expected.logpdf(repaired) + math.log(unit.factor) - model.logpdf(stats)
     size = np.maximum(np.abs(stats.low), np.abs(stats.high))
-    fits = np.maximum(np.abs(mended.low), np.abs(mended.high)) < unit.below
+    fits = np.maximum(np.abs(repaired.low), np.abs(repaired.high)) < unit.below
     possible = judged & (gains > 0) & (size >= unit.least) & fits
     chosen = possible & (gains > _MIN_DIM_GAIN)
     n_judged = int(judged.sum())
@@ -150,8 +150,8 @@ def _another_unit(
         gain -= chosen.sum() * math.log(2 * n_judged)
     if unit.kind == "ticks":  # other dims that count ticks have another gear
         chosen = chosen | (judged & (size >= unit.least) & (model.z(stats)[1] > 3))
-        mended = stats.where(chosen, DimStats(model.center, model.scale, model.low, model.high))
-    yield Suspicion(unit.kind, _dims(chosen), gain, stats.where(chosen, mended))
+        repaired = stats.where(chosen, DimStats(model.center, model.scale, model.low, model.high))
+    yield Suspicion(unit.kind, _dims(chosen), gain, stats.where(chosen, repaired))
 
 
 def _another_order(
@@ -187,16 +187,16 @@ def _mirrored(
     inverted = stats.scaled(-1.0, -(model.low + model.high))
     flipped = stats.scaled(-1.0)
     base = model.logpdf(stats)
-    for kind, mended, mask in (
+    for kind, repaired, mask in (
         ("inverted", inverted, is_gripper),
         ("flipped_sign", flipped, ~is_gripper),
     ):
-        gains = model.logpdf(mended) - base
+        gains = model.logpdf(repaired) - base
         tried = math.log(2 if named.any() and kind == "inverted" else 10 * len(judged))
         for dim in np.flatnonzero(judged & mask):
             chosen = np.arange(len(judged)) == dim
             gain = float(gains[dim]) - tried
-            yield Suspicion(kind, (int(dim),), gain, stats.where(chosen, mended))
+            yield Suspicion(kind, (int(dim),), gain, stats.where(chosen, repaired))
 
 
 def _pose(model: HeadModel, stats: DimStats, judged: NDArray[np.bool_]) -> Iterator[Suspicion]:

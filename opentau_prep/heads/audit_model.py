@@ -102,7 +102,7 @@ class HeadModel:
         spread_width: (D,) how much log stds differ.
         low: (D,) median minimum.
         high: (D,) median maximum.
-        judged: (D,) whether the dim moves in most members, so that anything is to be expected.
+        judged: (D,) whether the dim moves in most members, so that anything can be expected.
         signatures: What tells the judged dims from each other.
     """
 

@@ -1,4 +1,4 @@
-"""Whose dims stand in whose place: the signature of each dim of a head, and how far members stray.
+"""Whose dims take whose place: the signature of each dim of a head, and how far members stray.
 
 A dim's signature is (mean, log std, minimum, maximum), on the scale that the other members give the
 place that it has. Members stray from the usual signature by a multivariate Student t: each

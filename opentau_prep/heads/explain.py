@@ -23,7 +23,7 @@ __all__ = ["Contribution", "DimExplanation", "ExplainTarget", "explain", "parse_
 
 @dataclass(frozen=True)
 class ExplainTarget:
-    """What is to be explained.
+    """What to explain.
 
     Attributes:
         dataset: A mixture-level name.

@@ -203,7 +203,7 @@ def native_width(entry: FeatureStats) -> int:
 
 
 def is_camera_placeholder(entry: FeatureStats) -> bool:
-    """Return whether these are the stats that stand in for a camera that a dataset lacks."""
+    """Return whether these are the stats that replace those of a camera that a dataset lacks."""
     return set(entry) <= {*_PLACEHOLDER, "count"} and all(
         np.shape(entry[stat]) == _CAMERA_SHAPE and bool((np.asarray(entry[stat]) == value).all())
         for stat, value in _PLACEHOLDER.items()

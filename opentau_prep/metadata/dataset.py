@@ -337,8 +337,8 @@ def load_dataset_metadata(
     key = os.fspath(root) if is_remote(root) else os.path.abspath(root)
     known = look.opened.setdefault(key, {})
     if repo_id not in known:
-        with collect_notices() as said:
-            known[repo_id] = DatasetMetadata(open_storage(root), repo_id=repo_id), tuple(said)
+        with collect_notices() as notices:
+            known[repo_id] = DatasetMetadata(open_storage(root), repo_id=repo_id), tuple(notices)
     meta, said_then = known[repo_id]
     for notice in said_then:
         emit(notice)
@@ -364,10 +364,10 @@ def _version(storage: Storage, info: dict[str, Any]) -> str:
     else:
         found = "v2.1" if storage.exists(v2.EPISODES_STATS) else "v2.0"
     if declared != (int(found[1]), int(found[3])):
-        said = info.get("codebase_version")
+        written = info.get("codebase_version")
         warn(
             "version_mismatch",
-            f"{storage.url}/{INFO}: codebase_version is {said!r}, but the files are {found}'s:"
+            f"{storage.url}/{INFO}: codebase_version is {written!r}, but the files are {found}'s:"
             f" reading them as {found}",
             dataset=storage.url,
         )

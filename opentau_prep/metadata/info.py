@@ -55,7 +55,7 @@ def shown(value: object) -> str:
 
 
 def parse_fps(info: Mapping[str, Any], where: str) -> int | float:
-    """Return frames a second, int or float as it is written.
+    """Return frames per second, int or float as it is written.
 
     Raises:
         MetadataError: `fps` is missing, or not a positive finite number.
@@ -73,8 +73,8 @@ def parse_fps(info: Mapping[str, Any], where: str) -> int | float:
 
 def parse_version(info: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return (major, minor) of `codebase_version`, or None when it is missing or not a version."""
-    said = info.get("codebase_version")
-    return _version_of(str(said)) if isinstance(said, str | float) else None
+    declared = info.get("codebase_version")
+    return _version_of(str(declared)) if isinstance(declared, str | float) else None
 
 
 @functools.lru_cache(maxsize=64)  # a few versions for all the datasets there are
@@ -153,11 +153,11 @@ def chunks_size(info: Mapping[str, Any], where: str) -> int:
     Raises:
         MetadataError: `chunks_size` is there but not a whole number above 0.
     """
-    said = info.get("chunks_size")
-    size = DEFAULT_CHUNKS_SIZE if said is None else as_integer(said)
+    declared = info.get("chunks_size")
+    size = DEFAULT_CHUNKS_SIZE if declared is None else as_integer(declared)
     if size is None or size < 1:
         raise MetadataError(
-            f"field `chunks_size` is {shown(said)}; expected a whole number of 1 or more",
+            f"field `chunks_size` is {shown(declared)}; expected a whole number of 1 or more",
             where=where,
             hint=f"LeRobot's own is {DEFAULT_CHUNKS_SIZE}.",
         )

@@ -33,7 +33,7 @@ _COLUMNS = ("episode_index", "length", "data_chunk", "data_file", "from_index", 
 
 @dataclass(frozen=True)
 class EpisodeTable:
-    """The episodes of a dataset in order of `episode_index`; one row an episode, E rows.
+    """The episodes of a dataset in order of `episode_index`; one row per episode, E rows.
 
     Attributes:
         episode_index: (E,) int64, strictly increasing.
@@ -95,7 +95,7 @@ class StackedStat:
     """One stat of one feature for all episodes that have it.
 
     Attributes:
-        values: (n, *shape), a row an episode; read-only.
+        values: (n, *shape), one row per episode; read-only.
         rows: (n,) int64, those episodes' rows in `EpisodesStats`; None when all have it.
     """
 

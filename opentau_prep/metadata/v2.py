@@ -1,4 +1,4 @@
-"""LeRobot v2.0 and v2.1: JSON lines under `meta/`, one parquet file an episode."""
+"""LeRobot v2.0 and v2.1: JSON lines under `meta/`, one parquet file per episode."""
 
 from __future__ import annotations
 

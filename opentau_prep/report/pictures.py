@@ -132,7 +132,7 @@ def draw(
         tokenizer: The tokenizer's folder.
         frames: Whether a few episodes may be read.
     """
-    with collect_notices():  # whoever judged the mixture has said all of it
+    with collect_notices():  # judging the mixture reported them already
         seen = _look(resolved, context)
         shown_chunks = chunks(resolved, context, tokenizer) if frames else []
         trajectories, without = _trajectories(seen) if frames else ([], len(seen.members))

@@ -48,7 +48,7 @@ class MadeReport:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether something is to be done before training."""
+        """Whether something must be done before training."""
         return not self.facts.ready
 
     @property

@@ -73,7 +73,7 @@ class ShownChunk:
         episode: Its `episode_index`.
         held_out: Whether the tokenizer was not fitted on it.
         raw: (T, D) normalized actions.
-        quantized: (T, D) what its whole numbers stand for.
+        quantized: (T, D) what its whole numbers decode to.
         decoded: (T, D) what its tokens decode to.
         tokens: How many tokens it takes.
     """

@@ -1,4 +1,4 @@
-"""`meta/speed_percentiles.jsonl`: one row a task, no header; training reads each line as one."""
+"""`meta/speed_percentiles.jsonl`: one row per task, no header; training reads each line as one."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class OpenpiAccumulator:
 
     Attributes:
         frames: Rows taken in, those left out included.
-        dropped: (D,) int64 values a dim that made a row be left out; None before the first block.
+        dropped: (D,) int64 values per dim that made a row be left out; None before the first block.
             D is the width kept, and one more when padded.
         changed: How many values were zeroed, cut or added.
     """

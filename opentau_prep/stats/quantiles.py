@@ -34,7 +34,7 @@ class SortedColumns:
 
     @property
     def count(self) -> NDArray[np.int64]:
-        """(D,) int64: finite values a dim."""
+        """(D,) int64: finite values per dim."""
         return self.stop - self.start
 
     def quantiles(self, q: Sequence[float]) -> NDArray[np.float64]:

@@ -263,7 +263,7 @@ def _spread(task: _Task, batches: list[list[DataPart]], cluster: RunContext) -> 
 
 
 def _no_word() -> None:
-    """Stand for a callback that does not travel."""
+    """Take the place of a callback that does not travel."""
 
 
 def _scan_batches(task: _Task, batches: Sequence[Sequence[DataPart]]) -> list[_Batch]:

@@ -192,9 +192,9 @@ class Look:
         The notices of the first time are passed on each time.
         """
         if key not in self._made:
-            with collect_notices() as said:
+            with collect_notices() as emitted:
                 found = make()
-            self._made[key] = found, tuple(said)
+            self._made[key] = found, tuple(emitted)
         found, said_then = self._made[key]
         for notice in said_then:
             emit(notice)
@@ -380,7 +380,7 @@ def read_file(
 
 
 def _kind(entry: os.DirEntry[str]) -> bool | None:
-    # Told by the listing itself, but for links.
+    # The listing itself shows it, but for links.
     if entry.is_file(follow_symlinks=False):
         return True
     return False if entry.is_dir(follow_symlinks=False) else None

@@ -37,7 +37,7 @@ class RemoteStorage(ParquetReads):
     """A dataset root in a store that fsspec has a driver for.
 
     A top folder (`meta`, `data`) is listed once, when something in it is first asked for: a request
-    a thousand files rather than one a file. So a storage sees which files there were then. It
+    a thousand files rather than one per file. So a storage sees which files there were then. It
     travels between processes without connection; within a run (`one_look`) it holds the small files
     below `meta/` that it has read, and travels with them and its listings.
 
@@ -230,7 +230,7 @@ class RemoteStorage(ParquetReads):
             if len(part) != stop - start:
                 raise storage_error(
                     rel,
-                    f"is shorter than its store said ({stop - start:,} bytes at {start:,},"
+                    f"is shorter than its store declares ({stop - start:,} bytes at {start:,},"
                     f" found {len(part):,})",
                     where=self._where(rel),
                     hint="It was changed meanwhile: run it again.",

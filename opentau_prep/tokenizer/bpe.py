@@ -221,7 +221,7 @@ def unknown_bytes(
 def decode_points(
     tokenizer: Tokenizer, ids: Iterable[Sequence[int]]
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-    """Return the code points that token ids stand for.
+    """Return the code points of token ids.
 
     Returns:
         All of them in one flat array, and the number that each id list gave, (N,) int64. Bytes that

@@ -104,7 +104,7 @@ def proportional_order(counts: Sequence[int]) -> npt.NDArray[np.int64]:
         counts: Items of each group; items are numbered group after group.
 
     Returns:
-        (sum of counts,) int64 item numbers. Item k of n stands at (k + 1/2) / n of the way.
+        (sum of counts,) int64 item numbers. Item k of n is at (k + 1/2) / n of the way.
 
     Example:
         >>> proportional_order([4, 2])
@@ -132,7 +132,7 @@ def fit_bpe(
         progress: Called after every fit.
 
     A corpus too large for the plan's memory is cut, with a `corpus_cut` notice; what is left is the
-    most that is used, as if the plan said `grow`.
+    most that is used, as if the plan were `grow`.
     """
     limit, stopped_by = _affordable(points, plan)
     measured = held_out[:: -(-len(held_out) // _n_measured(limit))]

@@ -69,7 +69,7 @@ class DatasetPlan:
         entry: The dataset.
         n_fit: Chunks to fit on.
         n_held: Held-out chunks.
-        n_share: How many of those, the first ones, stand for it in the mixture's proportions.
+        n_share: How many of those, the first ones, represent it in the mixture's proportions.
         held_episodes: (H,) int64, `episode_index` of the held-out episodes.
         draws: The chunks; those to fit on in slots 0 to n_fit - 1, the held-out ones after them.
     """
@@ -188,7 +188,7 @@ def split_budget(total: int, weights: Sequence[float]) -> npt.NDArray[np.int64]:
     of equal fractions, to the first. Computed with exact fractions, so the sum cannot drift.
 
     Args:
-        total: What is to be divided, not negative.
+        total: What to divide, not negative.
         weights: One a dataset, not negative, not all zero; they need not add up to 1.
 
     Raises:

@@ -95,7 +95,7 @@ def prepare_tokenizer(
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
     rank = context.this_rank
     if out_dir.name in ("", ".."):
-        out_dir = out_dir.resolve()  # a folder beside it can only be named after a name
+        out_dir = out_dir.resolve()  # a folder next to it can only be named after a name
     with main_rank_notices(rank):
         pilot = out_dir.with_name(f"{out_dir.name}-pilot")
         place = tokenizer_place(pilot if options.pilot else out_dir)

@@ -100,7 +100,7 @@ def quantize(chunks: npt.NDArray[np.floating[Any]], scale: float) -> npt.NDArray
 def dequantize(
     values: npt.NDArray[np.integer[Any]], scale: float, *, time_horizon: int, action_dim: int
 ) -> npt.NDArray[np.float64]:
-    """Return the (N, T, D) float64 chunks that (N, T * D) whole numbers stand for."""
+    """Return the (N, T, D) float64 chunks that (N, T * D) whole numbers decode to."""
     coefficients = values.reshape(-1, time_horizon, action_dim) / scale
     chunks: npt.NDArray[np.float64] = fft.idct(coefficients, axis=1, norm="ortho")
     return chunks

@@ -208,7 +208,7 @@ def _exact_weights(
             raise ConfigError(
                 f"{len(weights)} weights for the {len(names)} datasets of the heads",
                 where="weights",
-                hint="Pass one a dataset in the heads' order, or a mapping by dataset name.",
+                hint="Pass one per dataset in the heads' order, or a mapping by dataset name.",
             )
         weights = dict(zip(names, weights, strict=True))
     if missing := [name for name in names if name not in weights]:

@@ -34,7 +34,7 @@ class VectorBehaviour:
 
     Attributes:
         shake: (E, D) mean |second difference|, in shares of the range.
-        low: (E, D) frames at the smallest value of the dataset that do not stand still.
+        low: (E, D) frames at the smallest value of the dataset that do move.
         high: (E, D) frames at the largest.
         last: (E, D) the last frame, in shares of the range from the smallest value.
     """

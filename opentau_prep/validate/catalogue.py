@@ -65,7 +65,7 @@ NOT_CHECKED = Rule(
     "not-checked",
     "error",
     "A dataset could not be checked to the end.",
-    "Whatever the remaining rules would have said is not known.",
+    "Whatever the remaining rules would report is not known.",
     "Run again with --verbose; a fault of the tool is worth a report.",
     _never,
 )

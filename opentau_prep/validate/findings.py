@@ -38,7 +38,6 @@ _VERBS = {
     "do": "does",
     "belong": "belongs",
     "name": "names",
-    "stand": "stands",
     "change": "changes",
     "end": "ends",
 }
@@ -203,7 +202,7 @@ class Finding:
 
     @property
     def count(self) -> int:
-        """How many equal facts this finding stands for."""
+        """How many equal facts this finding counts."""
         return max(len(self.places), 1)
 
     @property

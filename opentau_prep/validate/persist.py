@@ -169,7 +169,7 @@ def _document(report: ValidateReport, name: str, paths: Mapping[str, str]) -> by
 
 
 def _paths(context: RunContext, mixture: Mixture | None, *datasets: Dataset) -> dict[str, str]:
-    """Return what stands in a file for folders of this machine: placeholder -> path.
+    """Return what a file holds in place of folders of this machine: placeholder -> path.
 
     The same findings then are the same bytes wherever the datasets are.
     """

@@ -1,7 +1,7 @@
 """The one pass over frames that `--deep` makes: every file read once, all rules fed from it.
 
 Memory: one batch of files (about `_BATCH_ROWS` rows, or one file's block where that is longer), and
-per episode a few numbers a dim.
+per episode a few numbers per dim.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _present(storage: Storage, rel: str, plan: ScanPlan) -> list[str] | None:
     try:
         names = storage.open_parquet(rel).schema_arrow.names
     except PrepError:
-        return None  # told from the footers
+        return None  # known from the footers
     return [name for name in plan.columns if name in names]
 
 

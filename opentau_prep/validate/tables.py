@@ -37,7 +37,7 @@ def tasks_file(meta: DatasetMetadata) -> str:
 
 
 def read_task_rows(meta: DatasetMetadata) -> Sequence[TaskRow]:
-    """Return the rows as they stand; call it only once `meta.tasks` could be read."""
+    """Return the rows as they are; call it only once `meta.tasks` could be read."""
     if not meta.is_v3:
         rows = read_json_lines(meta.storage, v2.TASKS).rows
         return [TaskRow(as_integer(r["task_index"]) or 0, str(r["task"])) for r in rows]

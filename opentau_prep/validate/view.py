@@ -50,7 +50,7 @@ class CheckOptions:
     Attributes:
         rules: The rules that count; all by default.
         deep: Whether frames are read.
-        tokenizer: A tokenizer folder that is to be checked with the mixture.
+        tokenizer: A tokenizer folder to check with the mixture.
         chunk_size: Steps of the policy's action chunk, to check episodes and the tokenizer against.
         max_tokens: The policy's `discrete_action_max_length`, likewise.
         trainers: The trainers that must be able to open the datasets.
@@ -73,7 +73,7 @@ class DatasetView:
         artifact_root: Where artifacts lie instead of the dataset.
         named_by: The entries that name it, at least one.
         frames: What `--deep` found in the frames; None without it.
-        notices: What the metadata layer said while it read.
+        notices: What the metadata layer reported while it read.
     """
 
     def __init__(
@@ -118,15 +118,15 @@ class DatasetView:
     @cached_property
     def meta(self) -> DatasetMetadata:
         """The metadata; with an empty info.json in the place of one that cannot be read."""
-        with collect_notices() as said:
+        with collect_notices() as emitted:
             storage, repo_id = self.dataset.storage, self.dataset.repo_id
             try:  # opened anew: what is read goes with the view, and not with the mixture
                 meta = DatasetMetadata(storage, repo_id=repo_id)
             except PrepError as fault:
                 self._faults["info"] = fault
                 meta = DatasetMetadata(_Overlay(storage, {INFO: b"{}"}), repo_id=repo_id)
-                said.clear()
-        self.notices += said
+                emitted.clear()
+        self.notices += emitted
         return meta
 
     @property
@@ -162,7 +162,7 @@ class DatasetView:
 
     @property
     def task_rows(self) -> Sequence[TaskRow] | None:
-        """The rows of the tasks table as they stand, repeated indices too."""
+        """The rows of the tasks table as they are, repeated indices too."""
         if self.tasks is None:
             return None
         return self._part("task_rows", lambda: read_task_rows(self.meta))
@@ -287,12 +287,12 @@ class DatasetView:
     def _part(self, name: str, read: Callable[[], T | None]) -> T | None:
         if name not in self._parts:
             self._parts[name] = None
-            with collect_notices() as said:
+            with collect_notices() as emitted:
                 try:
                     self._parts[name] = read()
                 except PrepError as fault:
                     self._faults[name] = fault
-            self.notices += said
+            self.notices += emitted
         value: T | None = self._parts[name]
         return value
 

@@ -25,7 +25,7 @@ class Commands:
 
     Args:
         resolved: The mixture.
-        context: Its `artifact_root` stands in every command.
+        context: Its `artifact_root` goes into every command.
         head_options: What the heads on disk were made with.
         fit_options: What the tokenizer on disk was fitted with.
     """

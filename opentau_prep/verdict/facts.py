@@ -142,8 +142,8 @@ class Verdict:
 
     Attributes:
         tool_version: Of this tool.
-        ready: Whether nothing is to be done before training.
-        to_do: What is to be done first, then what is worth a look.
+        ready: Whether nothing needs doing before training.
+        to_do: What must be done first, then what is worth a look.
         at_once: The command that does the steps in one go; empty where that is no help.
         mixture: The mixture.
         artifacts: Every artifact with its state.

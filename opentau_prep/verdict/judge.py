@@ -89,10 +89,10 @@ def judge_mixture(
         context: Where artifacts are.
         options: Where other things are.
     """
-    with cache_left_alone(context.dry_run), collect_notices() as said:
+    with cache_left_alone(context.dry_run), collect_notices() as emitted:
         warn_vqa(resolved.vqa)
         facts = _Collector(resolved, context, options or OutputPaths()).facts()
-    distinct = [notice for i, notice in enumerate(said) if notice not in said[:i]]
+    distinct = [notice for i, notice in enumerate(emitted) if notice not in emitted[:i]]
     return replace(facts, notices=[notice.as_json() for notice in distinct])
 
 
@@ -137,8 +137,8 @@ class _Collector:
         heads = self._heads()
         self.artifacts += speed_steps(resolved, context)
         tokenizer = self._tokenizer()
-        beside = context.prep_path(resolved.mixture, "val_plan").parent
-        losses, states = loss_facts(resolved, options.val_plan, options.val_report, beside)
+        folder = context.prep_path(resolved.mixture, "val_plan").parent
+        losses, states = loss_facts(resolved, options.val_plan, options.val_report, folder)
         validation, checked = validation_facts(resolved, context)
         self.artifacts += [*states, *checked]
         return Gathered(
@@ -225,7 +225,7 @@ class _Collector:
             raise ArtifactError("cannot be judged while datasets of the mixture cannot be opened")
 
     def _unknown(self, step: str, kind: str, path: Path, fault: PrepError) -> ArtifactFacts:
-        # Lost datasets are reported once, as what is to be done first.
+        # Lost datasets are reported once, as what must be done first.
         level: Any = "ok" if self.resolved.faults else "do"
         return ArtifactFacts(step, kind, (), None, str(path), "unknown", level, str(fault))
 

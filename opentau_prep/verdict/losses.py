@@ -30,7 +30,7 @@ _PLAN = (
 
 
 def loss_facts(
-    resolved: ResolvedMixture, plan: Path | None, report: Path | None, beside: Path
+    resolved: ResolvedMixture, plan: Path | None, report: Path | None, folder: Path
 ) -> tuple[LossFacts, list[ArtifactFacts]]:
     """Return what the files say, and their states.
 
@@ -38,13 +38,13 @@ def loss_facts(
         resolved: The mixture.
         plan: The plan's file, where one was named.
         report: The report's file, likewise.
-        beside: Where files of the usual names are looked for otherwise.
+        folder: Where files of the usual names are looked for otherwise.
     """
     plan_found, plan_state = _plan(
-        resolved, plan or beside / MIXTURE_OUTPUTS["val_plan"], named=plan is not None
+        resolved, plan or folder / MIXTURE_OUTPUTS["val_plan"], named=plan is not None
     )
     found, state = _report(
-        resolved, report or beside / MIXTURE_OUTPUTS["val_report"], named=report is not None
+        resolved, report or folder / MIXTURE_OUTPUTS["val_report"], named=report is not None
     )
     facts = LossFacts(
         None if plan_found is None else _in_short(plan_found),

@@ -69,7 +69,7 @@ def _robot(entry: ResolvedEntry) -> DatasetFacts:
 def _weighted(
     weights: Sequence[float] | None, datasets: Sequence[DatasetFacts]
 ) -> list[DatasetFacts]:
-    """Return the entries with weight and share; null weights stand for the selected frames.
+    """Return the entries with weight and share; null weights mean the selected frames.
 
     Frames of an entry that is not there, or carries no robot data, are not known: then the shares
     are those among the others.

@@ -44,7 +44,7 @@ def speed_facts(resolved: ResolvedMixture, context: RunContext) -> Iterator[Spee
 
 
 def _lengths(resolved: ResolvedMixture, entry: ResolvedEntry) -> dict[int | None, list[int]]:
-    """Return task -> the lengths of the selected episodes; None stands for an unknown task."""
+    """Return task -> the lengths of the selected episodes; None is an unknown task."""
     meta = entry.meta
     selected = [each.episodes for each in resolved.entries_of(entry.dataset)]
     episodes = np.unique(np.concatenate(selected))

@@ -1,4 +1,4 @@
-"""What is to be done before training, and what is worth a look: each with the command for it."""
+"""What must be done before training, and what is worth a look: each with the command for it."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _VERBS = {
     "validate": "Check the datasets, and keep the findings",
 }
 _LOOKS = {
-    "stats": "Stats that stand as they were found",
+    "stats": "Stats that are used as they were found",
     "heads": "Norm heads that were changed by hand",
-    "speed-percentiles": "Speed percentiles that are trusted as they stand",
+    "speed-percentiles": "Speed percentiles that are trusted as they are",
     "fit-tokenizer": "Files of the tokenizer that are not those of its fit",
     "val-plan": "The validation plan was changed by hand",
     "val-report": "The loss report is not of this mixture",
@@ -73,7 +73,7 @@ class Gathered:
 
 
 def list_to_do(gathered: Gathered, commands: Commands) -> list[ToDo]:
-    """Return what is to be done, in the order of the steps, then what is worth a look."""
+    """Return what must be done, in the order of the steps, then what is worth a look."""
     found = [
         *_unreadable(gathered),
         *_findings(gathered, commands),

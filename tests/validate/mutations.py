@@ -369,7 +369,7 @@ MUTATIONS = (
     ),
     mutation("one file in float64", "C013", files=table(V2_FILE, lambda t: _float64(t))),
     mutation(
-        "video of 25 frames a second",
+        "video of 25 frames per second",
         "C014",
         files=feature("observation.images.front", info={"video.fps": 25}),
     ),

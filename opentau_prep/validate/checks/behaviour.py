@@ -64,7 +64,7 @@ def idle_ends(view: DatasetView) -> Iterator[Hit]:
             seconds = frames[bad] / view.fps
             worst = int(np.argmax(share))
             yield hit(
-                f"{int(bad.sum()):,} episodes stand still at the {where} for more than"
+                f"{int(bad.sum()):,} episodes do not move at the {where} for more than"
                 f" {IDLE_SHARE:.0%} of their frames, up to {share[worst]:.0%}"
                 f" ({seconds[worst]:.1f} s, episode {scan.episodes[bad][worst]})",
                 file="data",
@@ -237,7 +237,7 @@ RULES = (
         f"An episode begins or ends with over {IDLE_SHARE:.0%} of its frames (and over"
         f" {IDLE_S:g} s) in which no dim moves by more than {IDLE_STEP:.1%} of its range per"
         " frame.",
-        "The policy learns to stand still at the start, and cannot tell when to begin.",
+        "The policy learns not to move at the start, and cannot tell when to begin.",
         f"{_LOOK} Or cut the idle frames and compute the stats again.",
         idle_ends,
         "frames",

@@ -39,7 +39,7 @@ def true_counts(view: DatasetView) -> dict[str, Any]:
         counts["total_tasks"] = len(view.tasks)
     template = info.get("data_path")
     if isinstance(template, str) and not view.meta.is_v3 and "{chunk_index" in template:
-        # Both names are understood here and stand for one number; trainers fill only one.
+        # Both names are understood here and mean one number; trainers fill only one.
         counts["data_path"] = template.replace("{chunk_index", "{episode_chunk")
     return counts
 
@@ -54,31 +54,33 @@ def _fix(view: DatasetView, *fields: str) -> tuple[str, ...]:
 
 
 def _count_differs(view: DatasetView, field: str, actual: int | None, of: str) -> Iterator[Hit]:
-    said = _differs(view, field, actual)
-    if said is not None:
-        yield hit(f"{field} is {said:,}, but {of} {actual:,}", file=INFO, command=_fix(view, field))
+    declared = _differs(view, field, actual)
+    if declared is not None:
+        yield hit(
+            f"{field} is {declared:,}, but {of} {actual:,}", file=INFO, command=_fix(view, field)
+        )
 
 
 def _differs(view: DatasetView, field: str, actual: int | None) -> int | None:
     """Return what info.json says a count is, where that is wrong."""
-    said = as_integer(view.info.get(field)) if view.info is not None else None
-    return said if said is not None and actual is not None and said != actual else None
+    declared = as_integer(view.info.get(field)) if view.info is not None else None
+    return declared if declared is not None and actual is not None and declared != actual else None
 
 
 def count_episodes(view: DatasetView) -> Iterator[Hit]:
     if view.episodes is None:
         return
     here, frames = len(view.episodes), view.episodes.total_frames
-    said = _differs(view, "total_episodes", here)
-    if said is None:
+    declared = _differs(view, "total_episodes", here)
+    if declared is None:
         return
-    said_frames = _differs(view, "total_frames", frames)
-    message = f"total_episodes is {said:,}, but the episodes table has {here:,}"
-    if said_frames is not None:
+    declared_frames = _differs(view, "total_frames", frames)
+    message = f"total_episodes is {declared:,}, but the episodes table has {here:,}"
+    if declared_frames is not None:
         message = (
-            f"{here:,} of {said:,} episodes are here, {frames:,} of {said_frames:,} frames"
-            if here < said
-            else f"{message}; total_frames is {said_frames:,}, the lengths add up to {frames:,}"
+            f"{here:,} of {declared:,} episodes are here, {frames:,} of {declared_frames:,} frames"
+            if here < declared
+            else f"{message}; total_frames is {declared_frames:,}, the lengths add up to {frames:,}"
         )
     yield hit(message, file=INFO, command=_fix(view, "total_episodes"))
 

@@ -285,7 +285,7 @@ RULES = (
         f" {_MIN_EPISODES} or more episodes). In the published datasets at hand the factor stays"
         " below 1.7.",
         "Mostly a recording that was aborted at once, or never stopped: the policy learns to"
-        " stand still, and speed buckets are stretched.",
+        " stay put, and speed buckets are stretched.",
         "Look at the episodes; list them in excluded_episodes if they are no demonstrations.",
         length_outlier,
     ),

@@ -49,8 +49,8 @@ def version_missing(view: DatasetView) -> Iterator[Hit]:
             file=INFO,
         )
     elif parse_version(view.info) not in ((2, 0), (2, 1), (3, 0)):
-        said = view.info.get("codebase_version")
-        what = "is missing" if said is None else f"is {said!r}"[:80]
+        declared = view.info.get("codebase_version")
+        what = "is missing" if declared is None else f"is {declared!r}"[:80]
         yield hit(
             f"codebase_version {what}; the files look like {view.meta.version}'s and are read so",
             f'Write "codebase_version": "{view.meta.version}" once you are sure.',
@@ -68,9 +68,9 @@ def version_mismatch(view: DatasetView) -> Iterator[Hit]:
     if view.info is None or parse_version(view.info) not in ((2, 0), (2, 1), (3, 0)):
         return
     if any(notice.kind == "version_mismatch" for notice in view.notices):
-        said = view.info.get("codebase_version")
+        declared = view.info.get("codebase_version")
         yield hit(
-            f"codebase_version is {said!r}, but the files are laid out as {view.meta.version}'s",
+            f"codebase_version is {declared!r}, but the files are those of {view.meta.version}",
             file=INFO,
         )
 

@@ -80,7 +80,7 @@ def whole_against_episodes(view: DatasetView) -> Iterator[Hit]:
     if own is None or not whole or view.episodes is None:
         return
     if not np.array_equal(own.episode_index, view.episodes.episode_index):
-        return  # told by S012
+        return  # reported by S012
     for column in view.vectors.values():
         if column not in whole or column not in own.blocks or relative_chunk(view, column):
             continue  # relative ones are reported by S022
@@ -89,7 +89,7 @@ def whole_against_episodes(view: DatasetView) -> Iterator[Hit]:
                 one = EpisodesStats(own.episode_index, {column: own.blocks[column]})
                 pooled = pool_stats(one, view.name)[column]
         except PrepError:
-            continue  # told by the rules on what the stats lack
+            continue  # reported by the rules on what the stats lack
         true = {s: np.atleast_1d(pooled[s]).astype(np.float64) for s in STATS_COMPARED}
         if found := _differences(whole[column], true):
             yield hit(
@@ -194,7 +194,7 @@ def training_quantiles(view: DatasetView) -> Iterator[Hit]:
         known = {s: v.astype(np.float64) for s, v in entry.items() if fraction_of(s) is not None}
         sketch = sketches.get(column)
         if sketch is None or any(value.shape != (sketch.dims,) for value in known.values()):
-            continue  # of another width: told by S008
+            continue  # of another width: reported by S008
         ranks = [r for r in quantile_ranks({column: known}, {column: sketch}) if r.dims_off]
         if ranks:
             worst = [(r, int(r.errors.argmax())) for r in ranks]

@@ -1,4 +1,4 @@
-"""S: stats as they stand in files, against the metadata and, with `--deep`, against the frames."""
+"""S: stats as files hold them, against the metadata and, with `--deep`, against the frames."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def stats_stand_in(view: DatasetView) -> Iterator[Hit]:
         missing = EPISODES_STATS if view.meta.version == "v2.1" else STATS
         if missing == EPISODES_STATS and {"opentau", "openpi"} & set(view.options.trainers):
             return  # they cannot open the dataset: O001
-        yield hit(f"{missing} is missing; other stats stand in for it", file=missing)
+        yield hit(f"{missing} is missing; other stats are read in its place", file=missing)
 
 
 def feature_missing(view: DatasetView) -> Iterator[Hit]:
@@ -314,9 +314,9 @@ RULES = (
     ),
     Rule(
         "S004",
-        "stats-stand-in",
+        "stats-substitute",
         "warning",
-        "The stats that this version's readers use are missing, and others stand in for them.",
+        "The stats that this version's readers use are missing; others are read in their place.",
         "This toolkit goes on with the others; LeRobot stops.",
         _AGAIN,
         stats_stand_in,

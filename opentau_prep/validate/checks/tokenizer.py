@@ -1,4 +1,4 @@
-"""N: a tokenizer folder (`--tokenizer DIR`) against the mixture that it is to be used with."""
+"""N: a tokenizer folder (`--tokenizer DIR`) against the mixture that it is meant for."""
 
 from __future__ import annotations
 
@@ -161,11 +161,11 @@ def _action_stats(
                 raw_dims=[m.raw_dims for m in view.members],
             )
     except PrepError:
-        return None  # told by the rules on heads
+        return None  # reported by the rules on heads
     found = {}
     for key, head in zip(heads.norm_keys, heads.per_norm_key_stats, strict=True):
         if any(name not in head["actions"] for name in names):
-            return None  # a member without quantiles: told by the rules on stats
+            return None  # a member without quantiles: reported by the rules on stats
         found[key] = {name: head["actions"][name] for name in names}
     return found
 

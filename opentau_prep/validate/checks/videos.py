@@ -236,7 +236,7 @@ def _by_camera(view: DatasetView, of: Any) -> dict[str, dict[Any, list[str]]]:
     return found
 
 
-# Names that tools write for one codec, beside ffmpeg's.
+# Names that tools write for one codec, besides ffmpeg's.
 _ALIASES = {"h265": "hevc", "avc": "h264", "avc1": "h264", "libx264": "h264", "libsvtav1": "av1"}
 
 
