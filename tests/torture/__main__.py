@@ -12,38 +12,53 @@ from torture.faults import Bench, Result, every_fault, repeat
 from torture.fuzz import fuzz
 from torture.races import races, rank_deaths
 from torture.scenarios import SCENARIOS, real_scenarios
-from torture.server import Server
+from torture.server import Fault, Server
 
 PARTS = ("faults", "races", "ranks", "fuzz")
 
 
-def faults(seconds: float, only: str, data: Path | None, seed: int) -> dict[str, Result]:
-    """Give every scenario its share of the time; returns what each gave."""
+def faults(seconds: float, only: str, data: Path | None, seed: int, most: int) -> dict[str, Result]:
+    """Try faults until it is time, next in the scenario that took the least time so far."""
     chosen = dict(SCENARIOS)
     if data is not None:
         chosen |= real_scenarios(data)
-    chosen = {name: each for name, each in chosen.items() if only in name}
-    results: dict[str, Result] = {}
-    started = time.monotonic()
+    results = {name: Result() for name in chosen if only in name}
+    until = said = time.monotonic()
+    until += seconds
     with Server() as server, tempfile.TemporaryDirectory(dir=_fast()) as home:
-        for number, (name, scenario) in enumerate(chosen.items()):
-            result = results[name] = Result()
+        open_: dict[str, tuple[Bench, list[Fault]]] = {}
+        for number, name in enumerate(results):
             try:
-                bench = Bench(scenario, server, Path(home) / str(number))
+                bench = Bench(chosen[name], server, Path(home) / str(number))
             except RuntimeError as error:
-                result.problems.append(str(error))
+                results[name].problems.append(str(error))
                 say(f"{name}: {error}")
                 continue
-            until = started + seconds * (number + 1) / len(chosen)
-            for fault in every_fault(bench, None, seed):
-                if time.monotonic() > until and result.trials >= 3:
-                    break
-                problems, ran = bench.trial(fault)
-                result.trials += 1
-                result.peak_kb = max(result.peak_kb, ran.peak_kb)
-                result.problems += [f"{each}  <- {repeat(fault)}" for each in problems]
-            total = len(list(every_fault(bench, None, seed)))
-            _tell(f"{name} (of {total})", result)
+            open_[name] = bench, list(every_fault(bench, None, seed))
+        total = {name: len(left) for name, (_, left) in open_.items()}
+        spent = dict.fromkeys(open_, 0.0)
+        while open_:
+            name = min(open_, key=lambda each: spent[each])
+            result, (bench, left) = results[name], open_[name]
+            trials = sum(each.trials for each in results.values())
+            if trials >= most or (time.monotonic() > until and result.trials >= 3):
+                break
+            if not left:
+                del open_[name]
+                continue
+            fault, started = left.pop(), time.monotonic()
+            problems, ran = bench.trial(fault)
+            spent[name] += time.monotonic() - started
+            result.trials += 1
+            result.peak_kb = max(result.peak_kb, ran.peak_kb)
+            for problem in problems:
+                result.problems.append(f"{problem}  <- {repeat(fault)}")
+                say(f"{name}: {result.problems[-1]}")
+            if time.monotonic() - said > 60:
+                said = time.monotonic()
+                say(f"{trials:,} faults so far")
+    for name, result in results.items():
+        _tell(f"{name} (of {total.get(name)})", result)
     return results
 
 
@@ -86,13 +101,14 @@ def main() -> int:
     parser.add_argument("--only", default="", help="scenarios and parsers with this in the name")
     parser.add_argument("--data", type=Path, help="folder of published datasets to copy")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=10**9, help="faults at most")
     args = parser.parse_args()
     parts = args.parts.split(",")
     table = []
     for part in parts:
         seconds = args.seconds / len(parts)
         if part == "faults":
-            results = faults(seconds, args.only, args.data, args.seed)
+            results = faults(seconds, args.only, args.data, args.seed, args.trials)
         elif part == "fuzz":
             results = fuzz(seconds, args.seed, args.only)
             for name, result in results.items():

@@ -23,8 +23,6 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 ERRNOS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EDQUOT)
 _BACKUP = re.compile(r"(?:\.bak-[0-9a-f]+(?:-\d+)?|-[0-9a-f]{8})(?=/|$|\.)")
 _TEMP = re.compile(r"\.prep-tmp|\.partial(?:/|$)")
-# They hold how long a fit took.
-_TIMED = ("fit_report.json", "prep.json")
 Tree = dict[str, bytes]
 
 
@@ -48,7 +46,7 @@ def tree_of(folder: Path) -> Tree:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.is_symlink() and path.name not in _TIMED
+        if path.is_file() and not path.is_symlink()
     }
 
 

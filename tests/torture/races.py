@@ -32,6 +32,10 @@ _TOGETHER = (
     ("val-plan", "--mixture-json", "m.json", "--world-size", "2", "--batch-size", "4"),
     ("report", "--mixture-json", "m.json"),
     ("fit-tokenizer", "--mixture-json", "m.json", "--chunk-size", "4", "--vocab-size", "300"),
+    ("run", "--mixture-json", "m.json", "--chunk-size", "4", "--vocab-size", "300"),
+    ("validate", "d", "--fix"),
+    ("validate", "d", "--baseline", "b.json", "--write-baseline"),
+    ("stats", "--format", "openpi", "d", "--out", "norm_stats.json"),
 )
 
 

@@ -65,6 +65,16 @@ def _plain(version: str) -> Callable[[Path], None]:
     return setup
 
 
+def _with_modality(version: str) -> Callable[[Path], None]:
+    def setup(folder: Path) -> None:
+        _plain(version)(folder)
+        parts = {"arm": {"start": 0, "end": 2}}
+        modality = {"state": parts, "action": parts}
+        (folder / "d/meta/modality.json").write_text(json.dumps(modality))
+
+    return setup
+
+
 def _edited_stats(version: str) -> Callable[[Path], None]:
     def setup(folder: Path) -> None:
         _plain(version)(folder)
@@ -137,6 +147,13 @@ def _scenarios(version: str) -> Iterator[Scenario]:
     yield Scenario("report", plain, ("report", *_M), first=(stats,))
     openpi = ("stats", "--format", "openpi", "d", "--out", "norm_stats.json")
     yield Scenario("stats --format openpi", plain, openpi)
+    for kind in ("groot", "lerobot-relative"):
+        relative = ("stats", "--format", kind, "d", "--chunk-size", "4")
+        yield Scenario(f"stats --format {kind}", _with_modality(version), relative, first=(stats,))
+    heads = (stats, ("heads", *_M))
+    yield Scenario("forecast", plain, ("forecast", *_M), first=heads)
+    exclude = ("validate", *_M, "--write-exclusions", "ex.json")
+    yield Scenario("validate --write-exclusions", plain, exclude)
     run = ("run", *_M, "--chunk-size", "4", "--vocab-size", "300", "--total-chunks", "60")
     yield Scenario("run", plain, run, also=((forced, run), (stats, forced, run)))
 
