@@ -71,7 +71,7 @@ class PendingFile:
         fd, self.path = create_temp(target)
         self.target = target
         self.file: BinaryIO = os.fdopen(fd, "wb")
-        self._renaming = False
+        self._renaming = self._left = False
 
     @property
     def committed(self) -> bool:
@@ -110,9 +110,15 @@ class PendingFile:
             ) from error
 
     def discard(self) -> None:
-        """Remove the file unless it has taken its place."""
-        remove(self.path)
+        """Remove the file unless it has taken its place, or is left."""
+        if not self._left:
+            remove(self.path)
         self.close()
+
+    def leave(self) -> None:
+        """Leave the sealed file for the next run to finish, as a killed process does."""
+        self._left = True
+        forget(self.path)
 
     def close(self) -> None:
         """Let go of the descriptor and with it of the lock."""
@@ -330,9 +336,13 @@ def _finish(pending: Sequence[PendingFile], kept: Sequence[tuple[Path, Path]]) -
                     backup.unlink()
     if pending and pending[0].committed:
         for each in pending:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ArtifactError):
                 if not each.committed:
                     each.commit()
+            # The disk failed for good. Without its provenance the new artifact would count as
+            # somebody's, and some could not be computed again from what is there now.
+            if not each.committed:
+                each.leave()
     for each in pending:
         each.discard()
 

@@ -28,7 +28,7 @@ from opentau_prep.artifacts.store import (
     refuse_other_mixture,
 )
 
-__all__ = ["Artifact", "File", "ensure", "ensure_file", "say_stale"]
+__all__ = ["Artifact", "File", "ensure", "ensure_file", "heal_places", "say_stale"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -83,16 +83,24 @@ def ensure(
     if not rank.is_main and not dry_run and (first.chosen or is_writable(folder)):
         return wait_for(artifact.finished, what=str(first.path), timeout_s=timeout_s)
     if rank.is_main and not dry_run:
-        for place in artifact.places:
-            if needs_healing(place) and is_writable(folder):
-                with folder_lock(place.path.parent):
-                    heal(place)
+        heal_places(artifact.places)
     found = None if force else artifact.finished()
     if found is not None:
         return found
     if first.chosen and not dry_run and not is_writable(folder):
         raise not_writable(first.path)
     return artifact.make()
+
+
+def heal_places(places: Sequence[Place]) -> None:
+    """Finish or undo what killed runs left at an artifact's places, as far as they can be written.
+
+    Whoever judges an artifact before `ensure` does so first: a lost provenance makes it foreign.
+    """
+    for place in places:
+        if needs_healing(place) and is_writable(places[0].path.parent):
+            with folder_lock(place.path.parent):
+                heal(place)
 
 
 @dataclass(frozen=True)

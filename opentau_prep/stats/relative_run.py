@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from opentau_prep.artifacts import Recipe, dataset_place, publish
+from opentau_prep.artifacts.ensure import heal_places
 from opentau_prep.artifacts.jsonio import dump_foreign
 from opentau_prep.artifacts.place import Location, Place, check_artifact_root
 from opentau_prep.artifacts.rank import main_rank_notices
@@ -148,11 +149,13 @@ def prepare_relative(
     """
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
     here = context.for_workers()
-    stale = [
-        entry
-        for entry in resolved.first_entries
-        if context.force or not _Work(entry, options, here).found().fresh
-    ]
+    stale = []
+    for entry in resolved.first_entries:
+        work = _Work(entry, options, here)
+        if context.this_rank.is_main and not context.dry_run:
+            heal_places(work.places)
+        if context.force or not work.found().fresh:
+            stale.append(entry)
     ordinary = prepare_stats(replace(resolved, entries=stale), context, options.stats)
     waiting = {result.root for result in (*ordinary.partial, *ordinary.undecided)}
     failed = {failure.label for failure in ordinary.failures}
@@ -163,8 +166,8 @@ def prepare_relative(
     ]
     with main_rank_notices(context.this_rank):
         names = [entry.name for entry in jobs]
-        work = partial(_prepare_one, options=options, context=here)
-        results = context.map("relative stats", work, jobs, names)
+        prepare = partial(_prepare_one, options=options, context=here)
+        results = context.map("relative stats", prepare, jobs, names)
     return RelativeReport(
         ordinary,
         [r for r in results if isinstance(r, RelativeResult)],

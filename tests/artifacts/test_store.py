@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -269,3 +270,26 @@ def test_ensure_root_is_a_file_value_is_returned(tmp_path: Path) -> None:
         made = ensure_file(place, lambda: b"1\n", OLD)
     assert (made.content, made.outcome.status) == (b"1\n", "not persisted")
     assert [(notice.kind, notice.dataset) for notice in said] == [("not_persisted", "d")]
+
+
+def test_publish_on_a_disk_that_fails_for_good_leaves_the_provenance_to_the_next_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(place, b"1\n", OLD)
+    replace, broken = os.replace, []
+
+    def fail_after_the_first(source: Path, target: Path) -> None:
+        if broken:
+            raise OSError(errno.EIO, "Input/output error")
+        broken.append(target)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail_after_the_first)
+        with pytest.raises(ArtifactError):
+            publish(place, b"2\n", NEW)
+    assert place.path.read_bytes() == b"2\n"
+    assert inspect(place, NEW).state is State.EDITED
+    heal(place)
+    assert inspect(place, NEW).state is State.FRESH
+    assert list_temps(place.provenance_path.parent) == []

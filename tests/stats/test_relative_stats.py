@@ -1,6 +1,7 @@
 """`stats --format lerobot-relative` and `--format groot`, next to a plain loop over chunks."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from cli_runner import run_cli
 from stats_runs import QUANTILES, bytes_below, frames_of
 
 from opentau_prep import load_dataset_metadata
+from opentau_prep.artifacts.tempfiles import create_temp, forget
 from opentau_prep.stats.relative import RelativeActions, joint_mask, relative_stats
 
 JOINTS = ["shoulder.pos", "elbow.pos", "Gripper.pos"]
@@ -137,3 +139,17 @@ def test_joint_mask_is_by_name_in_any_casing():
     assert joint_mask(JOINTS, ["gripper"], 4).tolist() == [True, True, False, True]
     assert joint_mask(JOINTS, ["POS"], 3).tolist() == [False] * 3
     assert joint_mask([], ["gripper"], 2).tolist() == [True, True]
+
+
+def test_relative_stats_killed_before_their_provenance_are_finished_by_the_next_run(tmp_path):
+    root = _dataset(tmp_path, "v3.0")
+    run = ("stats", root, "--format", "lerobot-relative", "--chunk-size", 8, "--workers", 1)
+    assert run_cli(*run).code == 0
+    made = bytes_below(root)
+    provenance = root / "meta/prep/stats.json"
+    fd, temp = create_temp(provenance)
+    os.close(fd)
+    forget(temp)
+    provenance.rename(temp)  # as a process leaves it that is killed between the two renames
+    assert run_cli(*run).code == 0
+    assert bytes_below(root) == made

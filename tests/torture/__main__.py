@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import time
@@ -22,7 +23,7 @@ def faults(seconds: float, only: str, data: Path | None, seed: int, most: int) -
     chosen = dict(SCENARIOS)
     if data is not None:
         chosen |= real_scenarios(data)
-    results = {name: Result() for name in chosen if only in name}
+    results = {name: Result() for name in chosen if re.search(only, name)}
     until = said = time.monotonic()
     until += seconds
     with Server() as server, tempfile.TemporaryDirectory(dir=_fast()) as home:
@@ -98,7 +99,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="torture", description=__doc__)
     parser.add_argument("--seconds", type=float, default=180.0, help="for all parts together")
     parser.add_argument("--parts", default=",".join(PARTS), help="of faults, races, ranks, fuzz")
-    parser.add_argument("--only", default="", help="scenarios and parsers with this in the name")
+    parser.add_argument(
+        "--only", default="", help="scenarios and parsers whose names match, a regular expression"
+    )
     parser.add_argument("--data", type=Path, help="folder of published datasets to copy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=10**9, help="faults at most")

@@ -70,7 +70,7 @@ def _reader(folder: Path) -> Iterator[list[str]]:
                 said = _readable(path)
                 if said is not None:
                     wrong.append(f"{path.relative_to(folder)}: {said}")
-            time.sleep(0.001)
+            time.sleep(0.01)
 
     thread = threading.Thread(target=look)
     thread.start()
