@@ -160,7 +160,7 @@ def bench_halves(roots: list[Path]) -> None:
 
 def _at_half_rate(resolved: ResolvedMixture) -> ResolvedMixture:
     rate = resolved.mixture.action_freq or resolved.entries[0].meta.fps
-    return replace(resolved, mixture=resolved.mixture.model_copy(update={"action_freq": rate / 2}))
+    return replace(resolved, mixture=replace(resolved.mixture, action_freq=rate / 2))
 
 
 def write_robots(out: Path, n_datasets: int, n_heads: int) -> Path:

@@ -194,7 +194,7 @@ def _config_job(session: Session, config: NormStatsConfig, base_dir: Path | None
         job = _folder_job(folder)
     return replace(
         job,
-        columns=None if config.columns is None else config.columns.model_dump(),
+        columns=None if config.columns is None else config.columns.as_dict(),
         action_dim=config.action_dim,
         max_frames=config.max_frames,
         clip_abnormal=bool(config.clip_abnormal),

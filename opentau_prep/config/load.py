@@ -10,10 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from opentau_prep.config.explain import explain
-from opentau_prep.config.faults import JsonPath, fault_error, nearest, place, shown
+from opentau_prep.config.faults import JsonPath, nearest, place, shown
 from opentau_prep.config.refs import Origin, load_document
 from opentau_prep.config.schema import DatasetEntry, Mixture, MixtureSource
 from opentau_prep.config.training import training_settings
@@ -125,20 +122,9 @@ def _find(value: object, file: Path) -> tuple[object, JsonPath]:
 
 
 def _build(value: object, origin: Origin, path: JsonPath, source: MixtureSource) -> Mixture:
-    entries = value.get("datasets") if isinstance(value, dict) else None
-    context = {"n_datasets": len(entries)} if isinstance(entries, list) else {}
-    try:
-        mixture = Mixture.model_validate(value, context=context)
-    except ValidationError as error:
-        faults = explain(
-            error.errors(include_url=False),
-            mixture_fields=Mixture.model_fields,
-            entry_fields=DatasetEntry.model_fields,
-            without_effect=Mixture.fields_without_effect() | DatasetEntry.fields_without_effect(),
-            origin=origin,
-            path=path,
-        )
-        raise fault_error(faults, file=source.path) from error
+    mixture = Mixture.parse(
+        value, family=(Mixture, DatasetEntry), origin=origin, path=path, file=source.path
+    )
     return mixture.bind(origin, path, source)
 
 

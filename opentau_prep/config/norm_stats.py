@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
-
-from opentau_prep.config.explain import explain
-from opentau_prep.config.faults import fault_error, place, shown
+from opentau_prep.config.faults import place, shown
+from opentau_prep.config.record import Record, flag, optional, reads, record, text, whole
 from opentau_prep.config.refs import load_document
 from opentau_prep.errors import ConfigError
 from opentau_prep.storage.urls import is_remote
@@ -26,14 +24,20 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_Text = Annotated[str, Field(min_length=1)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+def _some(text: str) -> str:
+    if not text:
+        raise ValueError("must not be empty")
+    return text
 
 
-class NormStatsColumns(_Record):
+_TEXT = text(_some)
+_COUNT = whole(at_least=1)
+
+
+@dataclass(frozen=True)
+class NormStatsColumns(Record):
     """Which columns the vectors are.
 
     Attributes:
@@ -41,11 +45,14 @@ class NormStatsColumns(_Record):
         actions: The column of the key `actions`.
     """
 
-    state: _Text
-    actions: _Text
+    PLACE: ClassVar[str] = "columns"
+
+    state: str = reads(_TEXT, ...)
+    actions: str = reads(_TEXT, ...)
 
 
-class NormStatsConfig(_Record):
+@dataclass(frozen=True)
+class NormStatsConfig(Record):
     """One run of openpi's norm stats, as written; null where the file is silent.
 
     Attributes:
@@ -59,16 +66,16 @@ class NormStatsConfig(_Record):
         numpy1_edges: Whether quantiles of float32 data are as under NumPy 1.
     """
 
-    base_dir: _Text | None = None
-    repo_id: _Text | None = None
-    action_dim: Annotated[int, Field(ge=1)] | None = None
-    columns: NormStatsColumns | None = None
-    output: _Text | None = None
-    max_frames: Annotated[int, Field(ge=1)] | None = None
-    clip_abnormal: bool | None = None
-    numpy1_edges: bool = True
+    base_dir: str | None = reads(optional(_TEXT))
+    repo_id: str | None = reads(optional(_TEXT))
+    action_dim: int | None = reads(optional(_COUNT))
+    columns: NormStatsColumns | None = reads(optional(record(NormStatsColumns)))
+    output: str | None = reads(optional(_TEXT))
+    max_frames: int | None = reads(optional(_COUNT))
+    clip_abnormal: bool | None = reads(optional(flag))
+    numpy1_edges: bool = reads(flag, True)
 
-    _file: Path = PrivateAttr(default=Path())
+    _file: Path = field(default=Path(), repr=False, kw_only=True)
 
     @property
     def file(self) -> Path:
@@ -91,8 +98,7 @@ class NormStatsConfig(_Record):
 
     def bind(self, file: Path) -> NormStatsConfig:
         """Remember the file; the loader's last step."""
-        self._file = file
-        return self
+        return replace(self, _file=file)
 
 
 def load_norm_stats_config(name: str, folder: Path = Path("configs")) -> NormStatsConfig:
@@ -123,7 +129,12 @@ def load_norm_stats_config(name: str, folder: Path = Path("configs")) -> NormSta
             " Python of its environment.",
         )
     document = load_document(file)
-    config = _validated(document.value, document.origin, file)
+    config = NormStatsConfig.parse(
+        document.value,
+        family=(NormStatsConfig, NormStatsColumns),
+        origin=document.origin,
+        file=file,
+    )
     if (config.base_dir is None) == (config.repo_id is None):
         found = "neither" if config.base_dir is None else "both"
         raise ConfigError(
@@ -177,18 +188,3 @@ def load_training_config(name: str, folder: Path = Path("configs")) -> TrainingC
             f"openpi has no usable config of that name: {printable(str(error))}",
             where=f"--config-name {printable(name)}",
         ) from error
-
-
-def _validated(value: object, origin: Any, file: Path) -> NormStatsConfig:
-    try:
-        return NormStatsConfig.model_validate(value)
-    except ValidationError as error:
-        faults = explain(
-            error.errors(include_url=False),
-            mixture_fields=NormStatsConfig.model_fields,
-            entry_fields=NormStatsColumns.model_fields,
-            without_effect=(),
-            origin=origin,
-            path=(),
-        )
-        raise fault_error(faults, file=file) from error

@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from opentau_prep.config.load import load_mixture
 from opentau_prep.config.refs import Origin, load_document
 from opentau_prep.config.schema import DatasetEntry, Mixture, MixtureSource
@@ -78,8 +76,8 @@ def _rescue(path: Path, error: ConfigError) -> Salvage:
     settings = {name: value[name] for name in _KEPT if name in value}
     for candidate in ({**entries, **settings}, entries):
         try:
-            mixture = Mixture.model_validate(candidate).bind(where, (), source)
-        except ValidationError:
+            mixture = Mixture.parse(candidate).bind(where, (), source)
+        except ConfigError:
             continue
         return Salvage(mixture, path, tuple(good), _faults(error))
     return Salvage(None, path, faults=_faults(error))
@@ -87,8 +85,8 @@ def _rescue(path: Path, error: ConfigError) -> Salvage:
 
 def _is_valid(entry: object) -> bool:
     try:
-        DatasetEntry.model_validate(entry)
-    except ValidationError:
+        DatasetEntry.parse(entry)
+    except ConfigError:
         return False
     return True
 

@@ -1,28 +1,16 @@
-"""The mixture JSON as typed, frozen models.
+"""The mixture JSON as typed, frozen records.
 
 Unknown fields are refused; types are strict (`"3"` is no number, `true` no 1); every fault is found
-at once. The models are made by `opentau_prep.config.load`, which reports faults with file and JSON
-path; a model remembers where it came from, so that later errors can do the same.
+at once. The records are made by `opentau_prep.config.load`, which reports faults with file and JSON
+path; a record remembers where it came from, so that later errors can do the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic_core import PydanticCustomError
+from typing import Any, ClassVar, Literal
 
 from opentau_prep.config.checks import (
     check_cache_name,
@@ -34,9 +22,24 @@ from opentau_prep.config.checks import (
     check_weights,
     parse_dim,
 )
-from opentau_prep.config.explain import ENTRY_FAULT
 from opentau_prep.config.faults import JsonPath, place
 from opentau_prep.config.names import make_dataset_names
+from opentau_prep.config.record import (
+    FAULTY,
+    Faults,
+    Record,
+    anything,
+    array,
+    choice,
+    flag,
+    mapping,
+    number,
+    optional,
+    reads,
+    record,
+    text,
+    whole,
+)
 from opentau_prep.config.refs import Origin
 from opentau_prep.storage.urls import safe_url
 
@@ -45,41 +48,52 @@ __all__ = ["DatasetEntry", "Mixture", "MixtureSource", "ResampleStrategy"]
 ResampleStrategy = Literal["nearest", "linear"]
 
 # Indices are bounded so that they fit every integer type that they meet later.
-_Index = Annotated[int, Field(ge=0, lt=2**31)]
-# JSON has lists only: taking one for a tuple is not a loose conversion. Items stay strict.
-_Indices = Annotated[tuple[_Index, ...], Field(strict=False)]
-_DistinctIndices = Annotated[_Indices, AfterValidator(check_distinct)]
-_CacheName = Annotated[str, AfterValidator(check_cache_name)]
-_PlainText = Annotated[str, AfterValidator(check_plain_text)]
-_StandardName = Annotated[str, AfterValidator(check_standard_name)]
-_Dim = Annotated[int, BeforeValidator(parse_dim)]
-_Stat = Annotated[Any, AfterValidator(check_stat)]
-_Fraction = Annotated[float, Field(ge=0, lt=1)]
-_NonNegative = Annotated[float, Field(ge=0)]
-
+_INDEX = whole(at_least=0, below=2**31)
+_PLAIN_TEXT = optional(text(check_plain_text))
+_CACHE_NAME = optional(text(check_cache_name))
+_STRING = optional(text())
+_DISTINCT = optional(array(_INDEX, check_distinct))
+_FRACTION = number(at_least=0, below=1)
+_NON_NEGATIVE = number(at_least=0)
+_STRATEGY = choice("nearest", "linear")
 
 _NOWHERE: tuple[Origin, JsonPath] = (Origin(None), ())
 
 
-class _NoEffect:
-    """Marks a field that is accepted with any value: it changes nothing that is made here."""
+def _stat(value: object, path: JsonPath, faults: Faults) -> Any:
+    try:
+        return check_stat(value)
+    except ValueError as error:
+        faults.append((path, str(error)))
+        return FAULTY
 
 
-_Ignored = Annotated[Any, _NoEffect]
+def _is_robots(value: Any, sound: Mapping[str, Any]) -> None:
+    if value and sound.get("vqa") is not None:
+        raise ValueError("applies to robot datasets only: a vqa entry has no columns")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @classmethod
-    def fields_without_effect(cls) -> frozenset[str]:
-        """Return the names of the fields that are accepted but change nothing here."""
-        return frozenset(
-            name for name, field in cls.model_fields.items() if _NoEffect in field.metadata
-        )
+def _goes_with_flag(mapped: dict[int, int] | None, sound: Mapping[str, Any]) -> None:
+    wanted = sound.get("use_delta_joint_actions")
+    if wanted is True and not mapped:
+        raise ValueError("missing: use_delta_joint_actions is true and needs it")
+    if wanted is False and mapped:
+        raise ValueError("has no effect unless use_delta_joint_actions is true")
 
 
-class DatasetEntry(_Record):
+def _is_of_vqa(num_samples: int | None, sound: Mapping[str, Any]) -> None:
+    if num_samples is not None and sound.get("vqa", "faulty") is None:
+        raise ValueError("has an effect on vqa entries only")
+
+
+def _fits_datasets(weights: tuple[float, ...] | None, sound: Mapping[str, Any]) -> None:
+    entries = sound["raw"].get("datasets")  # faulty ones count, too
+    if weights is not None:
+        check_weights(weights, len(entries) if isinstance(entries, list) else None)
+
+
+@dataclass(frozen=True)
+class DatasetEntry(Record):
     """One entry of a mixture's `datasets`, as written: null where the file is silent.
 
     Attributes:
@@ -105,70 +119,48 @@ class DatasetEntry(_Record):
         num_samples: How many samples a vqa dataset has, which no metadata holds.
     """
 
+    PLACE: ClassVar[str] = "the entries of datasets"
+
     # The order matters: a check across fields belongs to the last of them.
-    repo_id: _CacheName | None = None
-    vqa: Annotated[_CacheName | None, Field(validate_default=True)] = None
-    root: _PlainText | None = None
-    revision: _CacheName | None = None
-    episodes: _DistinctIndices | None = None
-    excluded_episodes: _Indices | None = None
-    data_features_name_mapping: dict[_StandardName, _PlainText] | None = None
-    robot_type: str | None = None
-    control_mode: str | None = None
-    tolerance_s: _NonNegative | None = None
-    skip_timestamp_check: bool | None = None
-    val_split_ratio: _Fraction | None = None
-    state_index: _DistinctIndices | None = None
-    action_index: _DistinctIndices | None = None
-    use_delta_joint_actions: bool = False
-    delta_action_state_map: Annotated[dict[_Dim, _Index] | None, Field(validate_default=True)] = (
-        None
+    repo_id: str | None = reads(_CACHE_NAME)
+    vqa: str | None = reads(_CACHE_NAME)
+    root: str | None = reads(_PLAIN_TEXT)
+    revision: str | None = reads(_CACHE_NAME)
+    episodes: tuple[int, ...] | None = reads(_DISTINCT)
+    excluded_episodes: tuple[int, ...] | None = reads(optional(array(_INDEX)))
+    data_features_name_mapping: dict[str, str] | None = reads(
+        optional(mapping(text(check_plain_text), check_standard_name))
     )
-    stats: dict[str, dict[str, _Stat]] | None = None
-    use_imagenet_stats: bool = True
-    num_samples: Annotated[int, Field(gt=0, lt=2**53)] | None = None
-    image_transforms: _Ignored = None
-    video_backend: _Ignored = None
-    prompt_substitutions: _Ignored = None
+    robot_type: str | None = reads(_STRING)
+    control_mode: str | None = reads(_STRING)
+    tolerance_s: float | None = reads(optional(_NON_NEGATIVE))
+    skip_timestamp_check: bool | None = reads(optional(flag))
+    val_split_ratio: float | None = reads(optional(_FRACTION))
+    state_index: tuple[int, ...] | None = reads(_DISTINCT, after=_is_robots)
+    action_index: tuple[int, ...] | None = reads(_DISTINCT, after=_is_robots)
+    use_delta_joint_actions: bool = reads(flag, False, after=_is_robots)
+    delta_action_state_map: dict[int, int] | None = reads(
+        optional(mapping(_INDEX, parse_dim)), after=_goes_with_flag
+    )
+    stats: dict[str, dict[str, Any]] | None = reads(optional(mapping(mapping(_stat))))
+    use_imagenet_stats: bool = reads(flag, True)
+    num_samples: int | None = reads(optional(whole(above=0, below=2**53)), after=_is_of_vqa)
+    image_transforms: Any = reads(anything)
+    video_backend: Any = reads(anything)
+    prompt_substitutions: Any = reads(anything)
 
-    # None is free where a default made for each of thousands of entries would not be.
-    _spot: tuple[Origin, JsonPath] | None = PrivateAttr(default=None)
+    _spot: tuple[Origin, JsonPath] | None = field(default=None, repr=False, kw_only=True)
 
-    @field_validator("vqa")
     @classmethod
-    def _one_id(cls, vqa: str | None, info: ValidationInfo) -> str | None:
-        # A field that was faulty itself is not in `info.data`: it has been reported already.
-        if "repo_id" in info.data and (info.data["repo_id"] is None) == (vqa is None):
-            found = "neither" if vqa is None else "both"
-            message = f"found {found} of repo_id and vqa, expected exactly one"
-            raise PydanticCustomError(ENTRY_FAULT, message)
-        return vqa
-
-    @field_validator("delta_action_state_map")
-    @classmethod
-    def _map_with_flag(
-        cls, mapping: dict[int, int] | None, info: ValidationInfo
-    ) -> dict[int, int] | None:
-        flag = info.data.get("use_delta_joint_actions")
-        if flag is True and not mapping:
-            raise ValueError("missing: use_delta_joint_actions is true and needs it")
-        if flag is False and mapping:
-            raise ValueError("has no effect unless use_delta_joint_actions is true")
-        return mapping
-
-    @field_validator("num_samples")
-    @classmethod
-    def _samples_of_vqa(cls, num_samples: int | None, info: ValidationInfo) -> int | None:
-        if num_samples is not None and "vqa" in info.data and info.data["vqa"] is None:
-            raise ValueError("has an effect on vqa entries only")
-        return num_samples
-
-    @field_validator("state_index", "action_index", "use_delta_joint_actions")
-    @classmethod
-    def _columns_of_robots(cls, value: Any, info: ValidationInfo) -> Any:
-        if value and info.data.get("vqa") is not None:
-            raise ValueError("applies to robot datasets only: a vqa entry has no columns")
-        return value
+    def fault_of(cls, sound: Mapping[str, Any]) -> str | None:
+        """See `Record.fault_of`."""
+        if "repo_id" not in sound or "vqa" not in sound:  # reported already
+            return None
+        named = [sound["repo_id"] is not None, sound["vqa"] is not None]
+        if sum(named) == 1:
+            return None
+        found = "both" if all(named) else "neither"
+        return f"found {found} of repo_id and vqa, expected exactly one"
 
     @property
     def id(self) -> str:
@@ -230,7 +222,8 @@ class MixtureSource:
     training: Mapping[str, int] = field(default_factory=dict)
 
 
-class Mixture(_Record):
+@dataclass(frozen=True)
+class Mixture(Record):
     """A mixture of datasets, as written; defaults are filled in.
 
     Attributes:
@@ -247,46 +240,35 @@ class Mixture(_Record):
         delta_stats_max_rows: Most rows that stats of delta actions are made from, or None.
     """
 
-    datasets: Annotated[
-        tuple[DatasetEntry, ...], Field(strict=False), AfterValidator(check_some_datasets)
-    ]
-    weights: Annotated[tuple[_NonNegative, ...], Field(strict=False)] | None = None
-    action_freq: Annotated[float, Field(gt=0)] | None = None
-    vector_resample_strategy: ResampleStrategy = "nearest"
-    image_resample_strategy: ResampleStrategy = "nearest"
-    val_split_ratio: _Fraction = 0.05
-    require_non_empty_robot_type: bool = False
-    require_non_empty_control_mode: bool = False
-    tolerance_s: _NonNegative = 1e-4
-    skip_timestamp_check: bool = False
-    delta_stats_max_rows: Annotated[int, Field(gt=0, lt=2**63)] | None = None
-    n_obs_history: _Ignored = None
-    history_state_drop_prob: _Ignored = None
-    subgoal_drop_prob: _Ignored = None
-    subgoal_end_of_segment_prob: _Ignored = None
-    response_drop_prob: _Ignored = None
-    metadata_drop_all_prob: _Ignored = None
-    metadata_drop_each_prob: _Ignored = None
-    val_enable_optional_key_dropout: _Ignored = None
-    val_enable_prompt_substitution: _Ignored = None
-    emit_fps: _Ignored = None
+    PLACE: ClassVar[str] = "the mixture"
 
-    _origin: Origin = PrivateAttr(default_factory=lambda: Origin(None))
-    _path: JsonPath = PrivateAttr(default=())
-    _source: MixtureSource = PrivateAttr(default_factory=MixtureSource)
+    datasets: tuple[DatasetEntry, ...] = reads(
+        array(record(DatasetEntry), check_some_datasets), ...
+    )
+    weights: tuple[float, ...] | None = reads(optional(array(_NON_NEGATIVE)), after=_fits_datasets)
+    action_freq: float | None = reads(optional(number(above=0)))
+    vector_resample_strategy: ResampleStrategy = reads(_STRATEGY, "nearest")
+    image_resample_strategy: ResampleStrategy = reads(_STRATEGY, "nearest")
+    val_split_ratio: float = reads(_FRACTION, 0.05)
+    require_non_empty_robot_type: bool = reads(flag, False)
+    require_non_empty_control_mode: bool = reads(flag, False)
+    tolerance_s: float = reads(_NON_NEGATIVE, 1e-4)
+    skip_timestamp_check: bool = reads(flag, False)
+    delta_stats_max_rows: int | None = reads(optional(whole(above=0, below=2**63)))
+    n_obs_history: Any = reads(anything)
+    history_state_drop_prob: Any = reads(anything)
+    subgoal_drop_prob: Any = reads(anything)
+    subgoal_end_of_segment_prob: Any = reads(anything)
+    response_drop_prob: Any = reads(anything)
+    metadata_drop_all_prob: Any = reads(anything)
+    metadata_drop_each_prob: Any = reads(anything)
+    val_enable_optional_key_dropout: Any = reads(anything)
+    val_enable_prompt_substitution: Any = reads(anything)
+    emit_fps: Any = reads(anything)
 
-    @field_validator("weights")
-    @classmethod
-    def _weights_fit(
-        cls, weights: tuple[float, ...] | None, info: ValidationInfo
-    ) -> tuple[float, ...] | None:
-        # A faulty entry leaves `datasets` out of `info.data`; the loader still knows the number.
-        entries = info.data.get("datasets")
-        context = info.context or {}
-        n_datasets = len(entries) if entries is not None else context.get("n_datasets")
-        if weights is not None:
-            check_weights(weights, n_datasets)
-        return weights
+    _origin: Origin = field(default=_NOWHERE[0], repr=False, kw_only=True)
+    _path: JsonPath = field(default=(), repr=False, kw_only=True)
+    _source: MixtureSource = field(default=MixtureSource(), repr=False, kw_only=True)
 
     @property
     def path(self) -> Path | None:
@@ -329,9 +311,9 @@ class Mixture(_Record):
 
         A field of the entries is reported once, as `datasets[].video_backend`.
         """
-        own = self.model_fields_set & self.fields_without_effect()
-        of_entries = {name for entry in self.datasets for name in entry.model_fields_set}
-        of_entries &= DatasetEntry.fields_without_effect()
+        own = self.given & self.without_effect()
+        of_entries = {name for entry in self.datasets for name in entry.given}
+        of_entries &= DatasetEntry.without_effect()
         return (*sorted(own), *sorted(f"datasets[].{name}" for name in of_entries))
 
     def where(self, *keys: str | int) -> str:
@@ -344,7 +326,7 @@ class Mixture(_Record):
 
     def bind(self, origin: Origin, path: JsonPath, source: MixtureSource) -> Mixture:
         """Remember where this mixture and its entries came from; the loader's last step."""
-        self._origin, self._path, self._source = origin, path, source
         for index, entry in enumerate(self.datasets):
-            entry._spot = origin.at(("datasets", index)), (*path, "datasets", index)
-        return self
+            spot = origin.at(("datasets", index)), (*path, "datasets", index)
+            object.__setattr__(entry, "_spot", spot)  # frozen for all others
+        return replace(self, _origin=origin, _path=path, _source=source)

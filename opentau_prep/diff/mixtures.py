@@ -55,9 +55,9 @@ def _resolved(mixture: Mixture, context: RunContext, notes: list[str]) -> Resolv
 
 
 def _options(a: Mixture, b: Mixture) -> Iterator[Moved]:
-    before, after = (m.model_dump(exclude={"datasets", "weights"}) for m in (a, b))
+    before, after = a.as_dict(), b.as_dict()
     for name in before:
-        if before[name] != after[name]:
+        if name not in ("datasets", "weights") and before[name] != after[name]:
             yield Moved("", name, _shown(before[name]), _shown(after[name]))
 
 
@@ -71,10 +71,9 @@ def _entries(a: Mixture, b: Mixture) -> Iterator[Moved]:
             yield Moved(name, "dataset", "", "there")
         else:
             # Where a dataset lies is no difference: mixtures are compared across machines.
-            one = before[name].model_dump(exclude={"root"})
-            other = after[name].model_dump(exclude={"root"})
+            one, other = before[name].as_dict(), after[name].as_dict()
             for field in one:
-                if one[field] != other[field]:
+                if field != "root" and one[field] != other[field]:
                     yield Moved(name, field, _shown(one[field]), _shown(other[field]))
 
 

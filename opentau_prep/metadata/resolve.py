@@ -69,7 +69,7 @@ class ResolvedEntry:
         """Return this entry without its selection: for what belongs to the dataset as it is."""
         if not self.is_subset:
             return self
-        whole = self.config.model_copy(update={"episodes": None, "excluded_episodes": None})
+        whole = replace(self.config, episodes=None, excluded_episodes=None)
         return replace(self, config=whole)
 
     @cached_property

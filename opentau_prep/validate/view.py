@@ -92,8 +92,7 @@ class DatasetView:
         self.notices: list[Notice] = []
         self.named_by = entries
         # Of a mixture of thousands, each view would carry all datasets to another process.
-        few: dict[str, Any] = {"datasets": [], "weights": None}
-        self._mixture = None if mixture is None else mixture.model_copy(update=few)
+        self._mixture = None if mixture is None else replace(mixture, datasets=(), weights=None)
         self._parts: dict[str, Any] = {}
         self._faults: dict[str, PrepError] = {}
 

@@ -54,7 +54,7 @@ def test_load_mixture_bare_and_in_training_config_are_the_same(tmp_path: Path) -
             {"policy": {"type": "pi05", "x": [1]}, "datasets": 3, "dataset_mixture": content},
         )
     )
-    assert bare.model_dump() == whole.model_dump()
+    assert bare.as_dict() == whole.as_dict()
     assert bare.sha256 == whole.sha256
     assert bare.datasets[0].json_path == "datasets[0]"
     assert whole.datasets[0].json_path == "dataset_mixture.datasets[0]"
@@ -160,7 +160,7 @@ def test_load_mixture_malformed_file_is_one_line(tmp_path: Path, content: str, w
     assert_well_told(text)
 
 
-NAMES = st.sampled_from([*Mixture.model_fields, "repo_id", "stats", "vqa", "[key]", "$ref", "0"])
+NAMES = st.sampled_from([*Mixture.names(), "repo_id", "stats", "vqa", "[key]", "$ref", "0"])
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=3), inner),
@@ -237,7 +237,7 @@ def test_load_mixture_examples_load() -> None:
     assert (second.data_features_name_mapping or {})["camera0"] == "observation.images.top"
     assert (second.data_features_name_mapping or {})["actions"] == "action"
     assert training.action_freq == 50
-    assert training.model_dump() == {**example_mixture.model_dump(), "action_freq": 50}
+    assert training.as_dict() == {**example_mixture.as_dict(), "action_freq": 50}
     assert training.sha256 != example_mixture.sha256
 
 

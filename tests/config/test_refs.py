@@ -279,10 +279,11 @@ def test_resolve_refs_any_json_resolves_or_is_refused(
         assert json.dumps(resolved) == json.dumps(value)
 
 
-def test_import_refs_names_registry_load_no_pydantic() -> None:
+def test_import_config_loads_no_pydantic_and_no_numpy() -> None:
     code = (
-        "import sys, opentau_prep.config.refs, opentau_prep.config.names, "
-        "opentau_prep.config.registry; print('pydantic' in sys.modules, 'numpy' in sys.modules)"
+        "import sys, opentau_prep.config.load, opentau_prep.config.registry, "
+        "opentau_prep.config.norm_stats; "
+        "print('pydantic' in sys.modules, 'numpy' in sys.modules)"
     )
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(

@@ -11,7 +11,7 @@ from opentau_prep.frames.delta import mixture_delta_map
 
 def entries(*fields):
     return [
-        (f"d{i}", DatasetEntry(**{"repo_id": f"d{i}", **each})) for i, each in enumerate(fields)
+        (f"d{i}", DatasetEntry.parse({"repo_id": f"d{i}", **each})) for i, each in enumerate(fields)
     ]
 
 
@@ -47,10 +47,10 @@ def test_mixture_delta_map_that_differs_after_selection_is_refused():
 @pytest.mark.parametrize("field", [{"state_index": (0,)}, {"action_index": (0,)}, delta({"0": 0})])
 def test_vqa_entry_has_no_columns(field):
     with pytest.raises(ValueError, match="robot datasets only"):
-        DatasetEntry(vqa="clevr", **field)
+        DatasetEntry.parse({"vqa": "clevr", **field})
 
 
 def test_num_samples_is_of_vqa_entries():
-    assert DatasetEntry(vqa="clevr", num_samples=9).num_samples == 9
+    assert DatasetEntry.parse({"vqa": "clevr", "num_samples": 9}).num_samples == 9
     with pytest.raises(ValueError, match="vqa entries only"):
-        DatasetEntry(repo_id="a", num_samples=9)
+        DatasetEntry.parse({"repo_id": "a", "num_samples": 9})
