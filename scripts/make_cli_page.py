@@ -22,6 +22,8 @@ Written by `scripts/make_cli_page.py` from the commands themselves. Exit codes a
 variables are in the [README](../../README.md#in-a-pipeline). Options that most commands have are
 explained once, under [Shared options](#shared-options).
 """
+_Row = tuple[str, str, str]
+"""An option, its help, and the panel of the help that it is in."""
 
 
 def render() -> str:
@@ -31,7 +33,7 @@ def render() -> str:
     commands = {name: group.get_command(context, name) for name in group.list_commands(context)}
     commands = {name: command for name, command in commands.items() if not command.hidden}
     rows = {name: _rows(command, context, name) for name, command in commands.items()}
-    counts: dict[tuple[str, str], int] = {}
+    counts: dict[_Row, int] = {}
     for row in (row for listed in rows.values() for row in listed):
         counts[row] = counts.get(row, 0) + 1
     shared = [row for row, count in counts.items() if count > len(commands) / 2]
@@ -44,13 +46,14 @@ def render() -> str:
     return "\n".join(lines)
 
 
-def _rows(command: Any, parent: Any, name: str) -> list[tuple[str, str]]:
+def _rows(command: Any, parent: Any, name: str) -> list[_Row]:
     context = command.make_context(name, [], parent=parent, resilient_parsing=True)
     found = []
     for param in command.get_params(context):
         record = param.get_help_record(context)
         if record is not None:
-            found.append((_usage(param, record[0]), record[1]))
+            panel = getattr(param, "rich_help_panel", None) or ""
+            found.append((_usage(param, record[0]), record[1], panel))
     return found
 
 
@@ -78,14 +81,21 @@ def _prose(text: str) -> list[str]:
     return found
 
 
-def _table(rows: list[tuple[str, str]]) -> list[str]:
-    if not rows:
-        return []
-    cells = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in rows]
-    body = "\n".join(
-        f"| `{option}` | {_marked(text).replace('<', '&lt;')} |" for option, text in cells
-    )
-    return [f"| option | meaning |\n| --- | --- |\n{body}\n"]
+def _table(rows: list[_Row]) -> list[str]:
+    """Return a table per panel of the help, those without one first."""
+    found = []
+    for panel in sorted({row[2] for row in rows}, key=lambda name: (name != "", name)):
+        cells = [
+            [" ".join(cell.split()).replace("|", r"\|") for cell in row[:2]]
+            for row in rows
+            if row[2] == panel
+        ]
+        body = "\n".join(
+            f"| `{option}` | {_marked(text).replace('<', '&lt;')} |" for option, text in cells
+        )
+        heading = [f"{panel}:\n"] if panel else []
+        found += [*heading, f"| option | meaning |\n| --- | --- |\n{body}\n"]
+    return found
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from opentau_prep.cli.command import Result, command
-from opentau_prep.cli.options import FitFlags, MixtureJson, TokenLimit, given_by
+from opentau_prep.cli.given import fit_given_by, names_given
+from opentau_prep.cli.options import FitFlags, MixtureJson, TokenLimit
 from opentau_prep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,24 +33,17 @@ def register(app: typer.Typer) -> None:
     command(app, "fit-tokenizer")(fit_tokenizer)
 
 
-def fit_tokenizer(
-    session: Session,
-    *,
-    flags: FitFlags,
-    mixture_json: MixtureJson = None,
-    out_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="The tokenizer's folder. Default: 'tokenizer' in the prep folder."
-        ),
-    ] = None,
+@dataclass(frozen=True)
+class OwnFlags(FitFlags):
+    """Options of the fit that `run` does not take."""
+
     chunk_size: Annotated[
         int | None,
         typer.Option(
             metavar="T",
             help="Steps of the policy's action chunk. Default: the training config's, else 50.",
         ),
-    ] = None,
+    ] = None
     action_dim: Annotated[
         int | None,
         typer.Option(
@@ -59,23 +53,51 @@ def fit_tokenizer(
             help="Width of the actions in the policy. Default: that of the norm heads, else 32 or"
             " the widest native width.",
         ),
-    ] = None,
+    ] = None
     truncate_dims: Annotated[
-        bool, typer.Option("--truncate-dims", help="Cut dims beyond the maximum, with a warning.")
-    ] = False,
-    discrete_action_max_length: TokenLimit = None,
+        bool | None,
+        typer.Option("--truncate-dims", help="Cut dims beyond the maximum, with a warning."),
+    ] = None
     memory_budget: Annotated[
         float | None,
         typer.Option(
             metavar="GIB", help="What the BPE trainer may take. Default: half of the memory."
         ),
-    ] = None,
+    ] = None
     pilot: Annotated[
-        bool, typer.Option("--pilot", help="A quick look: 2,000 chunks, into OUT-DIR-pilot.")
-    ] = False,
+        bool | None, typer.Option("--pilot", help="A quick look: 2,000 chunks, into OUT-DIR-pilot.")
+    ] = None
     skip_fit: Annotated[
-        bool, typer.Option("--skip-fit", help="Sample, normalize and report; fit nothing.")
-    ] = False,
+        bool | None, typer.Option("--skip-fit", help="Sample, normalize and report; fit nothing.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class OldFlags:
+    """Options of OpenTau's script that have no effect here, but for `--num-workers`."""
+
+    num_workers: Annotated[int | None, typer.Option(hidden=True, min=0)] = None
+    max_state_dim: Annotated[int | None, typer.Option(hidden=True)] = None
+    dataloader_batch_size: Annotated[int | None, typer.Option(hidden=True)] = None
+    use_mixture_dataloader: Annotated[
+        bool | None, typer.Option("--use-mixture-dataloader", hidden=True)
+    ] = None
+    log_level: Annotated[str | None, typer.Option(hidden=True)] = None
+
+
+def fit_tokenizer(
+    session: Session,
+    *,
+    flags: OwnFlags,
+    old: OldFlags,
+    mixture_json: MixtureJson = None,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The tokenizer's folder. Default: 'tokenizer' in the prep folder."
+        ),
+    ] = None,
+    discrete_action_max_length: TokenLimit = None,
     sweep: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=N,N", help="Compare scales and vocab-sizes; write nothing."),
@@ -91,13 +113,6 @@ def fit_tokenizer(
             " write nothing.",
         ),
     ] = None,
-    num_workers: Annotated[int | None, typer.Option(hidden=True, min=0)] = None,
-    max_state_dim: Annotated[int | None, typer.Option(hidden=True)] = None,
-    dataloader_batch_size: Annotated[int | None, typer.Option(hidden=True)] = None,
-    use_mixture_dataloader: Annotated[
-        bool, typer.Option("--use-mixture-dataloader", hidden=True)
-    ] = False,
-    log_level: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> Result:
     """Fit a FAST action tokenizer on the chunks that training will see.
 
@@ -114,35 +129,17 @@ def fit_tokenizer(
     from opentau_prep.cli.fit_tokenizer_tables import measure_tables, sweep_table, tokenizer_tables
     from opentau_prep.cli.targets import load_targets
     from opentau_prep.tokenizer.compare import measure_tokenizer, parse_sweep, sweep_tokenizers
-    from opentau_prep.tokenizer.options import number_or_auto
     from opentau_prep.tokenizer.prepare import prepare_tokenizer
 
     if sweep_more and not sweep:
         raise ConfigError(
             f"unexpected argument {sweep_more[0]!r}", hint="Name the mixture with --mixture-json."
         )
-    given = {
-        **given_by(flags),
-        "chunk_size": chunk_size,
-        "action_dim": action_dim,
-        "truncate_dims": truncate_dims or None,
-        "memory_bytes": None if memory_budget is None else int(memory_budget * _GIB),
-        "pilot": pilot,
-        "skip_fit": skip_fit,
-    }
-    for name in ("total_chunks", "max_token_length"):
-        if name in given:
-            given[name] = number_or_auto(given[name], f"--{name.replace('_', '-')}")
+    given = fit_given_by(flags)
+    budget = given.pop("memory_budget", None)
+    given["memory_bytes"] = None if budget is None else int(budget * _GIB)
     grid = parse_sweep([*sweep, *(sweep_more or ())]) if sweep else None
-    context = _with_old_workers(session, num_workers)
-    _say_retired(
-        {
-            "--max-state-dim": max_state_dim is not None,
-            "--dataloader-batch-size": dataloader_batch_size is not None,
-            "--use-mixture-dataloader": use_mixture_dataloader,
-            "--log-level": log_level is not None,
-        }
-    )
+    context = _with_old_options(session.context, old)
     resolved = load_targets(None, mixture_json, context, frames=True)
     choices = Choices(resolved, context, given, tokenizer=out_dir)
     options = choices.fit()
@@ -164,21 +161,17 @@ def fit_tokenizer(
     return Result(report.as_json(), tokenizer_tables(report), exit_code=int(report.needs_attention))
 
 
-def _with_old_workers(session: Session, num_workers: int | None) -> RunContext:
+def _with_old_options(context: RunContext, old: OldFlags) -> RunContext:
+    """Return the context with the workers of `--num-workers`; the other options are named."""
     from opentau_prep.notices import warn
 
-    context = session.context
-    if num_workers is None:
-        return context
-    used = context.workers or max(1, num_workers)
-    warn("old_option", f"--num-workers is --workers now: {used} used", options=["--num-workers"])
-    return replace(context, workers=used)
-
-
-def _say_retired(given: dict[str, bool]) -> None:
-    from opentau_prep.notices import warn
-
-    retired = [option for option, is_given in given.items() if is_given]
-    if retired:
-        reasons = "; ".join(f"{option}: {_RETIRED[option]}" for option in retired)
-        warn("old_option", f"options without effect: {reasons}", options=retired)
+    given = names_given(old)
+    if old.num_workers is not None:
+        given.remove("--num-workers")
+        context = replace(context, workers=context.workers or max(1, old.num_workers))
+        used = f"--num-workers is --workers now: {context.workers} used"
+        warn("old_option", used, options=["--num-workers"])
+    if given:
+        reasons = "; ".join(f"{option}: {_RETIRED[option]}" for option in given)
+        warn("old_option", f"options without effect: {reasons}", options=given)
+    return context

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opentau_prep.cli.command import Result, command
-from opentau_prep.cli.options import HeadFlags, MixtureJson, Roots, given_by
+from opentau_prep.cli.given import given_by
+from opentau_prep.cli.options import HeadFlags, MixtureJson, Roots
 
 if TYPE_CHECKING:
     from opentau_prep.cli.session import Session

@@ -7,10 +7,10 @@ not given: what then holds is decided by `opentau_prep.choices`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,7 +24,6 @@ __all__ = [
     "ShardOption",
     "StatsFlags",
     "TokenLimit",
-    "given_by",
 ]
 
 _WHERE, _HOW, _OUTPUT = "Where things are", "How to run", "What is shown"
@@ -71,17 +70,6 @@ class Formula(str, Enum):
     lerobot = "lerobot"
     openpi = "openpi"
     openvla = "openvla"
-
-
-def given_by(*flags: object) -> dict[str, Any]:
-    """Return the options that were given, by name."""
-    found = {}
-    for each in flags:
-        for field in fields(each):  # type: ignore[arg-type]
-            value = getattr(each, field.name)
-            if value is not None and value != []:
-                found[field.name] = value
-    return found
 
 
 @dataclass(frozen=True)

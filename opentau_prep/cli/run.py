@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.given import fit_given_by, given_by
 from opentau_prep.cli.options import (
     FitFlags,
     HeadFlags,
@@ -15,7 +16,6 @@ from opentau_prep.cli.options import (
     ShardOption,
     StatsFlags,
     TokenLimit,
-    given_by,
 )
 
 if TYPE_CHECKING:
@@ -56,16 +56,12 @@ def run(
     from opentau_prep.cli.run_tables import run_tables
     from opentau_prep.cli.targets import named_mixture
     from opentau_prep.pipeline import run_pipeline
-    from opentau_prep.tokenizer.options import number_or_auto
 
     session.work_on(shard)
-    given = given_by(stats, heads, tokenizer)
+    given = {**given_by(stats, heads), **fit_given_by(tokenizer)}
     given["discrete_action_max_length"] = discrete_action_max_length
     if stats.quantiles:
         given["quantiles"] = tuple(stats.quantiles)
-    for name in ("total_chunks", "max_token_length"):
-        if name in given:
-            given[name] = number_or_auto(given[name], f"--{name.replace('_', '-')}")
     done = run_pipeline(named_mixture(roots, mixture_json), session.context, given)
     render = run_tables(done, verbose=session.common.verbose)
     return Result(done.as_json(), render, exit_code=int(done.needs_attention))

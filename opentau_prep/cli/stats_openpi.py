@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from opentau_prep.cli.command import Result
+from opentau_prep.cli.given import given_by
 from opentau_prep.cli.tables import Render, failures_text, table
 from opentau_prep.config.names import make_dataset_names
 from opentau_prep.engine import Failure
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from opentau_prep.cli.session import Session
+    from opentau_prep.cli.stats import NormStatsFlags
     from opentau_prep.config.norm_stats import NormStatsConfig, TrainingConfig
     from opentau_prep.metadata.dataset import Dataset
     from opentau_prep.stats.openpi_report import OpenpiReport, OpenpiResult
@@ -33,7 +35,8 @@ def run_openpi(
     session: Session,
     roots: list[str] | None,
     mixture_json: Path | None,
-    given: Mapping[str, Any],
+    flags: NormStatsFlags,
+    format: str | None,
 ) -> Result:
     """Compute openpi's stats of what was named: roots, a mixture, a folder, or a config.
 
@@ -41,7 +44,8 @@ def run_openpi(
         session: The command's session.
         roots: Dataset folders.
         mixture_json: A mixture.
-        given: The openpi options, None where one was not given.
+        flags: The options of these formats.
+        format: `openpi`, `kai0`, or None: kai0 for a TrainConfig, else openpi.
 
     Raises:
         ConfigError: More than one of them was named, or none; or several datasets with one --out.
@@ -52,8 +56,8 @@ def run_openpi(
         "dataset roots": roots or None,
         "--mixture-json": mixture_json,
         # A config's folder can be replaced; anything else names the data once.
-        "--base-dir": None if given["--config-name"] else given["--base-dir"],
-        "--config-name": given["--config-name"],
+        "--base-dir": None if flags.config_name else flags.base_dir,
+        "--config-name": flags.config_name,
     }
     chosen = [name for name, value in named.items() if value is not None]
     if len(chosen) != 1:
@@ -61,12 +65,13 @@ def run_openpi(
             f"name the data in one way, found {', '.join(chosen) or 'none'}",
             hint="One of: dataset roots, --mixture-json, --base-dir, --config-name.",
         )
-    found, lost = _jobs(session, roots, mixture_json, given)
-    kai0 = given["--format"] == "kai0"
-    jobs = [_with_options(_as_kai0(job) if kai0 else job, given) for job in found]
+    found, lost = _jobs(session, roots, mixture_json, flags, format)
+    jobs = [_as_kai0(job) for job in found] if format == "kai0" else found
+    over = given_by(replace(flags, config_name=None, base_dir=None))
+    jobs = [replace(job, **over) for job in jobs]
     if session.context.engine_address is not None:
         jobs = [_absolute(job) for job in jobs]
-    if given["--out"] is not None and len(jobs) + len(lost) > 1:
+    if flags.out is not None and len(jobs) + len(lost) > 1:
         raise ConfigError(
             f"--out names one file for {len(jobs) + len(lost)} datasets", where="--out"
         )
@@ -85,19 +90,21 @@ def _jobs(
     session: Session,
     roots: list[str] | None,
     mixture_json: Path | None,
-    given: Mapping[str, Any],
+    flags: NormStatsFlags,
+    format: str | None,
 ) -> tuple[list[OpenpiJob], Sequence[Failure]]:
     """Return what to compute, and what cannot be opened, where that is no reason to stop."""
     from opentau_prep.config.norm_stats import load_norm_stats_config, load_training_config
 
-    if given["--config-name"] is not None:
-        training = load_training_config(given["--config-name"])
+    if flags.config_name is not None:
+        training = load_training_config(flags.config_name)
         if training is not None:
-            return [_training_job(session, training, given)], []
-        config = load_norm_stats_config(given["--config-name"])
-        return [_config_job(session, config, given["--base-dir"])], []
-    if given["--base-dir"] is not None:
-        return [_folder_job(given["--base-dir"])], []
+            job = _training_job(session, training, flags.base_dir)
+            return [job if format == "openpi" else _as_kai0(job)], []
+        config = load_norm_stats_config(flags.config_name)
+        return [_config_job(session, config, flags.base_dir)], []
+    if flags.base_dir is not None:
+        return [_folder_job(flags.base_dir)], []
     bare = list(dict.fromkeys(root for root in roots or () if _is_bare(Path(root))))
     jobs = [_folder_job(Path(root)) for root in bare]
     # As for datasets: folders called alike must not share a place below --artifact-root.
@@ -159,16 +166,14 @@ def _as_kai0(job: OpenpiJob) -> OpenpiJob:
     return replace(job, action_dim=dim, clip_abnormal=True, skip_unusable=True)
 
 
-def _training_job(session: Session, config: TrainingConfig, given: Mapping[str, Any]) -> OpenpiJob:
-    folder = given["--base-dir"]
+def _training_job(session: Session, config: TrainingConfig, folder: Path | None) -> OpenpiJob:
     if folder is None:
         if config.repo_id is None:
             raise ConfigError(
                 "the config names no dataset", where="--config-name", hint="Name --base-dir DIR."
             )
         folder = _located(session, config.repo_id)
-    job = replace(_folder_job(folder), action_dim=config.action_dim, out=config.output)
-    return job if given["--format"] == "openpi" else _as_kai0(job)
+    return replace(_folder_job(folder), action_dim=config.action_dim, out=config.output)
 
 
 def _located(session: Session, repo_id: str) -> Path:
@@ -201,18 +206,6 @@ def _config_job(session: Session, config: NormStatsConfig, base_dir: Path | None
         numpy1_edges=config.numpy1_edges,
         out=None if config.output is None else Path(config.output),
     )
-
-
-def _with_options(job: OpenpiJob, given: Mapping[str, Any]) -> OpenpiJob:
-    """Return the job with what the command line says over it."""
-    fields = {
-        "--max-frames": "max_frames",
-        "--action-dim": "action_dim",
-        "--numpy1-edges": "numpy1_edges",
-        "--out": "out",
-    }
-    chosen = {f: given[option] for option, f in fields.items() if given[option] is not None}
-    return replace(job, **chosen)
 
 
 _COLUMNS = (
