@@ -46,6 +46,7 @@ _CACHE_VERSION = 1
 _HASHES = "fingerprints"
 _BLOCK_BYTES = 1 << 20
 _MAX_THREADS = 8
+# More files than this are one hash of all: a list of each would outgrow the artifact.
 _MAX_LISTED_FILES = 1000
 # Clock ticks of file systems: 10 ms on Linux, and 1 to 2 s on those whose times show no finer part.
 _TICK_NS = 50_000_000

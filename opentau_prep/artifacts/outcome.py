@@ -36,11 +36,13 @@ _LAUNCH = (
     "PMIX_NAMESPACE",
 )
 _LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+# Ranks end within half a second of the main one, and a network file system is asked rarely.
 _POLL_S = 0.1
 # A main rank that has not begun by then is not waited for here.
 _BEGIN_S = 15.0
 # An outcome that was begun so long before this process is another launch's.
 _OLDEST_S = 60.0
+# A day: a slow rank can still read it, and nothing is left for good.
 _KEPT_S = 86_400.0
 
 

@@ -26,7 +26,9 @@ T = TypeVar("T")
 
 _NODE_LOCAL = "OPENTAU_PREP_NODE_LOCAL"
 _WAIT_TIMEOUT = "OPENTAU_PREP_WAIT_TIMEOUT_S"
+# Half an hour, as torch.distributed waits by default under gloo.
 _DEFAULT_TIMEOUT_S = 1800.0
+# Polls begin quickly, for small mixtures, and slow down, for the file server.
 _FIRST_POLL_S = 0.05
 _SLOWEST_POLL_S = 2.0
 

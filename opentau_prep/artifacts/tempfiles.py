@@ -50,11 +50,13 @@ __all__ = [
     "target_name",
 ]
 
+# Where locks do not reach other machines, only age tells that a writer has died.
 LEFTOVER_AGE_S = 3600.0
 
 _SUFFIX = ".prep-tmp"
 # The whole pattern, so that no file that somebody else named is ever taken for one of these.
 _TEMP_NAME = re.compile(r"\.(.+)\.([0-9a-f]{8})[0-9a-f]{12}\.prep-tmp", re.DOTALL)
+# Names are random: a second attempt is rare, and a hundredth means that something is wrong.
 _ATTEMPTS = 100
 # The longest file name that every common file system takes is 255 bytes; the decoration needs 36.
 _NAME_BYTES = 200

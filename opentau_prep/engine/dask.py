@@ -41,6 +41,7 @@ from opentau_prep.errors import EngineError
 
 __all__ = ["DaskEngine"]
 
+# How soon Ctrl-C is noticed, and that all workers are lost.
 _POLL_S = 2.0
 _LOGGERS = ("distributed", "distributed.client", "tornado.application")
 _NEVER = logging.CRITICAL + 1

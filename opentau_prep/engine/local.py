@@ -30,9 +30,11 @@ from opentau_prep.interruption import deferred
 
 __all__ = ["GRACE_S", "WORKER_ENV", "LocalEngine", "default_workers"]
 
+# Workers that were interrupted remove their temporary files within this time, then are killed.
 GRACE_S = 0.5
 
 _IN_WORKER = "OPENTAU_PREP_IN_WORKER"
+# A worker whose parent was killed outlives it by this much at most.
 _PARENT_POLL_S = 0.5
 # One thread a worker: the processes are the parallelism, and sums must not depend on the machine.
 WORKER_ENV = dict.fromkeys(

@@ -32,6 +32,7 @@ from opentau_prep.errors import EngineError
 
 __all__ = ["RayEngine"]
 
+# How soon Ctrl-C is noticed.
 _POLL_S = 2.0
 # What ray reads where it starts a cluster: report no usage, and listen on loopback only (this name
 # says systems for which that is the default; it is read on import).

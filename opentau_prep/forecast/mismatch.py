@@ -57,6 +57,7 @@ _LEAST_GAIN_OTHERWISE = 20.0
 # Dims further than so many widths from the stats: another zero where they spread alike, and
 # another robot where that is more than half of them.
 _FAR = 8.0
+# Spreads within this log ratio, a factor of 1.4, count as alike.
 _ALIKE = 0.35
 _NAMES = ("min", "q01", "q10", "q50", "q90", "q99", "max")
 _FRACTIONS = (0.0, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)

@@ -40,6 +40,7 @@ KINDS = {
 }
 _DEGREES = math.pi / 180
 _TURN = 2 * math.pi
+# Encoders of common servos have 12 bits.
 _TICKS_PER_TURN = 4096
 _MIN_DIM_GAIN = 3.0
 _MIN_SHARE = 0.4

@@ -27,7 +27,9 @@ NU = 4.0
 PRIOR_MEAN, PRIOR_SPREAD, PRIOR_WEIGHT = 0.5, 0.35, 1.0
 # A joint that is hardly used in one dataset is no fault: lower spreads are expected more easily.
 CALM_SPREAD = 1.0
+# The median absolute deviation of normal values, times this, is their standard deviation.
 _MAD = 1.4826
+# A dim whose spread is a smaller share of its center or range does not move: it is rounding.
 _STILL = 1e-6
 
 

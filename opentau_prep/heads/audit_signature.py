@@ -18,6 +18,7 @@ __all__ = ["Signatures", "fit_signatures", "reordered", "swapped"]
 Floats = NDArray[np.float64]
 Dims = NDArray[np.intp]
 
+# Numbers in a signature.
 _N = 4
 # Degrees of freedom of the Student t, beyond one per member: the more members there are, the better
 # is known how far they stray.
@@ -29,6 +30,7 @@ _PRIOR_SHARE = 0.3
 _POOLED_WEIGHT = 10.0
 # Strays beyond so many widths (by the median absolute deviation) are cut there.
 _CUT = 3.0
+# As in audit_model: from a median absolute deviation to a standard deviation.
 _MAD = 1.4826
 # Far is far, and squares stay finite.
 _FAR = 1e6

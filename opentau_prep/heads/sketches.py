@@ -31,6 +31,7 @@ __all__ = [
 
 QUANTILES = (("q01", 0.01), ("q10", 0.10), ("q50", 0.50), ("q90", 0.90), ("q99", 0.99))
 TAILS = (("q01", 0.01), ("q99", 0.99))
+# A q01 that is off by more is no longer between the 0.5 % and the 1.5 % quantile.
 RANK_TOLERANCE = 0.005
 # Quantiles pass through pooling and JSON; a value this close to an atom of the data is that atom.
 _ROUNDING = 1e-6

@@ -178,8 +178,10 @@ def _checked_percentiles(value: object, where: str) -> Percentiles:
 Percentiles = list[float] | None
 """Episode lengths in frames at p5, p15, ..., p95; None when a task has too few distinct lengths."""
 
+# OpenTau's: lengths below p5 are bucket 0, above p95 bucket 100.
 PERCENTILES = (5, 15, 25, 35, 45, 55, 65, 75, 85, 95)
 MIN_DISTINCT_LENGTHS = 10
+# OpenTau's: the middle bucket, where a task has too few lengths to tell fast from slow.
 SPARSE_BUCKET = 50
 
 

@@ -53,6 +53,7 @@ FileStats = dict[str, dict[str, NDArray[Any]]]
 
 # Part of the answer, like the bins: chunks that are fed to the running mean at a time.
 _ANCHORS_FED = 4096
+# OpenTau's: its quantiles are edges of so many bins between the extremes.
 _BINS = 5000
 _SKETCHED_AT_A_TIME = 1 << 20
 

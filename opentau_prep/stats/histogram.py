@@ -21,6 +21,7 @@ from opentau_prep.stats.binning import ColumnHistogram
 __all__ = ["NormStats", "RunningStats"]
 
 _BLOCK_VALUES = 1 << 20
+# Those of openpi's norm_stats.json.
 _QUANTILES = (0.01, 0.99)
 Floats = NDArray[Any]
 

@@ -14,6 +14,7 @@ from opentau_prep.stats.histogram import NormStats, RunningStats
 
 __all__ = ["Changed", "OpenpiAccumulator", "norm_stats_record", "prepare_vectors", "prepared_dtype"]
 
+# openpi's: the mean is a running one over such batches, so its bits depend on it.
 BATCH_SIZE = 32
 _BUFFERED_VALUES = 1 << 20
 Floats = NDArray[Any]

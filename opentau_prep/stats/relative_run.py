@@ -37,6 +37,7 @@ MODALITY = "meta/modality.json"
 # What GR00T's stats have, and its horizon where none is named.
 _GROOT_STATS = ("min", "max", "mean", "std", "q01", "q99")
 _GROOT_STEPS = 16
+# The horizon of LeRobot's tool where none is named.
 _LEROBOT_STEPS = 50
 _LEROBOT_ABSOLUTE = ("gripper",)
 

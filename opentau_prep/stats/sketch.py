@@ -29,10 +29,12 @@ __all__ = [
     "encode_sketches",
 ]
 
+# Order statistics kept per dim; RANK_ERROR below follows from it.
 SIZE = 2000
 RANK_ERROR = 0.001
 """How far a quantile's rank is off at most, of up to 4,096 blocks merged by a `SketchTree`."""
 _FORMAT = "opentau-prep/order-statistics"
+# Sketches merged at a time: each merge adds to the error, so the tree is flat.
 _FANOUT = 16
 # Finite values, smallest, largest, bytes per value.
 _HEADER = struct.Struct("<QddB")

@@ -39,11 +39,13 @@ __all__ = [
     "refresh",
 ]
 
+# Metadata that is larger is read again rather than kept: memory stays flat over datasets.
 MAX_FILE_BYTES = 1 << 20
 MAX_BYTES = 128 << 20
 MAX_LISTED = 20_000
 
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+# Most metadata files are smaller, and one read of the system suffices.
 _FIRST_READ = 1 << 16
 _UNTIDY = re.compile(r"//|(?:^|/)\.{1,2}(?:/|$)|./$|^$")
 

@@ -37,6 +37,7 @@ __all__ = [
 
 Points = npt.NDArray[np.uint32]
 
+# As in the trainer of tokenizers that FAST uses: a pair seen once is not merged.
 _MIN_FREQUENCY = 2
 _BLOCK_CHUNKS = 1024
 # Code points from which on UTF-8 takes two, three and four bytes.

@@ -39,6 +39,7 @@ Floats = npt.NDArray[np.float64]
 Points = npt.NDArray[np.uint32]
 
 _BLOCK = 256
+# The limits that are suggested keep these shares of the chunks whole.
 _KEPT_SHARES = (0.99, 0.999, 1.0)
 
 

@@ -27,11 +27,13 @@ __all__ = [
 Auto = Literal["auto"]
 Normalization = Literal["min_max", "quantile", "mean_std"]
 
+# That of OpenTau's and openpi's default policies.
 DEFAULT_CHUNK_SIZE = 50
 PILOT_CHUNKS = 2_000
 AUTO_CEILING = 32_000
 SWEEP_CHUNKS = 4_000
 HELD_OUT_CHUNKS = 4_000
+# A dataset with few chunks is measured with this many, whatever its weight.
 HELD_OUT_PER_DATASET = 32
 _N_BYTES = 256
 _MODES: Mapping[Normalization, Mode] = {

@@ -40,6 +40,7 @@ DEFAULT_HEADROOM = 10.0
 # The last code point before the surrogates, which UTF-8 does not carry.
 MAX_DISTANCE = 0xD7FF
 _LOWEST_MIN_TOKEN = -(MAX_DISTANCE // 2)
+# What decoders put where bytes are no UTF-8.
 _REPLACEMENT = 0xFFFD
 _LARGEST_VALUE = 1 << 30
 _BLOCK_CHUNKS = 256

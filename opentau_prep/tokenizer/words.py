@@ -20,6 +20,7 @@ N_BYTES = 256
 _DEAD = np.uint32(0xFFFFFFFF)
 _HALF = np.uint32(16)
 _LOW = np.uint32(0xFFFF)
+# Arrays are packed when fewer symbols than this share are alive.
 _COMPACT_BELOW = 0.5
 _BLOCK = 1 << 20
 # One of so many symbols must go for a merge on whole arrays to cost less than one on a list.

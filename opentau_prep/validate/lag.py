@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 __all__ = ["MAX_LAG_FRAMES", "Lag", "find_lag", "lag_curve", "mean_lag_curve"]
 
+# A second at 30 frames per second.
 MAX_LAG_FRAMES = 30
 _CLEAR_PEAK = 0.7
 _ABOVE_ZERO = 0.02

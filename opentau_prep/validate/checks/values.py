@@ -22,6 +22,7 @@ __all__ = ["RULES"]
 _MOMENTS = ("mean", "std", "min", "max")
 _IMAGE_SHAPE = (3, 1, 1)
 _DEPTH_SHAPE = (1, 1, 1)
+# Stats pass through float32.
 _ROUNDING = 1e-5
 TICKS = 1000
 _SMALL = 10
