@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from opentau_prep.artifacts.fingerprint import cache_left_alone
+from opentau_prep.artifacts.fingerprint import cache_dir, cache_left_alone
 from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.errors import DataError, MetadataError, PrepError
 from opentau_prep.metadata.locate import LocateOptions
+from opentau_prep.metadata.remembered import mixture_memory
 from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.notices import some_names, without_notices
-from opentau_prep.storage.look import one_look
+from opentau_prep.storage.look import current_look, one_look
 from opentau_prep.text import several
 
 if TYPE_CHECKING:
+    from opentau_prep.artifacts.memory import Memory
     from opentau_prep.choices import Choices
     from opentau_prep.config.schema import Mixture
     from opentau_prep.context import RunContext
@@ -34,6 +37,8 @@ __all__ = [
     "Step",
     "StepOutcome",
     "carry_out",
+    "has_written",
+    "run_memory",
     "run_pipeline",
 ]
 
@@ -199,7 +204,8 @@ def _validate(choices: Choices) -> Report:
     from opentau_prep.validate.persist import write_findings
 
     mixture, context = choices.resolved.mixture, choices.context
-    report = validate(Salvage.of(mixture), context)
+    # What the whole run found is remembered; a part of it need not be.
+    report = validate(Salvage.of(mixture), context, remembering=False)
     # So that `report` knows what was found, whoever calls it next.
     write_findings(report, context, mixture)
     return report
@@ -276,6 +282,34 @@ def run_pipeline(
         if verdict.ready:
             commands = (Commands(resolved, context).step("report"),)
     return PipelineResult(outcomes, verdict, stopped, commands, must_hold)
+
+
+def run_memory(
+    mixture: Mixture, context: RunContext, given: Mapping[str, Any], *, active: bool = True
+) -> Memory:
+    """Return what is remembered of a run with nothing to do; nothing where one must do something.
+
+    Args:
+        mixture: The mixture.
+        context: How to run.
+        given: As for `run_pipeline`.
+        active: Whether anything is remembered at all.
+    """
+    whole = not (context.force or context.dry_run or context.shard)
+    options = LocateOptions.of_run(context, frames=True)
+    asked = (sorted(given.items()), context.keep_going)
+    return mixture_memory("run", mixture, context, options, asked, active=active and whole)
+
+
+def has_written() -> bool:
+    """Return whether anything but caches was written since this was last asked."""
+    look, cache = current_look(), cache_dir()
+    if look is None:
+        return True
+    own = None if cache is None else os.path.join(os.path.abspath(cache), "")
+    written = any(own is None or not path.startswith(own) for path in look.written)
+    look.written.clear()
+    return written
 
 
 def _reason_to_stop(report: Any, choices: Choices) -> tuple[str, tuple[str, ...]]:

@@ -27,7 +27,9 @@ from opentau_prep.storage import Storage
 from opentau_prep.storage.look import file_bytes, file_stat, real_path
 
 __all__ = [
+    "COARSE_TICK_NS",
     "MISSING",
+    "TICK_NS",
     "cache_dir",
     "cache_left_alone",
     "file_inputs",
@@ -49,8 +51,8 @@ _MAX_THREADS = 8
 # More files than this are one hash of all: a list of each would outgrow the artifact.
 _MAX_LISTED_FILES = 1000
 # Clock ticks of file systems: 10 ms on Linux, and 1 to 2 s on those whose times show no finer part.
-_TICK_NS = 50_000_000
-_COARSE_TICK_NS = 2_000_000_000
+TICK_NS = 50_000_000
+COARSE_TICK_NS = 2_000_000_000
 
 # What is remembered while the cache is left alone: cache file -> entries; None while it is not.
 _aside: ContextVar[dict[Path | None, dict[str, Any]] | None] = ContextVar(
@@ -271,7 +273,7 @@ def _hash_file(path: Path) -> tuple[str, _Key | None]:
 
 def _just_changed(found: os.stat_result, now_ns: int) -> bool:
     coarse = found.st_ctime_ns % 10_000_000 == 0
-    tick = _COARSE_TICK_NS if coarse else _TICK_NS
+    tick = COARSE_TICK_NS if coarse else TICK_NS
     return max(found.st_mtime_ns, found.st_ctime_ns) > now_ns - tick
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,9 +20,13 @@ from opentau_prep.cli.options import (
     StatsFlags,
     TokenLimit,
 )
+from opentau_prep.errors import PrepError
 
 if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
+    from opentau_prep.config.schema import Mixture
+    from opentau_prep.notices import Notice
+    from opentau_prep.pipeline import PipelineResult
 
 __all__ = ["register"]
 
@@ -53,15 +60,66 @@ def run(
     opentau-prep run --mixture-json mixture.json --published-stats keep
     opentau-prep run --mixture-json mixture.json --shard 3/8
     """
-    from opentau_prep.cli.run_tables import run_tables
     from opentau_prep.cli.targets import named_mixture
-    from opentau_prep.pipeline import run_pipeline
 
     session.work_on(shard)
     given = {**given_by(stats, heads), **fit_given_by(tokenizer)}
     given["discrete_action_max_length"] = discrete_action_max_length
     if stats.quantiles:
         given["quantiles"] = tuple(stats.quantiles)
-    done = run_pipeline(named_mixture(roots, mixture_json), session.context, given)
-    render = run_tables(done, verbose=session.common.verbose)
-    return Result(done.as_json(), render, exit_code=int(done.needs_attention))
+    return _run(session, named_mixture(roots, mixture_json), given)
+
+
+def _run(session: Session, mixture: Mixture, given: Mapping[str, Any]) -> Result:
+    """Carry out a run, unless it is known to find nothing to do."""
+    from opentau_prep.cli.run_tables import run_tables
+    from opentau_prep.notices import collect_notices
+    from opentau_prep.pipeline import has_written, run_memory, run_pipeline
+
+    context = session.context
+    # What --no-persist writes is never found again.
+    memory = run_memory(mixture, context, given, active=not session.common.no_persist)
+    known = None if session.common.verbose else memory.recall()
+    if known is not None:
+        return _as_kept(session, known)
+    memory.note()
+    done = run_pipeline(mixture, context, given)
+    result = Result(
+        done.as_json(),
+        run_tables(done, verbose=session.common.verbose),
+        exit_code=int(done.needs_attention),
+    )
+    if done.verdict is not None and done.verdict.ready and memory.active:
+        said = session.notices
+        if has_written():
+            memory.note()
+            with collect_notices() as said, suppress(PrepError):
+                done = run_pipeline(mixture, context, given)
+        if not has_written() and done.verdict is not None and done.verdict.ready:
+            memory.keep(_to_keep(done, said))
+    return result
+
+
+def _to_keep(done: PipelineResult, said: Sequence[Notice]) -> bytes:
+    """Return the outcome of a run that found nothing to do: what it shows, then its document."""
+    from opentau_prep.artifacts.jsonio import dump_own
+    from opentau_prep.cli.run_tables import run_text
+
+    head = {"text": run_text(done), "notices": [vars(notice) for notice in said]}
+    return json.dumps(head).encode("ascii") + b"\n" + dump_own(done.as_json())
+
+
+def _as_kept(session: Session, known: bytes) -> Result:
+    from opentau_prep.artifacts.jsonio import load_own
+    from opentau_prep.cli.run_tables import shown_again
+    from opentau_prep.notices import Notice, emit
+
+    head, _, document = known.partition(b"\n")
+    found = json.loads(head)
+    for each in found["notices"]:
+        dims = None if each["dims"] is None else tuple(each["dims"])
+        emit(Notice(**{**each, "dims": dims}))
+    # Of thousands of datasets it is large, and only --json and the other ranks show it.
+    wanted = session.common.json or session.rank.world_size > 1
+    payload = load_own(document, where="run") if wanted else {}
+    return Result(payload, shown_again(found["text"]))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from opentau_prep.cli.console import SafeConsole
+from opentau_prep.cli.session import PIPE_WIDTH
 from opentau_prep.cli.tables import Render, speed_table
 from opentau_prep.cli.verdict_lines import say, say_command, show_to_do
 from opentau_prep.text import several
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from opentau_prep.tokenizer.report import TokenizerReport
     from opentau_prep.validate import ValidateReport
 
-__all__ = ["run_tables"]
+__all__ = ["run_tables", "run_text", "shown_again"]
 
 _MAX_ERRORS = 5
 _NUMBERED = ("stats", "speed-percentiles")
@@ -41,6 +44,28 @@ def run_tables(done: PipelineResult, *, verbose: bool = False) -> Render:
             say(console, f"\nThe training config must hold: {held}")
         if done.verdict is not None:
             _show_verdict(console, done)
+
+    return render
+
+
+def run_text(done: PipelineResult) -> str:
+    """Return the outcome of `run` as text, a line for each that a pipe gets."""
+    text = io.StringIO()
+    run_tables(done)(SafeConsole(file=text, width=PIPE_WIDTH))
+    return text.getvalue()
+
+
+def shown_again(text: str) -> Render:
+    """Return what draws a text of `run_text`, its lines wrapped to fit a terminal."""
+
+    def render(console: Console) -> None:
+        for line in text.removesuffix("\n").split("\n"):
+            words = line.lstrip(" ")
+            indent = len(line) - len(words)
+            if words.startswith("$ "):
+                say_command(console, words[2:], indent=indent)
+            else:
+                say(console, words, indent=indent)
 
     return render
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
+from functools import partial
 
-from opentau_prep.errors import PrepError
 from opentau_prep.metadata import v2
 from opentau_prep.metadata.info import INFO
 from opentau_prep.metadata.paths import EPISODES_DIR, V3_TASKS
 from opentau_prep.metadata.statsread import STATS
-from opentau_prep.storage import is_remote, open_storage
+from opentau_prep.storage import is_remote
+from opentau_prep.storage.listings import all_at_once, list_together
 from opentau_prep.storage.look import current_look
 from opentau_prep.storage.remote import RemoteStorage
 
 __all__ = ["read_ahead"]
 
-# Requests that wait for an answer cost next to nothing, but each connection costs a handshake.
-_MOST_AT_ONCE = 32
 _FILES = (INFO, STATS, v2.EPISODES, v2.EPISODES_STATS, v2.TASKS, V3_TASKS)
 
 
@@ -35,37 +32,12 @@ def read_ahead(roots: Iterable[str | os.PathLike[str]]) -> None:
     look = current_look()
     if look is None:
         return
-    storages = []
-    for root in dict.fromkeys(os.fspath(root) for root in roots):
-        with contextlib.suppress(PrepError):
-            if is_remote(root) and root not in look.storages:
-                storage = open_storage(root)
-                if isinstance(storage, RemoteStorage) and storage.connect():
-                    storages.append(storage)
-    if not storages:
-        return
-    folders = [(storage, top) for storage in storages for top in ("meta", "data")]
-    pool = ThreadPoolExecutor(min(_MOST_AT_ONCE, len(folders)))
-    try:
-        _all(pool, (_list(storage, top) for storage, top in folders))
-        _all(pool, (_tables(storage) for storage in storages))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    new = {os.fspath(root) for root in roots if is_remote(root)} - look.read_ahead
+    if new:
+        look.read_ahead |= new
+        storages = list_together(sorted(new), ("meta", "data"))
+        all_at_once(partial(_read_tables, storage) for storage in storages)
 
 
-def _all(pool: ThreadPoolExecutor, tasks: Iterable[Callable[[], object]]) -> None:
-    for done in [pool.submit(task) for task in tasks]:
-        with contextlib.suppress(PrepError):
-            done.result()
-
-
-def _list(storage: RemoteStorage, top: str) -> Callable[[], object]:
-    return lambda: storage.list_files(top)
-
-
-def _tables(storage: RemoteStorage) -> Callable[[], object]:
-    def read() -> None:
-        episodes = storage.list_files(EPISODES_DIR, ".parquet")
-        storage.read_ahead([*_FILES, *episodes])
-
-    return read
+def _read_tables(storage: RemoteStorage) -> None:
+    storage.read_ahead([*_FILES, *storage.list_files(EPISODES_DIR, ".parquet")])

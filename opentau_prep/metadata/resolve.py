@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ResolvedEntry",
     "ResolvedMixture",
+    "located_roots",
     "resolve_mixture",
     "warn_vqa",
 ]
@@ -270,6 +271,15 @@ def _resolve(mixture: Mixture, options: LocateOptions, *, keep_going: bool) -> R
         raise join_errors([(f.label, f.error) for f in faults], "datasets cannot be opened")
     broken = tuple(entry for entry in entries if entry.dataset.fault is not None)
     return ResolvedMixture(mixture, usable, tuple(vqa), tuple(faults), broken)
+
+
+def located_roots(mixture: Mixture, options: LocateOptions) -> list[str]:
+    """Return where the datasets of a mixture are, as `resolve_mixture` finds them; none is opened.
+
+    Raises:
+        PrepError: See there.
+    """
+    return [_locate(config, options) for config in mixture.datasets if not config.is_vqa]
 
 
 @dataclass(frozen=True, eq=False)

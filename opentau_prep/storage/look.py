@@ -60,6 +60,7 @@ class Look:
 
     Attributes:
         storages: URL -> the storage that reads it.
+        read_ahead: The URLs whose tables have been asked for together.
         written: The files that were written meanwhile, as absolute paths.
         opened: Absolute root, or URL -> repo id -> what was parsed of it, until something in it
             is written.
@@ -69,6 +70,7 @@ class Look:
     def __init__(self) -> None:
         self.folder = os.path.join(os.getcwd(), "")
         self.storages: dict[str, Any] = {}
+        self.read_ahead: set[str] = set()
         self.written: dict[str, None] = {}
         self.opened: dict[str, dict[str | None, Any]] = {}
         self.room = MAX_BYTES

@@ -182,6 +182,18 @@ class RemoteStorage(ParquetReads):
             and not rel.rpartition("/")[2].startswith(".")
         )
 
+    def stamp(self, tops: Sequence[str]) -> str | None:
+        """Return one hash of the names and digests of all files below some top folders.
+
+        None when the store tells nothing of the content of one.
+        """
+        total = hashlib.sha256()
+        for rel, facts in sorted(item for top in tops for item in self._listing(top).items()):
+            if facts.digest is None:
+                return None
+            total.update(f"{rel}\0{facts.digest}\n".encode("utf-8", "surrogateescape"))
+        return total.hexdigest()
+
     def open_parquet(self, rel: str) -> pq.ParquetFile:
         """See `Storage.open_parquet`; reads the end of the file only."""
         import pyarrow as pa

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from opentau_prep.artifacts.fingerprint import cache_left_alone
 from opentau_prep.engine import Failure
 from opentau_prep.errors import PrepError
 from opentau_prep.metadata.locate import LocateOptions
+from opentau_prep.metadata.remembered import mixture_memory
 from opentau_prep.metadata.resolve import ResolvedMixture, resolve_mixture
 from opentau_prep.notices import collect_notices
 from opentau_prep.storage import absolute_root, is_remote
@@ -21,11 +23,11 @@ from opentau_prep.validate.catalogue import NOT_CHECKED, find_rule, rules_for
 from opentau_prep.validate.checks.format import only_cause
 from opentau_prep.validate.findings import Finding, ValidateReport, fold, hit
 from opentau_prep.validate.mixture_view import MixtureView, members_of
-from opentau_prep.validate.remembered import Memory
 from opentau_prep.validate.rule import Settle
 from opentau_prep.validate.view import CheckOptions, DatasetView
 
 if TYPE_CHECKING:
+    from opentau_prep.artifacts.memory import Memory
     from opentau_prep.config.salvage import Salvage
     from opentau_prep.context import RunContext
     from opentau_prep.heads.members import HeadMember
@@ -41,7 +43,11 @@ _DATASETS_PER_WORKER = 40
 
 
 def validate(
-    subject: Salvage, context: RunContext, options: CheckOptions | None = None
+    subject: Salvage,
+    context: RunContext,
+    options: CheckOptions | None = None,
+    *,
+    remembering: bool = True,
 ) -> ValidateReport:
     """Check datasets and the mixture that names them.
 
@@ -52,6 +58,7 @@ def validate(
         subject: The mixture, faults and all.
         context: How to run; datasets after a failure are always gone on with.
         options: What is checked.
+        remembering: Whether findings are kept, and found again while no file changes.
 
     Returns:
         The report: findings by dataset in mixture order, then the mixture's.
@@ -59,16 +66,42 @@ def validate(
     context, options = dataclasses.replace(context, keep_going=True), options or CheckOptions()
     rules = rules_for(options.trainers, options.rules)
     options = dataclasses.replace(options, rules=())  # codes are enough for other processes
-    resolved, views = dataset_views(subject, context, options)
     codes = tuple(rule.code for rule in rules)
+    memory = _memory(subject, codes, options, context) if remembering else None
+    findings = None if memory is None else _recalled(memory)
+    if memory is not None and findings is None:
+        memory.note()
+    resolved, views = dataset_views(subject, context, options)
     datasets = tuple(view.dataset for view in views)
-    memory = Memory(subject, resolved, views, codes, options, context)
-    findings = memory.recall()
     if findings is None:
         with cache_left_alone(context.dry_run):
             findings = _look(subject, resolved, views, rules, options, context)
-        memory.keep(findings)
+        if memory is not None and not context.dry_run:
+            found = json.dumps([finding.as_json() for finding in findings])
+            memory.keep(found.encode("utf-8", "surrogatepass"))
     return ValidateReport(tuple(findings), datasets, subject.name, options.deep, codes)
+
+
+def _memory(
+    subject: Salvage, codes: Sequence[str], options: CheckOptions, context: RunContext
+) -> Memory | None:
+    if subject.mixture is None:
+        return None
+    asked = (subject.positions, subject.faults, codes, options, str(context.shard))
+    others = () if options.tokenizer is None else (options.tokenizer,)
+    where = _where(context, options)
+    return mixture_memory(WHAT, subject.mixture, context, where, asked, others)
+
+
+def _recalled(memory: Memory) -> list[Finding] | None:
+    found = memory.recall()
+    if found is None:
+        return None
+    return [Finding.from_json(each, each["dataset"]) for each in json.loads(found)]
+
+
+def _where(context: RunContext, options: CheckOptions) -> LocateOptions:
+    return LocateOptions.of_run(context, frames=options.deep, tolerant=True)
 
 
 def _look(
@@ -116,7 +149,7 @@ def dataset_views(
     options = options or CheckOptions()
     if subject.mixture is None:
         return None, []
-    where = LocateOptions.of_run(context, frames=options.deep, tolerant=True)
+    where = _where(context, options)
     with collect_notices():  # which the rules report themselves
         resolved = resolve_mixture(subject.mixture, where, keep_going=True).part(context.shard)
     views = []

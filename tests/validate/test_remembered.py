@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from breaking import Salvage, check, check_mixture, info, mutation, write_broken
 
+from opentau_prep.artifacts import memory
 from opentau_prep.config.load import mixture_from_roots
 from opentau_prep.context import RunContext
-from opentau_prep.validate import CheckOptions, remembered, validate
+from opentau_prep.validate import CheckOptions, validate
 from opentau_prep.validate import check as module
 
 
@@ -20,7 +21,7 @@ from opentau_prep.validate import check as module
 def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Return what grows each time that the rules look; files may be as young as they like."""
     monkeypatch.setenv("OPENTAU_PREP_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(remembered, "_TICK_NS", -(10**12))
+    monkeypatch.setattr(memory, "_settled", lambda newest, tick: True)
     found: list[object] = []
     look = module._look
     monkeypatch.setattr(module, "_look", lambda *args: found.append(args) or look(*args))
@@ -118,7 +119,7 @@ def test_validate_young_files_and_dry_runs_are_not_remembered(
     validate(subject, RunContext(workers=1), CheckOptions())
     assert len(looks) == 2
     (tmp_path / "set/README.md").write_text("new")
-    monkeypatch.setattr(remembered, "_TICK_NS", 10**12)
+    monkeypatch.setattr(memory, "_settled", lambda newest, tick: False)
     validate(subject, RunContext(workers=1), CheckOptions())
     validate(subject, RunContext(workers=1), CheckOptions())
     assert len(looks) == 4
