@@ -198,7 +198,7 @@ def test_read_table_file_that_shrank_is_told(store, remote, wide) -> None:
     rel, path = wide
     remote.exists(rel)
     store.files[f"bucket/ds/{rel}"] = path.read_bytes()[:1000]
-    with pytest.raises(DataError, match="shorter than its store said"):
+    with pytest.raises(DataError, match="shorter than its store declares"):
         remote.read_table(rel, ["c0"])
 
 
