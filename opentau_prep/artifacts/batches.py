@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from opentau_prep.artifacts.atomic import NotWritableError, PendingFile
 
-__all__ = ["Batch", "active", "current", "give_up"]
+__all__ = ["Batch", "active", "current", "give_up", "leave_without"]
 
 
 @dataclass
@@ -23,11 +23,13 @@ class Batch:
         pending: The files, in the order in which they were written.
         keep: Old file -> its backup, for those that are kept.
         failed: Why one of the files could not be written, if so.
+        unwanted: Files that must not be there when the others are.
     """
 
     pending: list[PendingFile] = field(default_factory=list)
     keep: dict[Path, Path] = field(default_factory=dict)
     failed: NotWritableError | None = None
+    unwanted: list[Path] = field(default_factory=list)
 
     def add(self, pending: Sequence[PendingFile], keep: Mapping[Path, Path]) -> None:
         """Take files over."""
@@ -48,6 +50,13 @@ def give_up(error: NotWritableError) -> None:
     batch = _current.get()
     if batch is not None and batch.failed is None:
         batch.failed = error
+
+
+def leave_without(path: Path) -> None:
+    """Remove a file with the batch of the block around, before its files take their places."""
+    batch = _current.get()
+    if batch is not None:
+        batch.unwanted.append(path)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.artifacts.marker import MARKER, finish_update, sha256_at, unfinished_update
 from opentau_prep.errors import ArtifactError
 from opentau_prep.interruption import signals_held
+from opentau_prep.storage.look import forget
 
 __all__ = ["pending_path", "together"]
 
@@ -79,6 +80,13 @@ class _Batch(batches.Batch):
             self.commit(last=False)
 
     def commit(self, *, last: bool) -> None:
+        for path in self.unwanted:
+            for each in [each for each in self.pending if each.target == path]:
+                each.discard()
+                self.pending.remove(each)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            forget(path)
         if not self.pending:
             if last:
                 finish_update(self._meta)

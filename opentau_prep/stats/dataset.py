@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts import Recipe, dataset_place, publish
+from opentau_prep.artifacts.batches import leave_without
 from opentau_prep.artifacts.place import Place
 from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State, inspect
@@ -184,13 +185,11 @@ class DatasetWork:
             state = pass_.with_outcome(self._lines(verdicts), verdicts)
             # Last, so that its presence says that all the others are as they should be.
             sketch = self._sketch_file(self._publish_state(state, recipe))
-        if not self.run.context.dry_run:
             for target in self.targets:
                 if target.name in verdicts:
                     # What is left alone holds another program's numbers: a record that says that
                     # this tool wrote it would make it count as edited, and stale for ever.
-                    with contextlib.suppress(OSError):
-                        target.place.provenance_path.unlink(missing_ok=True)
+                    leave_without(target.place.provenance_path)
         return self._result(state, [*(f for f, _ in settled), sketch], files_read=pass_.files_read)
 
     def _publish_state(self, state: StatsState, recipe: Recipe) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from opentau_prep.artifacts import Recipe, dataset_place, publish
 from opentau_prep.artifacts.atomic import NotWritableError, write_atomic
+from opentau_prep.artifacts.batches import leave_without
 from opentau_prep.artifacts.marker import (
     MARKER,
     finish_update,
@@ -39,6 +40,22 @@ def test_together_commits_at_the_end_and_leaves_no_marker(tmp_path):
     assert [(tmp_path / name).read_bytes() for name in "abc"] == [b"new"] * 3
     assert pending_path(tmp_path / "a") == tmp_path / "a"
     assert _names(tmp_path) == ["a", "b", "c"]
+
+
+def test_together_removes_what_is_unwanted_before_any_file_takes_its_place(tmp_path, monkeypatch):
+    for name in ("a", "a.record", "b.record"):
+        write_atomic(tmp_path / name, b"old")
+    found, move = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda *args: found.append(_names(tmp_path)) or move(*args))
+    with together(tmp_path):
+        for name in ("a", "a.record"):
+            write_atomic(tmp_path / name, b"new")
+        leave_without(tmp_path / "a.record")
+        leave_without(tmp_path / "b.record")
+        assert (tmp_path / "b.record").read_bytes() == b"old"
+    assert found
+    assert not any(name.endswith(".record") for names in found for name in names)
+    assert _names(tmp_path) == ["a"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
