@@ -114,9 +114,9 @@ def file_inputs(
     else:
         hashes, unknown = _remembered(root, rels, _load_cache(_cache_file(real_path(root))))
         if unknown:
-            keys = (_stat_key(root / rel) for rel in rels)
+            keys = (_stat_key(root, rel) for rel in rels)
             return {"files": len(rels), "bytes": sum(key[0] for key in keys if key is not None)}
-    keys = (_stat_key(root / rel) for rel in hashes)
+    keys = (_stat_key(root, rel) for rel in hashes)
     return summary(hashes, sum(key[0] for key in keys if key is not None))
 
 
@@ -211,7 +211,7 @@ def _remembered(
     known: dict[str, str] = {}
     keys: dict[str, _Key] = {}
     for rel in rels:
-        key = _stat_key(root / rel)
+        key = _stat_key(root, rel)
         if key is None:
             known[rel] = MISSING
         elif _cached_key(cached.get(rel)) == key:
@@ -221,7 +221,8 @@ def _remembered(
     return known, keys
 
 
-def _stat_key(path: Path) -> _Key | None:
+def _stat_key(root: Path, rel: str) -> _Key | None:
+    path = os.path.join(root, rel)  # a Path costs more than the call
     try:
         found = file_stat(path)
     except OSError as error:
@@ -229,7 +230,7 @@ def _stat_key(path: Path) -> _Key | None:
     if found is None:
         return None
     if not stat.S_ISREG(found.st_mode):
-        raise DataError("is not a regular file", where=str(path))
+        raise DataError("is not a regular file", where=path)
     return _key(found)
 
 
@@ -243,7 +244,7 @@ def _hash_all(
     def one(rel: str) -> tuple[str, _Key | None]:
         if opened is not None:
             opened(rel)
-        return _hash_file(root / rel)
+        return _hash_file(os.path.join(root, rel))
 
     if not keys:
         return {}
@@ -252,14 +253,14 @@ def _hash_all(
         return dict(zip(keys, pool.map(one, keys), strict=True))
 
 
-def _hash_file(path: Path) -> tuple[str, _Key | None]:
+def _hash_file(path: str) -> tuple[str, _Key | None]:
     """Return the hash, and the key to remember it under: None when it changes too fast for that."""
     digest = hashlib.sha256()
-    buffer = memoryview(bytearray(_BLOCK_BYTES))
     try:
         with open(path, "rb", buffering=0) as file:
             start_ns = time.time_ns()
             before = os.fstat(file.fileno())
+            buffer = memoryview(bytearray(min(_BLOCK_BYTES, before.st_size + 1)))
             while count := file.readinto(buffer):
                 digest.update(buffer[:count])
             after = os.fstat(file.fileno())
@@ -277,9 +278,9 @@ def _just_changed(found: os.stat_result, now_ns: int) -> bool:
     return max(found.st_mtime_ns, found.st_ctime_ns) > now_ns - tick
 
 
-def _unreadable(path: Path, error: OSError) -> DataError:
+def _unreadable(path: str, error: OSError) -> DataError:
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return DataError(f"cannot be read ({reason})", where=str(path))
+    return DataError(f"cannot be read ({reason})", where=path)
 
 
 def _cache_file(name: str, kind: str = _HASHES) -> Path | None:

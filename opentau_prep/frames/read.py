@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opentau_prep.metadata.records import IntArray
     from opentau_prep.storage import Storage
 
-__all__ = ["FrameBlock", "iter_frames", "read_frames", "read_part"]
+__all__ = ["FrameBlock", "iter_frames", "merge_blocks", "read_frames", "read_part"]
 
 DEFAULT_MAX_ROWS = 1_000_000
 
@@ -74,11 +74,18 @@ def read_frames(
         DataError: A file is missing or damaged, lacks a column, or an episode is not in it.
     """
     blocks = list(iter_frames(meta, columns, episodes))
-    if len(blocks) == 1 and (np.diff(blocks[0].episode_index) > 0).all():
-        return blocks[0]
     if not blocks:
         raise DataError("no episode is selected", where=meta.root)
-    return _joined(blocks, columns, meta.root)
+    for name in columns:
+        widths = {block.columns[name].shape[1]: block.files[0] for block in _filled(blocks)}
+        if len(widths) > 1:
+            found = ", ".join(f"{width} in {rel}" for width, rel in sorted(widths.items()))
+            raise DataError(
+                f"column {name!r} has different widths: {found}",
+                where=meta.root,
+                hint="Leave those episodes out, or write their files again.",
+            )
+    return _in_order(_joined(blocks))
 
 
 def iter_frames(
@@ -166,38 +173,67 @@ def _block(
     )
 
 
-def _joined(blocks: Sequence[FrameBlock], columns: Sequence[str], root: str) -> FrameBlock:
+def merge_blocks(blocks: Iterable[FrameBlock], rows: int) -> Iterator[FrameBlock]:
+    """Put blocks with like columns, one after the other, together until they have `rows` rows.
+
+    Where files are small, a call per file costs more than the arithmetic on its frames.
+    """
+    waiting: list[FrameBlock] = []
+    n_rows = 0
+    for block in blocks:
+        if n_rows and block.n_frames and not _alike(_filled(waiting)[-1], block):
+            yield _joined(waiting)
+            waiting, n_rows = [], 0
+        waiting.append(block)
+        n_rows += block.n_frames
+        if n_rows >= rows:
+            yield _joined(waiting)
+            waiting, n_rows = [], 0
+    if waiting:
+        yield _joined(waiting)
+
+
+def _filled(blocks: Sequence[FrameBlock]) -> Sequence[FrameBlock]:
+    """Return the blocks with rows: a file without any cannot tell how wide its lists are."""
+    return [block for block in blocks if block.n_frames] or blocks[:1]
+
+
+def _alike(a: FrameBlock, b: FrameBlock) -> bool:
+    return a.columns.keys() == b.columns.keys() and all(
+        m.dtype == b.columns[name].dtype and m.shape[1] == b.columns[name].shape[1]
+        for name, m in a.columns.items()
+    )
+
+
+def _joined(blocks: Sequence[FrameBlock]) -> FrameBlock:
+    """Put blocks one after the other; the widths of their columns are the same."""
+    if len(blocks) == 1:
+        return blocks[0]
     offsets = np.cumsum([0, *(block.n_frames for block in blocks)])
-    order = np.argsort(np.concatenate([b.episode_index for b in blocks]), kind="stable")
-    spans = np.concatenate([b.spans + o for b, o in zip(blocks, offsets, strict=False)])
-    filled = [block for block in blocks if block.n_frames]
-    matrices: dict[str, npt.NDArray[Any]] = {}
-    for name in columns:
-        # A file without rows cannot tell how wide its lists are.
-        parts = [b.columns[name] for b in filled] or [blocks[0].columns[name]]
-        widths = {part.shape[1]: b.files[0] for part, b in zip(parts, filled, strict=False)}
-        if len(widths) > 1:
-            found = ", ".join(f"{width} in {rel}" for width, rel in sorted(widths.items()))
-            raise DataError(
-                f"column {name!r} has different widths: {found}",
-                where=root,
-                hint="Leave those episodes out, or write their files again.",
-            )
-        matrices[name] = np.concatenate(parts)
-    if (np.diff(spans[order, 0]) < 0).any():
-        keep = np.concatenate([np.arange(a, b) for a, b in spans[order]])
-        matrices = {name: matrix[keep] for name, matrix in matrices.items()}
-        lengths = np.diff(spans[order], axis=1)[:, 0]
-        ends = np.cumsum(lengths)
-        spans = np.stack([ends - lengths, ends], axis=1)
-    else:
-        spans = spans[order]
+    filled = _filled(blocks)
+    matrices = {n: np.concatenate([b.columns[n] for b in filled]) for n in filled[0].columns}
     for matrix in matrices.values():
         matrix.setflags(write=False)
     return FrameBlock(
         matrices,
-        np.concatenate([b.episode_index for b in blocks])[order],
-        spans,
-        np.concatenate([b.lengths for b in blocks])[order],
-        tuple(dict.fromkeys(f for b in blocks for f in b.files)),
+        np.concatenate([block.episode_index for block in blocks]),
+        np.concatenate([b.spans + o for b, o in zip(blocks, offsets, strict=False)]),
+        np.concatenate([block.lengths for block in blocks]),
+        tuple(dict.fromkeys(file for block in blocks for file in block.files)),
     )
+
+
+def _in_order(block: FrameBlock) -> FrameBlock:
+    """Return a block with its episodes in order of `episode_index`, and no other rows."""
+    order = np.argsort(block.episode_index, kind="stable")
+    spans = block.spans[order]
+    columns = block.columns
+    if (np.diff(spans[:, 0]) < 0).any():
+        keep = np.concatenate([np.arange(a, b) for a, b in spans])
+        columns = {name: matrix[keep] for name, matrix in columns.items()}
+        for matrix in columns.values():
+            matrix.setflags(write=False)
+        lengths = spans[:, 1] - spans[:, 0]
+        ends = np.cumsum(lengths)
+        spans = np.stack([ends - lengths, ends], axis=1)
+    return FrameBlock(columns, block.episode_index[order], spans, block.lengths[order], block.files)

@@ -279,13 +279,13 @@ def _merge(
     for feature, stats in stacked.items():
         there = _entry(old, feature)
         shape = shapes.get(feature)
-        new = {
-            stat: np.broadcast_to(values[row], shape).tolist()
-            if shape is not None and stat != "count"
-            else values[row]
-            for stat, values in stats.items()
-            if stat != "count" or with_count or "count" in there
-        }
-        added = {stat: value for stat, value in new.items() if stat not in there}
-        merged[feature] = {**there, **added} if keep else new
+        new = {stat: values[row] for stat, values in stats.items()}
+        if not with_count and "count" not in there:
+            new.pop("count", None)
+        if shape is not None:
+            for stat in new.keys() - {"count"}:
+                new[stat] = np.broadcast_to(new[stat], shape).tolist()
+        if keep and there:
+            new = {**there, **{stat: v for stat, v in new.items() if stat not in there}}
+        merged[feature] = new
     return merged

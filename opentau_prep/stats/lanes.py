@@ -1,4 +1,4 @@
-"""Frames of all features laid side by side, one matrix per dtype: few calls reduce them all."""
+"""Frames of all features, one matrix per dtype with a row per dim: few calls reduce them all."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from opentau_prep.errors import DataError
 from opentau_prep.frames.columns import ColumnError
 from opentau_prep.stats.columns import Layout
-from opentau_prep.stats.moments import Moments, span_moments
-from opentau_prep.stats.quantiles import SortedColumns, sort_columns, span_quantiles
+from opentau_prep.stats.moments import Moments, column_moments
+from opentau_prep.stats.quantiles import sort_spans
 from opentau_prep.stats.sketch import QuantileSketch
 
-__all__ = ["Lanes", "SortedLanes", "join_lanes", "lanes_of"]
+__all__ = ["Lanes", "join_lanes", "lanes_of"]
 
 Floats = NDArray[np.float64]
 Dims = NDArray[np.int64]
@@ -27,8 +27,8 @@ class Lanes:
     """N frames over D dims, in one matrix for each dtype and number of vectors per frame.
 
     Attributes:
-        dims: For each matrix, which of the D dims its columns are.
-        matrices: (N * v, d) each, with v vectors per frame; the d add up to D.
+        dims: For each matrix, which of the D dims its rows are.
+        matrices: (d, N * v) each, with v vectors per frame; the d add up to D.
         vectors: For each matrix, its v.
     """
 
@@ -39,17 +39,17 @@ class Lanes:
     @property
     def rows(self) -> int:
         """N."""
-        return len(self.matrices[0]) // self.vectors[0]
+        return int(self.matrices[0].shape[1]) // self.vectors[0]
 
     @property
     def _order(self) -> Dims:
-        """Which column of the matrices laid side by side each dim is."""
+        """Which row of the matrices, one below the other, each dim is."""
         return np.argsort(np.concatenate(self.dims))
 
     def moments(self, spans: NDArray[np.int64]) -> Moments:
-        """Return the moments (E, D) of E spans of rows."""
+        """Return the moments (E, D) of E spans of frames."""
         pairs = zip(self.matrices, self.vectors, strict=True)
-        parts = [span_moments(matrix, spans * v) for matrix, v in pairs]
+        parts = [column_moments(matrix, spans * v) for matrix, v in pairs]
         order = self._order
         return Moments(
             *(
@@ -59,40 +59,22 @@ class Lanes:
         )
 
     def span_quantiles(self, spans: NDArray[np.int64], q: Sequence[float]) -> Floats:
-        """Return the exact quantiles (E, Q, D) of E spans of rows."""
+        """Return the exact quantiles (E, Q, D) of E spans of frames. Memory: one copy."""
         pairs = zip(self.matrices, self.vectors, strict=True)
-        parts = [span_quantiles(matrix, spans * v, q) for matrix, v in pairs]
+        parts = [sort_spans(matrix.copy(), spans * v).quantiles(q) for matrix, v in pairs]
         return np.concatenate(parts, axis=2)[:, :, self._order]
 
-    def sort(self) -> SortedLanes:
-        """Sort every dim. Memory: one copy."""
-        return SortedLanes(self._order, tuple(sort_columns(matrix) for matrix in self.matrices))
-
-
-@dataclass(frozen=True, eq=False)
-class SortedLanes:
-    """Frames with every dim sorted by itself.
-
-    Attributes:
-        order: Which column of the parts laid side by side each of the D dims is.
-        parts: One for each dtype.
-    """
-
-    order: Dims
-    parts: tuple[SortedColumns, ...]
-
-    def quantiles(self, q: Sequence[float]) -> Floats:
-        """Return the exact quantiles (Q, D)."""
-        return np.concatenate([part.quantiles(q) for part in self.parts], axis=1)[:, self.order]
-
-    def sketch(self) -> QuantileSketch:
-        """Return the sketch of all D dims."""
-        parts = [QuantileSketch.of_sorted(part) for part in self.parts]
-        return QuantileSketch.side_by_side(parts).select(self.order.tolist())
+    def summarize(self, q: Sequence[float], threads: int = 1) -> tuple[Floats, QuantileSketch]:
+        """Return the exact quantiles (Q, D) and the sketch. The frames are out of order after."""
+        parts = [sort_spans(matrix, None, threads) for matrix in self.matrices]
+        order = self._order
+        quantiles = np.concatenate([part.quantiles(q) for part in parts], axis=1)[:, order]
+        sketches = [QuantileSketch.of_sorted(part) for part in parts]
+        return quantiles, QuantileSketch.side_by_side(sketches).select(order.tolist())
 
 
 def lanes_of(columns: Mapping[str, NDArray[Any]], layout: Layout, where: str) -> Lanes:
-    """Lay the columns of a block side by side.
+    """Copy the columns of a block, one dim below the other.
 
     Args:
         columns: name -> (N, d) in the file's own dtype.
@@ -117,12 +99,14 @@ def lanes_of(columns: Mapping[str, NDArray[Any]], layout: Layout, where: str) ->
     slices = layout.slices
     dims, matrices = [], []
     for (dtype, vectors), names in alike.items():
-        wide = [columns[name].view(np.uint8) if dtype == "|b1" else columns[name] for name in names]
-        if vectors > 1:
-            wide = [np.reshape(m, (len(m) * vectors, m.shape[1] // vectors)) for m in wide]
-        matrices.append(wide[0] if len(wide) == 1 else np.concatenate(wide, axis=1))
-        spans = [np.arange(slices[name].start, slices[name].stop) for name in names]
-        dims.append(np.concatenate(spans))
+        owned = [np.arange(slices[name].start, slices[name].stop) for name in names]
+        dims.append(np.concatenate(owned))
+        rows = len(columns[names[0]]) * vectors
+        matrix = np.empty((len(dims[-1]), rows), dtype=np.uint8 if dtype == "|b1" else dtype)
+        ends = np.cumsum([len(each) for each in owned]).tolist()
+        for name, end, each in zip(names, ends, owned, strict=True):
+            matrix[end - len(each) : end] = columns[name].reshape(rows, len(each)).T
+        matrices.append(matrix)
     return Lanes(tuple(dims), tuple(matrices), tuple(vectors for _, vectors in alike))
 
 
@@ -142,7 +126,7 @@ def join_lanes(parts: Sequence[Lanes]) -> Lanes:
     if len(parts) == 1:
         return parts[0]
     columns = zip(*(part.matrices for part in parts), strict=True)
-    joined = tuple(np.concatenate(matrices) for matrices in columns)
+    joined = tuple(np.concatenate(matrices, axis=1) for matrices in columns)
     return Lanes(parts[0].dims, joined, parts[0].vectors)
 
 
@@ -155,5 +139,5 @@ def _widened(part: Lanes) -> Lanes:
         order = np.argsort(owned)
         wide = [part.matrices[k].astype(np.float64) for k in mine]
         dims.append(owned[order])
-        matrices.append(np.concatenate(wide, axis=1)[:, order])
+        matrices.append(np.concatenate(wide)[order])
     return Lanes(tuple(dims), tuple(matrices), tuple(vectors))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from opentau_prep.errors import DataError
 
-__all__ = ["Moments", "block_moments", "merge_moments", "span_moments"]
+__all__ = ["Moments", "block_moments", "column_moments", "merge_moments", "span_moments"]
 
 # Values that are widened to float64 at a time: within the second-level cache.
 _SLAB_VALUES = 1 << 16
@@ -150,14 +150,23 @@ def span_moments(matrix: NDArray[Any], spans: Ints) -> Moments:
         matrix: (N, D) numbers; anything but float64 is widened, a slab at a time.
         spans: (E, 2) int64 first and past-the-last row of each span.
     """
-    limit = max(1, _SLAB_VALUES // max(1, matrix.shape[1]))
+    return column_moments(matrix.T, spans)
+
+
+def column_moments(columns: NDArray[Any], spans: Ints) -> Moments:
+    """Return the same as `span_moments` of (D, N) numbers, which may lie in memory either way."""
+    limit = max(1, _SLAB_VALUES // max(1, len(columns)))
     pieces, owner = _split(spans, limit)
     parts: list[Moments] = []
     for first, last in _group(pieces, limit):
-        rows = np.concatenate([matrix[a:b] for a, b in pieces[first:last]])
-        sizes = np.array([b - a for a, b in pieces[first:last]], dtype=np.int64)
-        parts.append(_reduce(np.array(rows.T, dtype=np.float64, order="C"), sizes))
-    found = _concatenate(parts) if parts else _empty((0, matrix.shape[1]))
+        group = pieces[first:last]
+        sizes = np.array([b - a for a, b in group], dtype=np.int64)
+        low, high = group[0][0], group[-1][1]
+        slab = columns[:, low:high]
+        if high - low != sizes.sum():  # spans with rows between them, or out of order
+            slab = np.concatenate([columns[:, a:b] for a, b in group], axis=1)
+        parts.append(_reduce(np.array(slab, dtype=np.float64, order="C"), sizes))
+    found = _concatenate(parts) if parts else _empty((0, len(columns)))
     return _gather(found, owner, len(spans))
 
 

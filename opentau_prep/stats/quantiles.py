@@ -7,6 +7,7 @@ instructions), and the sorted column is the sketch's too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +16,18 @@ from numpy.typing import NDArray
 
 from opentau_prep.errors import ConfigError
 
-__all__ = ["SortedColumns", "exact_quantiles", "quantile_name", "sort_columns", "span_quantiles"]
+__all__ = ["SortedColumns", "quantile_name", "sort_columns", "sort_spans"]
 
 
 @dataclass(frozen=True, eq=False)
 class SortedColumns:
-    """The columns of a block, each in ascending order, non-finite values at the ends.
+    """D columns, each in ascending order as a whole or within each of E spans of rows.
 
     Attributes:
-        values: (D, N) in the dtype of the block.
-        start: (D,) int64, where each dim's finite values start.
-        stop: (D,) int64, where they end.
+        values: (D, N) in the dtype of the block; of a column or span, values that are not finite
+            are at the ends.
+        start: (D,) or (E, D) int64, where the finite values start.
+        stop: (D,) or (E, D) int64, where they end.
     """
 
     values: NDArray[Any]
@@ -34,11 +36,11 @@ class SortedColumns:
 
     @property
     def count(self) -> NDArray[np.int64]:
-        """(D,) int64: finite values per dim."""
+        """(D,) or (E, D) int64: finite values per dim."""
         return self.stop - self.start
 
     def quantiles(self, q: Sequence[float]) -> NDArray[np.float64]:
-        """Return (Q, D) float64 quantiles of the finite values, NaN for a dim without any.
+        """Return (Q, D) or (E, Q, D) float64 quantiles of the finite values, NaN without any.
 
         They are NumPy's default ("linear"), interpolated in float64: equal to `np.quantile` of the
         values as float64.
@@ -46,17 +48,18 @@ class SortedColumns:
         Raises:
             ConfigError: A `q` is outside [0, 1].
         """
-        fractions = _check_fractions(q)[:, np.newaxis]
-        position = fractions * np.maximum(self.count - 1, 0)
-        below = np.floor(position).astype(np.int64)
-        above = np.minimum(below + 1, np.maximum(self.count - 1, 0))
-        dims = np.arange(len(self.values))
-        last = max(self.values.shape[1] - 1, 0)
+        start, count = self.start[..., np.newaxis, :], self.count[..., np.newaxis, :]
+        last = np.maximum(count - 1, 0)
+        position = _check_fractions(q)[:, np.newaxis] * last
         if self.values.shape[1] == 0:
             return np.full(position.shape, np.nan)
-        low = self.values[dims, np.minimum(below + self.start, last)].astype(np.float64)
-        high = self.values[dims, np.minimum(above + self.start, last)].astype(np.float64)
-        return np.where(self.count > 0, _interpolate(low, high, position - below), np.nan)
+        below = np.floor(position).astype(np.int64)
+        dims, end = np.arange(len(self.values)), self.values.shape[1] - 1
+        low, high = (
+            self.values[dims, np.minimum(start + rank, end)].astype(np.float64)
+            for rank in (below, np.minimum(below + 1, last))
+        )
+        return np.where(count > 0, _interpolate(low, high, position - below), np.nan)
 
 
 def sort_columns(matrix: NDArray[Any]) -> SortedColumns:
@@ -65,48 +68,43 @@ def sort_columns(matrix: NDArray[Any]) -> SortedColumns:
     Args:
         matrix: (N, D) numbers. Memory: one copy of it.
     """
-    values = np.array(matrix.T, order="C")
-    values.sort(axis=1)
-    dims, rows = values.shape
-    start = np.zeros(dims, dtype=np.int64)
-    stop = np.full(dims, rows, dtype=np.int64)
-    if rows and values.dtype.kind == "f":
-        # NaN sorts last, so the two ends of a column show whether all of it is finite.
-        for d in np.flatnonzero(~(np.isfinite(values[:, 0]) & np.isfinite(values[:, -1]))):
-            start[d] = np.searchsorted(values[d], -np.inf, side="right")
-            stop[d] = max(np.searchsorted(values[d], np.inf, side="left"), start[d])
-    return SortedColumns(values, start, stop)
+    return sort_spans(np.array(matrix.T, order="C"))
 
 
-def exact_quantiles(matrix: NDArray[Any], q: Sequence[float]) -> NDArray[np.float64]:
-    """Return (Q, D) float64 quantiles of the finite values of an (N, D) block.
-
-    Memory: one copy of the block. See `SortedColumns.quantiles`.
-
-    Raises:
-        ConfigError: A `q` is outside [0, 1].
-    """
-    return sort_columns(matrix).quantiles(q)
-
-
-def span_quantiles(
-    matrix: NDArray[Any], spans: NDArray[np.int64], q: Sequence[float]
-) -> NDArray[np.float64]:
-    """Return (E, Q, D) float64: the exact quantiles of each span of rows.
+def sort_spans(
+    columns: NDArray[Any], spans: NDArray[np.int64] | None = None, threads: int = 1
+) -> SortedColumns:
+    """Sort every dim in place, as a whole or within each span of rows.
 
     Args:
-        matrix: (N, D) numbers.
-        spans: (E, 2) int64 first and past-the-last row of each span. Memory: one copy of the
-        longest.
-        q: Fractions in [0, 1].
-
-    Raises:
-        ConfigError: A `q` is outside [0, 1].
+        columns: (D, N) numbers, C-contiguous.
+        spans: (E, 2) int64 first and past-the-last row of each span; they do not overlap.
+        threads: How many dims are sorted at a time.
     """
-    out = np.empty((len(spans), len(q), matrix.shape[1]))
-    for k, (start, stop) in enumerate(spans.tolist()):
-        out[k] = sort_columns(matrix[start:stop]).quantiles(q)
-    return out
+    dims, rows = columns.shape
+    if spans is not None:
+        for first, end in spans.tolist():
+            columns[:, first:end].sort(axis=1)
+    elif threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(np.ndarray.sort, columns))
+    else:
+        columns.sort(axis=1)
+    bounds = np.array([[0, rows]]) if spans is None else spans
+    start, stop = (np.repeat(bounds[:, [k]], dims, axis=1) for k in (0, 1))
+    filled = np.flatnonzero(bounds[:, 1] > bounds[:, 0])
+    if columns.dtype.kind == "f":
+        # NaN sorts last, so the two ends of a column show whether all of it is finite.
+        ends = columns[:, bounds[filled, 0]], columns[:, bounds[filled, 1] - 1]
+        for d, e in np.argwhere(~(np.isfinite(ends[0]) & np.isfinite(ends[1]))).tolist():
+            first, end = bounds[filled[e]]
+            values = columns[d, first:end]
+            start[filled[e], d] += np.searchsorted(values, -np.inf, side="right")
+            finite_end = first + np.searchsorted(values, np.inf, side="left")
+            stop[filled[e], d] = max(finite_end, start[filled[e], d])
+    if spans is None:
+        start, stop = start[0], stop[0]
+    return SortedColumns(columns, start, stop)
 
 
 def quantile_name(q: float) -> str:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from opentau_prep.engine import Failure
 from opentau_prep.errors import DataError, PrepError
 from opentau_prep.frames.columns import ColumnError
-from opentau_prep.frames.read import read_part
+from opentau_prep.frames.read import FrameBlock, merge_blocks, read_part
 from opentau_prep.frames.rows import DataPart
 from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.lanes import Lanes, join_lanes, lanes_of
@@ -105,15 +105,6 @@ class Scan:
 
 
 @dataclass(frozen=True, eq=False)
-class _Loaded:
-    """A block's frames, and which rows are whose."""
-
-    lanes: Lanes
-    spans: NDArray[np.int64]
-    episodes: NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
 class _Piece:
     """A block's share: its frames, or the sketch of them once they are no longer needed."""
 
@@ -189,8 +180,9 @@ def scan_parts(
     pieces = [piece for batch in batches for piece in batch.pieces]
     quantiles, sketch = None, tree.finish()
     if task.exact and pieces:
-        columns = join_lanes([piece.lanes for piece in pieces if piece.lanes]).sort()
-        quantiles, sketch = columns.quantiles(task.q), columns.sketch()
+        lanes = join_lanes([piece.lanes for piece in pieces if piece.lanes])
+        threads = workers if isinstance(workers, int) else 1
+        quantiles, sketch = lanes.summarize(task.q, threads)
     return Scan(
         join_episodes([piece.episodes for piece in pieces], layout.dims, len(task.q)),
         merge_moments([piece.moments for piece in pieces]) if pieces else None,
@@ -273,14 +265,25 @@ def _scan_batches(task: _Task, batches: Sequence[Sequence[DataPart]]) -> list[_B
 
 def _scan_batch(task: _Task, parts: Sequence[DataPart]) -> _Batch:
     batch = _Batch([], [], [])
-    waiting: list[_Loaded] = []
+    for block in merge_blocks(_blocks(task, parts, batch), _REDUCED_ROWS):
+        batch.pieces.append(_reduce(task, block))
+    return batch if task.exact else _Batch(_sketched(batch.pieces), batch.empty, batch.faults)
+
+
+def _blocks(task: _Task, parts: Sequence[DataPart], batch: _Batch) -> Iterator[FrameBlock]:
+    """Read files; with `keep_going`, all of each or nothing."""
+    names, max_rows = task.layout.names, task.block_rows
     for part in parts:
         try:
-            for loaded in _load(task, part, batch.empty):
-                waiting.append(loaded)
-                if loaded.lanes.rows >= _REDUCED_ROWS or _rows(waiting) >= _REDUCED_ROWS:
-                    batch.pieces.append(_reduce(task, waiting))
-                    waiting = []
+            if task.keep_going and int(part.lengths.sum()) > max_rows:
+                # A fault further down must not leave the blocks before it in the result.
+                for _ in read_part(task.storage, part, names, max_rows=max_rows):
+                    pass
+            for block in read_part(task.storage, part, names, max_rows=max_rows):
+                full = block.spans[:, 1] > block.spans[:, 0]
+                batch.empty.extend(block.episode_index[~full].tolist())
+                if full.any():
+                    yield block
         except ColumnError:
             raise  # it costs that column only, of all files
         except DataError as error:
@@ -288,39 +291,16 @@ def _scan_batch(task: _Task, parts: Sequence[DataPart]) -> _Batch:
                 raise
             batch.faults.append(PartFault(part.rel, tuple(part.episodes.tolist()), error))
         task.on_part()
-    if waiting:
-        batch.pieces.append(_reduce(task, waiting))
-    return batch if task.exact else _Batch(_sketched(batch.pieces), batch.empty, batch.faults)
 
 
-def _load(task: _Task, part: DataPart, empty: list[int]) -> Iterator[_Loaded]:
-    """Read a file's blocks; with `keep_going`, all of it or nothing."""
-    where = f"{task.storage.url}/{part.rel}"
-    blocks = read_part(task.storage, part, task.layout.names, max_rows=task.block_rows)
-    if task.keep_going and int(part.lengths.sum()) > task.block_rows:
-        # A fault further down must not leave the blocks before it in the result.
-        for block in read_part(task.storage, part, task.layout.names, max_rows=task.block_rows):
-            lanes_of(block.columns, task.layout, where)
-    for block in blocks:
-        full = block.spans[:, 1] > block.spans[:, 0]
-        empty += block.episode_index[~full].tolist()
-        if full.any():
-            lanes = lanes_of(block.columns, task.layout, where)
-            yield _Loaded(lanes, block.spans[full], block.episode_index[full])
-
-
-def _rows(waiting: Sequence[_Loaded]) -> int:
-    return sum(loaded.lanes.rows for loaded in waiting)
-
-
-def _reduce(task: _Task, waiting: Sequence[_Loaded]) -> _Piece:
-    """Reduce blocks together; much is sketched at once unless all frames are to be kept."""
-    lanes = join_lanes([loaded.lanes for loaded in waiting])
-    first = np.cumsum([0, *(loaded.lanes.rows for loaded in waiting[:-1])])
-    spans = np.concatenate([x.spans + row for x, row in zip(waiting, first, strict=True)])
+def _reduce(task: _Task, block: FrameBlock) -> _Piece:
+    """Reduce a block; it is sketched at once if it is large, unless all frames are to be kept."""
+    full = np.flatnonzero(block.spans[:, 1] > block.spans[:, 0])
+    spans = block.spans[full]
+    lanes = lanes_of(block.columns, task.layout, f"{task.storage.url}/{block.files[0]}")
     moments = lanes.moments(spans)
     episodes = EpisodeStats(
-        np.concatenate([loaded.episodes for loaded in waiting]),
+        block.episode_index[full],
         spans[:, 1] - spans[:, 0],
         {name: getattr(moments, name) for name in ("min", "max", "mean", "std")},
         lanes.span_quantiles(spans, task.q),
@@ -328,7 +308,7 @@ def _reduce(task: _Task, waiting: Sequence[_Loaded]) -> _Piece:
     )
     if task.exact or lanes.rows < task.block_rows // 2:
         return _Piece(episodes, moments.total(), lanes, None)
-    return _Piece(episodes, moments.total(), None, lanes.sort().sketch())
+    return _Piece(episodes, moments.total(), None, lanes.summarize(())[1])
 
 
 def _sketched(pieces: Sequence[_Piece]) -> list[_Piece]:
@@ -336,7 +316,7 @@ def _sketched(pieces: Sequence[_Piece]) -> list[_Piece]:
     small = [piece for piece in pieces if piece.lanes is not None]
     if not small:
         return list(pieces)
-    sketch = join_lanes([piece.lanes for piece in small if piece.lanes]).sort().sketch()
+    sketch = join_lanes([piece.lanes for piece in small if piece.lanes]).summarize(())[1]
     return [
         piece
         if piece.lanes is None

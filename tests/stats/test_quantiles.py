@@ -2,28 +2,23 @@ import numpy as np
 import pytest
 
 from opentau_prep import ConfigError
-from opentau_prep.stats.quantiles import (
-    exact_quantiles,
-    quantile_name,
-    sort_columns,
-    span_quantiles,
-)
+from opentau_prep.stats.quantiles import quantile_name, sort_columns, sort_spans
 
 Q = [0.0, 0.01, 0.1, 0.25, 0.5, 0.9, 0.99, 1.0]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 10, 101, 4097])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
-def test_exact_quantiles_finite_block_equal_numpy(rows, dtype):
+def test_sort_columns_finite_block_equal_numpy(rows, dtype):
     rng = np.random.default_rng(rows)
     matrix = (rng.standard_normal((rows, 4)) * 10).astype(dtype)
     before = matrix.copy()
-    found = exact_quantiles(matrix, Q)
+    found = sort_columns(matrix).quantiles(Q)
     np.testing.assert_array_equal(found, np.quantile(matrix.astype(np.float64), Q, axis=0))
     np.testing.assert_array_equal(matrix, before)
 
 
-def test_exact_quantiles_non_finite_values_are_left_out():
+def test_sort_columns_non_finite_values_are_left_out():
     matrix = np.random.default_rng(0).standard_normal((50, 4))
     matrix[::7, 0] = np.nan
     matrix[::5, 1] = np.inf
@@ -39,20 +34,24 @@ def test_exact_quantiles_non_finite_values_are_left_out():
     assert np.isnan(found[:, 2]).all()
 
 
-def test_span_quantiles_each_span_equals_its_own_rows():
+def test_sort_spans_each_span_equals_its_own_finite_rows():
     matrix = np.random.default_rng(1).standard_normal((60, 3)).astype(np.float32)
+    matrix[[3, 30, 31, 59], [0, 1, 1, 2]] = np.nan, np.inf, -np.inf, np.nan
     spans = np.array([[0, 20], [20, 20], [25, 60]])
-    found = span_quantiles(matrix, spans, Q)
+    found = sort_spans(matrix.T.copy(), spans)
     for k in (0, 2):
         rows = matrix[spans[k, 0] : spans[k, 1]].astype(np.float64)
-        np.testing.assert_array_equal(found[k], np.quantile(rows, Q, axis=0))
-    assert np.isnan(found[1]).all()
+        finite = [column[np.isfinite(column)] for column in rows.T]
+        np.testing.assert_array_equal(found.count[k], [len(column) for column in finite])
+        wanted = np.stack([np.quantile(column, Q) for column in finite], axis=1)
+        np.testing.assert_array_equal(found.quantiles(Q)[k], wanted)
+    assert np.isnan(found.quantiles(Q)[1]).all()
 
 
 @pytest.mark.parametrize("q", [[-0.1], [1.1], [0.5, float("nan")]])
-def test_exact_quantiles_fraction_outside_range_is_config_error(q):
+def test_sort_columns_fraction_outside_range_is_config_error(q):
     with pytest.raises(ConfigError, match="between 0 and 1"):
-        exact_quantiles(np.eye(3), q)
+        sort_columns(np.eye(3)).quantiles(q)
 
 
 @pytest.mark.parametrize(
