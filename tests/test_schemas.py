@@ -99,6 +99,8 @@ def written(tmp_path_factory):
 
 FILES = {
     "norm_heads": ["**/norm_heads.json"],
+    "norm_head": ["**/meta/norm_heads/*.json"],
+    "fit_report": ["**/tokenizer/fit_report.json"],
     "validation": ["**/validation.json"],
     "val_plan": ["**/val_plan.json"],
     "forecast": ["**/forecast.json"],

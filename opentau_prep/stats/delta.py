@@ -126,7 +126,7 @@ class DeltaStats:
         Args:
             data: The content.
             where: The file, for errors.
-            command: What makes it again.
+            command: What recomputes it.
 
         Raises:
             MetadataError: It is something else, damaged, or from a version whose stats of delta
@@ -139,7 +139,7 @@ class DeltaStats:
                     "is stale: it holds exact stats of delta actions, and heads take those that"
                     f" training estimates ({ESTIMATOR})",
                     where=where,
-                    hint=f"Make it again: `{command}`.",
+                    hint=f"Recompute it: `{command}`.",
                 )
             stats = {f: _arrays(record["stats"][f]) for f in ("actions", "state")}
             return cls(
@@ -154,7 +154,7 @@ class DeltaStats:
             raise MetadataError(
                 "holds no stats of delta actions, or is damaged",
                 where=where,
-                hint=f"Remove the file and make it again: `{command}`.",
+                hint=f"Remove the file and recompute it: `{command}`.",
             ) from error
 
 

@@ -271,11 +271,11 @@ def read_report(folder: Path) -> dict[str, Any]:
         document = load_own(path.read_bytes(), where=str(path))
     except (OSError, MetadataError) as error:
         raise ArtifactError(
-            f"cannot be read ({error})", where=str(path), hint="Make it again with --force."
+            f"cannot be read ({error})", where=str(path), hint="Fit again with --force."
         ) from error
     if not isinstance(document, dict):
         raise ArtifactError(
-            "is not the report of a fit", where=str(path), hint="Make it again with --force."
+            "is not the report of a fit", where=str(path), hint="Fit again with --force."
         )
     return document
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts.catalog import CATALOG, PROVENANCE_DIR, ArtifactSpec
@@ -18,12 +20,14 @@ from opentau_prep.storage import LocalStorage, Storage
 if TYPE_CHECKING:
     from opentau_prep.validate.view import DatasetView
 
-__all__ = ["find_artifacts", "spec_of", "why_torn"]
+__all__ = ["find_artifacts", "spec_of", "why_misshapen", "why_torn"]
 
 # Findings say nothing that training reads; a stale file of them is simply written again.
 _PASSED_OVER = ("validation",)
 _PUBLISHED = ("stats", "episodes_stats", "episodes")
 _JSON_LINES = ".jsonl"
+# A message of the schema may quote the whole value that is wrong.
+_LONGEST = 160
 
 
 def find_artifacts(view: DatasetView) -> dict[str, Inspection]:
@@ -133,6 +137,33 @@ def why_torn(rel: str, content: bytes) -> str:
     return ""
 
 
+def why_misshapen(rel: str, found: Inspection) -> str:
+    """Return where an artifact that is JSON departs from its schema; empty where it does not.
+
+    Only our own formats have one, and what this toolkit wrote follows it: only a file that was
+    edited, or that another program wrote, is looked at.
+    """
+    spec = spec_of(rel)
+    if found.state not in (State.FOREIGN, State.EDITED) or spec.readers != "own":
+        return ""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    schema = json.loads(
+        files("opentau_prep").joinpath(f"schemas/{spec.name}.schema.json").read_bytes()
+    )
+    fault = best_match(
+        Draft202012Validator(schema).iter_errors(json.loads(found.content or b"null"))
+    )
+    if fault is None:
+        return ""
+    return f"does not have the layout of its schema: {fault.json_path}: {_cut(fault.message)}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
 def _inputs(view: DatasetView) -> dict[str, Any]:
     """Return what artifacts are made from, as it is now; parts that cannot be read are left out."""
     if view.episodes is None or view.tasks is None:
@@ -142,7 +173,7 @@ def _inputs(view: DatasetView) -> dict[str, Any]:
     except PrepError:
         return {}
     if "data" not in found and view.data_paths is not None:
-        files = list(dict.fromkeys(view.data_paths))
-        sizes = [view.storage.size(rel) for rel in files]
-        found["data"] = {"files": len(files), "bytes": sum(size or 0 for size in sizes)}
+        paths = list(dict.fromkeys(view.data_paths))
+        sizes = [view.storage.size(rel) for rel in paths]
+        found["data"] = {"files": len(paths), "bytes": sum(size or 0 for size in sizes)}
     return found

@@ -19,7 +19,7 @@ from opentau_prep.metadata.info import INFO
 from opentau_prep.metadata.statsread import STATS, read_stats
 from opentau_prep.notices import Notice, collect_notices
 from opentau_prep.storage import Storage
-from opentau_prep.validate.artifacts import find_artifacts, why_torn
+from opentau_prep.validate.artifacts import find_artifacts, why_misshapen, why_torn
 from opentau_prep.validate.footers import Footers, read_footers
 from opentau_prep.validate.tables import TaskRow, read_row_ranges, read_task_rows
 
@@ -270,8 +270,10 @@ class DatasetView:
     @cached_property
     def torn(self) -> Mapping[str, str]:
         """The artifacts that cannot be read as what they should be, and why."""
-        there = {rel: a.content for rel, a in self.artifacts.items() if a.content is not None}
-        found = {rel: why_torn(rel, content) for rel, content in there.items()}
+        found = {}
+        for rel, each in self.artifacts.items():
+            if each.content is not None:
+                found[rel] = why_torn(rel, each.content) or why_misshapen(rel, each)
         return {rel: why for rel, why in found.items() if why}
 
     @cached_property

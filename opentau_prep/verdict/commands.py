@@ -61,7 +61,7 @@ class Commands:
         return self._line(name, roots, options)
 
     def heads(self, out: Path, *options: object) -> str:
-        """Return the command that makes the heads again."""
+        """Return the command that recomputes the heads."""
         found: list[object] = []
         defaults = HeadOptions()
         for each in fields(HeadOptions):

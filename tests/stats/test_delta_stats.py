@@ -3,12 +3,14 @@ together one frame at a time."""
 
 import hashlib
 import json
+from importlib.resources import files
 
 import numpy as np
 import pytest
 from builders import VERSIONS, tiny_dataset
 from cli_runner import run_cli
 from golden_io import assert_same_bits, decode, golden_cases, number
+from jsonschema import Draft202012Validator
 from stats_runs import frames_of
 
 from opentau_prep import load_mixture
@@ -183,6 +185,9 @@ def test_stats_command_makes_delta_stats_once(tmp_path):
     again = run_cli(*args)
     assert again.code == 0
     assert again.json["delta"][0]["status"] == "up to date"
+    (file,) = root.glob("meta/delta_stats/*.json")
+    schema = (files("opentau_prep") / "schemas/delta_stats.schema.json").read_text("utf-8")
+    Draft202012Validator(json.loads(schema)).validate(json.loads(file.read_text("utf-8")))
 
 
 def test_delta_stats_a_map_beyond_the_columns_is_config_error(tmp_path):

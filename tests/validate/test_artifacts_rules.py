@@ -57,6 +57,11 @@ def _tear_head(root: Path) -> None:
     next((root / "meta/norm_heads").glob("*.json")).write_bytes(b'{"a": ')
 
 
+def _misspell_head(root: Path) -> None:
+    head = next((root / "meta/norm_heads").glob("*.json"))
+    head.write_text(head.read_text().replace('"members"', '"member"'))
+
+
 def _rename_task(root: Path) -> None:
     lines("meta/tasks.jsonl", lambda rows: [{**r, "task": r["task"] + "!"} for r in rows])(root)
     edit = lambda rows: [{**r, "tasks": [t + "!" for t in r["tasks"]]} for r in rows]  # noqa: E731
@@ -66,6 +71,7 @@ def _rename_task(root: Path) -> None:
 ARTIFACTS = [
     ("A001", _truncate),
     ("A001", _tear_head),
+    ("A001", _misspell_head),
     ("A002", _rename_task),
     ("A002", _grow),
     ("A003", _remove("meta/prep/speed_percentiles.json")),
@@ -211,8 +217,26 @@ def test_validate_tokenizer_folder_fires_its_rules_only(
 
 
 def test_validate_truncated_tokens_are_told_by_dataset(prepared: Path) -> None:
-    entry = {"dataset": "lab/prepared", "token_lengths": {"truncated_share": 0.25}}
-    document = {"discrete_action_max_length": 60, "entries": [entry]}
+    entry = {
+        "dataset": "lab/prepared",
+        "norm_key": "arm::joint",
+        "fitted_chunks": 10,
+        "token_lengths": {"n_chunks": 10, "truncated_share": 0.25},
+        "roundtrip": None,
+    }
+    document = {
+        "format": "opentau-prep/action-tokens",
+        "mixture_id": "mixture-0123456789ab",
+        "chunk_size": 50,
+        "action_dim": 32,
+        "vocab_size": 300,
+        "scale": 10.0,
+        "config_version": 1,
+        "max_token_length": None,
+        "measured_on": "held-out episodes",
+        "discrete_action_max_length": 60,
+        "entries": [entry],
+    }
     file = prepared / "meta/action_tokens/mixture-0123456789ab.json"
     file.parent.mkdir()
     file.write_text(json.dumps(document))

@@ -115,7 +115,8 @@ RULES = (
         "A001",
         "artifact-torn",
         "error",
-        "An artifact is cut off or is not the JSON it should be.",
+        "An artifact is cut off, is not the JSON it should be, or was edited and no longer follows"
+        " its schema.",
         "Training reads it and stops, or takes what is left for all of it.",
         "Remove it and run its command again.",
         torn,
@@ -127,7 +128,7 @@ RULES = (
         "An artifact was made of other episodes, tasks or data than are there now (content, not"
         " modification time; without `--deep`, data files are compared by number and size).",
         "Training reads it as if it were up to date: buckets, heads and tokens of another dataset.",
-        "Make it again; the old file is kept. `--fix` does so for stats, speed percentiles and the"
+        "Recompute it; the old file is kept. `--fix` does so for stats, speed percentiles and the"
         " heads of the mixture.",
         stale,
     ),
