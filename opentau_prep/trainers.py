@@ -15,3 +15,11 @@ TRAINERS = MappingProxyType(
     }
 )
 """Trainer -> the version, or the commit, that was run next to this package."""
+
+
+def versions() -> str:
+    """Return what `--version` prints: this package's version, and what it equals."""
+    from opentau_prep import __version__
+
+    equals = ", ".join(f"{trainer} {version}" for trainer, version in TRAINERS.items())
+    return f"opentau-prep {__version__}\nequals {equals}"

@@ -19,6 +19,7 @@ ORDER = [
     "trainers",
     "extras",
     "notices",
+    "lazy",
     "storage",
     "artifacts",
     "engine",

@@ -16,7 +16,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -249,6 +248,8 @@ def _hash_all(
     if not keys:
         return {}
     threads = min(_MAX_THREADS, len(keys), (os.cpu_count() or 1) + 1)
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(threads) as pool:  # hashing and reading let go of the interpreter lock
         return dict(zip(keys, pool.map(one, keys), strict=True))
 

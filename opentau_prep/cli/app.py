@@ -1,42 +1,82 @@
-"""The command `opentau-prep` and its subcommands."""
+"""The command `opentau-prep` and its subcommands, each imported and built when it is called."""
 
 from __future__ import annotations
 
-import gc
+import inspect
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from opentau_prep import __version__
-from opentau_prep.cli import (
-    demo,
-    diff,
-    fit_tokenizer,
-    forecast,
-    heads,
-    report,
-    run,
-    speed,
-    stats,
-    val_plan,
-    val_report,
-    validate,
-)
-from opentau_prep.cli.command import print_error
-from opentau_prep.cli.help import PlainGroup
-from opentau_prep.cli.suggest import suggested_commands
+from opentau_prep.cli.command import command, print_error
+from opentau_prep.cli.help import take_as_they_are
 from opentau_prep.text import printable
-from opentau_prep.trainers import TRAINERS
+from opentau_prep.trainers import versions
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "main"]
 
 _WRONG_USAGE = 2
 
+COMMANDS = {
+    "stats": "stats",
+    "heads": "heads",
+    "speed-percentiles": "speed",
+    "fit-tokenizer": "fit_tokenizer",
+    "forecast": "forecast",
+    "validate": "validate",
+    "val-plan": "val_plan",
+    "val-report": "val_report",
+    "run": "run",
+    "report": "report",
+    "diff": "diff",
+    "demo": "demo",
+}
+"""Command -> the module of `opentau_prep.cli` that has a function of its name."""
+
+
+def _body(name: str) -> Any:
+    module = import_module(f"opentau_prep.cli.{COMMANDS[name]}")
+    return getattr(module, name.replace("-", "_"))
+
+
+class _Group(TyperGroup):
+    """A group that builds a command when it is asked for, and lists their first sentences.
+
+    Contexts and formatters are untyped: they are click's, or those of the copy of click that newer
+    versions of typer hold.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands: Any = dict.fromkeys(COMMANDS)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See `click.Group.parse_args`."""
+        take_as_they_are(self.get_params(ctx))
+        return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """See `click.Group.get_command`."""
+        if cmd_name in COMMANDS and self.commands[cmd_name] is None:
+            self.commands[cmd_name] = command(cmd_name, _body(cmd_name))
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands with their whole first sentence; see `click.Group.format_commands`."""
+        rows = []
+        for name in COMMANDS:
+            first, _, _ = (inspect.getdoc(_body(name)) or "").partition("\n")
+            rows.append((name, first))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 app = typer.Typer(
     name="opentau-prep",
-    cls=PlainGroup,
+    cls=_Group,
     invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -46,8 +86,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        equals = ", ".join(f"{trainer} {version}" for trainer, version in TRAINERS.items())
-        typer.echo(f"opentau-prep {__version__}\nequals {equals}")
+        typer.echo(versions())
         raise typer.Exit
 
 
@@ -69,30 +108,15 @@ def _root(
     Without a command: what fits the working directory.
     """
     if ctx.invoked_subcommand is None:
+        from opentau_prep.cli.suggest import suggested_commands
+
         commands = "\n".join(f"  {printable(each)}" for each in suggested_commands(Path()))
         typer.echo(f"{ctx.get_help()}\n\nWhat fits here:\n{commands}")
         raise typer.Exit(_WRONG_USAGE)
 
 
-stats.register(app)
-heads.register(app)
-speed.register(app)
-fit_tokenizer.register(app)
-forecast.register(app)
-validate.register(app)
-val_plan.register(app)
-val_report.register(app)
-run.register(app)
-report.register(app)
-diff.register(app)
-demo.register(app)
-
-
 def main() -> None:
     """Run the command line; with `--json`, wrong usage is a JSON document too."""
-    # Imports make many objects that all stay: looking through them for garbage costs a tenth of the
-    # time of a short command.
-    gc.set_threshold(100_000, *gc.get_threshold()[1:])
     if "--json" not in sys.argv[1:]:
         app(prog_name="opentau-prep")
         return

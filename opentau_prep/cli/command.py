@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from types import SimpleNamespace
@@ -48,37 +48,27 @@ class Result:
     exit_code: int = 0
 
 
-def command(
-    app: typer.Typer, name: str, *, common: Collection[str] | None = None
-) -> Callable[[Callable[..., Result]], Callable[..., None]]:
-    """Register `body(session, ...) -> Result` as the command `name`.
+def command(name: str, body: Callable[..., Result]) -> Any:
+    """Return the command `name` of typer that runs `body(session, ...)`.
 
-    The command takes the body's own parameters and those of `CommonOptions`. A parameter that is a
-    class of `cli.options` gives an option per field; a field that two of them have is one
-    option. Expected errors become one message on stderr and their exit code; Ctrl-C becomes 130,
-    SIGTERM 143.
-
-    Args:
-        app: Where it is registered.
-        name: Its name.
-        common: The fields of `CommonOptions` that it takes; all by default.
+    It takes the body's own parameters and those of `CommonOptions`. A parameter that is a class of
+    `cli.options` stands for an option per field; a field that two of them have is one option.
+    Expected errors become one message on stderr and their exit code; Ctrl-C becomes 130, SIGTERM
+    143.
     """
-    shared = [f for f in dataclasses.fields(CommonOptions) if common is None or f.name in common]
+    shared = [f.name for f in dataclasses.fields(CommonOptions)]
 
-    def decorate(body: Callable[..., Result]) -> Callable[..., None]:
-        @wraps(body)
-        def run(**values: Any) -> None:
-            options = CommonOptions(**{f.name: values.pop(f.name) for f in shared})
-            raise typer.Exit(_run(body, name, options, _gathered(body, values)))
+    @wraps(body)
+    def run(**values: Any) -> None:
+        options = CommonOptions(**{name: values.pop(name) for name in shared})
+        raise typer.Exit(_run(body, name, options, _gathered(body, values)))
 
-        run.__signature__ = _signature(body, [f.name for f in shared])  # type: ignore[attr-defined]
-        run.__annotations__ = {
-            p.name: p.annotation for p in inspect.signature(run).parameters.values()
-        }
-        app.command(name, cls=PlainCommand)(run)
-        return run
-
-    return decorate
+    signature = _signature(body, shared)
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(name, cls=PlainCommand)(run)
+    return typer.main.get_command(app)
 
 
 def _hints(body: Callable[..., Result]) -> dict[str, Any]:

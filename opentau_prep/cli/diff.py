@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.command import Result
 from opentau_prep.cli.options import Formula
 from opentau_prep.text import printable
 
@@ -17,14 +17,9 @@ if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
     from opentau_prep.diff import Diff
 
-__all__ = ["register"]
+__all__ = ["diff"]
 
 MAX_ROWS = 40
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "diff")(diff)
 
 
 def diff(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.command import Result
 from opentau_prep.cli.given import fit_given_by, names_given
 from opentau_prep.cli.options import FitFlags, MixtureJson, TokenLimit
 from opentau_prep.errors import ConfigError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
     from opentau_prep.context import RunContext
 
-__all__ = ["register"]
+__all__ = ["fit_tokenizer"]
 
 _GIB = 1 << 30
 _RETIRED = {
@@ -26,11 +26,6 @@ _RETIRED = {
     "--use-mixture-dataloader": "chunks are always drawn as training draws them",
     "--log-level": "use --quiet or --verbose",
 }
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "fit-tokenizer")(fit_tokenizer)
 
 
 @dataclass(frozen=True)

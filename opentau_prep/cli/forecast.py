@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.command import Result
 from opentau_prep.cli.options import Formula, MixtureJson, Roots
 
 if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
 
-__all__ = ["register"]
+__all__ = ["forecast"]
 
 
 class Normalization(str, Enum):
@@ -24,11 +24,6 @@ class Normalization(str, Enum):
     quantile = "quantile"
     quantile10 = "quantile10"
     mean_std = "mean_std"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "forecast")(forecast)
 
 
 def forecast(

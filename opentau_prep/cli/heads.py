@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.command import Result
 from opentau_prep.cli.given import given_by
 from opentau_prep.cli.options import HeadFlags, MixtureJson, Roots
 
 if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "heads")(heads)
+__all__ = ["heads"]
 
 
 def heads(

@@ -173,25 +173,28 @@ class _Drawn:
     dry_run: bool
     note: str = ""
 
-    def __call__(self, console: Console) -> None:
+    def plain(self) -> str:
         if self.format != "text":
             draw = {"github": as_github, "junit": as_junit, "sarif": as_sarif}[self.format]
-            console.out(draw(self.report), highlight=False)
-            return
-        for fix in self.fixes:
+            return draw(self.report)
+        lines = []
+        if self.fixes:
             from opentau_prep.validate.fix import unified_diff
 
-            console.out(unified_diff(fix), highlight=False)
+            lines += [unified_diff(fix) for fix in self.fixes]
         for made in self.remade:
-            for reason in made.plan.reasons:
-                console.out(f"# {made.plan.step} again: {reason}", highlight=False)
-            for problem in made.problems:
-                console.out(f"# {made.plan.step} not made: {problem}", highlight=False)
+            lines += [f"# {made.plan.step} again: {reason}" for reason in made.plan.reasons]
+            lines += [f"# {made.plan.step} not made: {problem}" for problem in made.problems]
         if (self.fixes or self.remade) and self.dry_run:
-            console.out("Nothing was changed (--dry-run).\n", highlight=False)
-        render_report(self.report)(console)
-        if self.note:
-            console.out(self.note, highlight=False)
+            lines.append("Nothing was changed (--dry-run).\n")
+        lines.append(as_text(self.report))
+        return "\n".join([*lines, self.note] if self.note else lines)
+
+    def __call__(self, console: Console) -> None:
+        if self.format == "text":
+            _Text(self.plain())(console)
+        else:
+            console.out(self.plain(), highlight=False)
 
 
 def render_report(report: ValidateReport) -> _Text:
@@ -202,6 +205,9 @@ def render_report(report: ValidateReport) -> _Text:
 @dataclass(frozen=True)
 class _Text:
     text: str
+
+    def plain(self) -> str:
+        return self.text
 
     def __call__(self, console: Console) -> None:
         from rich.text import Text

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.command import Result
 from opentau_prep.cli.options import MixtureJson, Roots
 
 if TYPE_CHECKING:
@@ -15,12 +15,7 @@ if TYPE_CHECKING:
 
     from opentau_prep.cli.session import Session
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "report")(report)
+__all__ = ["report"]
 
 
 def report(

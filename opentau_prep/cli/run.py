@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.command import Result
 from opentau_prep.cli.given import fit_given_by, given_by
 from opentau_prep.cli.options import (
     FitFlags,
@@ -28,12 +26,7 @@ if TYPE_CHECKING:
     from opentau_prep.notices import Notice
     from opentau_prep.pipeline import PipelineResult
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "run")(run)
+__all__ = ["run"]
 
 
 def run(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from opentau_prep.artifacts.rank import Rank
 from opentau_prep.context import RunContext
@@ -20,7 +20,7 @@ from opentau_prep.errors import ConfigError
 from opentau_prep.notices import Notice, notices_shown_by
 from opentau_prep.shard import Shard
 from opentau_prep.storage.urls import check_written
-from opentau_prep.text import printable, several, without_secrets
+from opentau_prep.text import printable, printable_lines, several, without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +48,10 @@ def _for_workers(folder: Path | None, common: CommonOptions) -> Path | None:
     if folder is not None:
         check_written(folder, "--artifact-root")  # which an absolute path could not tell
     return folder.absolute() if folder and common.engine_address is not None else folder
+
+
+def _may_have_colours(stream: TextIO) -> bool:
+    return stream.isatty() or bool({"FORCE_COLOR", "TTY_COMPATIBLE"} & os.environ.keys())
 
 
 def _is_no_notice(record: logging.LogRecord) -> bool:
@@ -134,6 +138,8 @@ class Session:
                 "--no-persist writes to this machine only, and --engine-address is another",
                 hint="Use --artifact-root DIR, and remove DIR afterwards.",
             )
+        import tempfile
+
         folder = tempfile.TemporaryDirectory(prefix="opentau-prep-")
         return Path(self._stack.enter_context(folder))
 
@@ -153,6 +159,11 @@ class Session:
             sys.stdout.write(self.document(result.payload, self.notices))
             sys.stdout.flush()
         elif self.rank.speaks and not self.common.quiet:
+            plain = getattr(result.render, "plain", None)
+            if plain is not None and not _may_have_colours(sys.stdout):  # Rich is not imported
+                sys.stdout.write(printable_lines(plain()) + "\n")
+                sys.stdout.flush()
+                return
             from opentau_prep.cli.console import SafeConsole
 
             width = None if sys.stdout.isatty() else PIPE_WIDTH
@@ -189,7 +200,7 @@ class Session:
         self.stderr.print(Text.assemble(("Warning: ", "bold"), notice.message))
 
     def _on_progress(self, what: str, done: int, total: int, name: str) -> None:
-        quiet = self.common.quiet or not self.rank.speaks
+        quiet = self.common.quiet or not self.rank.speaks or not _may_have_colours(sys.stderr)
         if quiet or not self.stderr.is_terminal:
             return
         from opentau_prep.cli.tables import shortened

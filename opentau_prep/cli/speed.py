@@ -6,18 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.command import Result
 from opentau_prep.cli.options import MixtureJson, Roots, ShardOption
 
 if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "speed-percentiles")(speed_percentiles)
+__all__ = ["speed_percentiles"]
 
 
 def speed_percentiles(

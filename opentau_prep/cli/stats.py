@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.command import Result
 from opentau_prep.cli.given import given_by, names_given
 from opentau_prep.cli.options import MixtureJson, Roots, ShardOption, StatsFlags
 from opentau_prep.errors import ConfigError
@@ -18,16 +18,11 @@ if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
     from opentau_prep.stats.options import StatsOptions
 
-__all__ = ["NormStatsFlags", "register"]
+__all__ = ["NormStatsFlags", "stats"]
 
 _OPENPI = ("openpi", "kai0")
 _NORM_STATS = "openpi's and kai0's stats"
 _RELATIVE = ("lerobot-relative", "groot")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "stats")(stats)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.command import Result
 from opentau_prep.cli.options import MixtureJson, Roots
 
 if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
 
-__all__ = ["register"]
+__all__ = ["val_plan"]
 
 MAX_RANKS = 100_000  # every rank is a row of the plan
 
@@ -24,11 +24,6 @@ class SplitChoice(str, Enum):
 
     training = "training"
     episodes = "episodes"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "val-plan")(val_plan)
 
 
 def val_plan(

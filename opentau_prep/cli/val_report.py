@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.command import Result
 from opentau_prep.cli.options import MixtureJson
 
 if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "val-report")(val_report)
+__all__ = ["val_report"]
 
 
 def val_report(

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opentau_prep.cli.command import Result, command
+from opentau_prep.cli.command import Result
 from opentau_prep.cli.options import MixtureJson, Roots, ShardOption
 from opentau_prep.errors import ConfigError
 
 if TYPE_CHECKING:
     from opentau_prep.cli.session import Session
 
-__all__ = ["register"]
+__all__ = ["validate"]
 
 
 class Format(str, Enum):
@@ -35,11 +35,6 @@ class Trainer(str, Enum):
     opentau = "opentau"
     lerobot = "lerobot"
     openpi = "openpi"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "validate")(validate)
 
 
 def validate(

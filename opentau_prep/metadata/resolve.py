@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from opentau_prep.engine import Failure
 from opentau_prep.errors import EngineError, MetadataError, PrepError, join_errors
-from opentau_prep.metadata.ahead import read_ahead
 from opentau_prep.metadata.dataset import Dataset, DatasetMetadata, load_dataset_metadata
 from opentau_prep.metadata.features import NameMap, name_map_of
 from opentau_prep.metadata.info import shown
@@ -245,7 +244,10 @@ def _resolve(mixture: Mixture, options: LocateOptions, *, keep_going: bool) -> R
     found: list[_Found] = []
     vqa: list[str] = []
     faults: list[Failure] = []
-    read_ahead(config.root for config in mixture.datasets if config.root is not None)
+    if any(map(is_remote, mixture.roots)):
+        from opentau_prep.metadata.ahead import read_ahead
+
+        read_ahead(mixture.roots)
     opener = _Opener()
     for index, (name, config) in enumerate(
         zip(mixture.dataset_names, mixture.datasets, strict=True)

@@ -16,11 +16,6 @@ from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.validate.catalogue import pick_rules
 from opentau_prep.validate.findings import Finding, ValidateReport
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 __all__ = ["Settings", "load_settings", "read_baseline", "write_baseline"]
 
 _OWN = "opentau-prep.toml"
@@ -76,10 +71,14 @@ def load_settings(folder: Path) -> Settings:
 
 
 def _table(file: Path, path: Sequence[str]) -> Mapping[str, Any] | None:
+    if not file.exists():
+        return None
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
     try:
         value: Any = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"is not valid TOML ({error})", where=str(file)) from error
     except OSError as error:

@@ -123,11 +123,12 @@ def too_wide(view: MixtureView) -> Iterator[Hit]:
 
 def _max_dims(view: MixtureView) -> tuple[int, int]:
     """Return the policy's widths: the training config's, else those that `run` chose."""
-    from opentau_prep.heads.compute import recorded_options
-
     training: Mapping[str, Any] = {} if view.mixture is None else view.mixture.training
-    file = view.output("norm_heads")
-    chosen = recorded_options(file) if file is not None and file.is_file() else None
+    file, chosen = view.output("norm_heads"), None
+    if file is not None and file.is_file():
+        from opentau_prep.heads.compute import recorded_options
+
+        chosen = recorded_options(file)
     names = ("max_state_dim", "max_action_dim")
     state, action = (training.get(n) or getattr(chosen, n, None) or MAX_DIM for n in names)
     return state, action

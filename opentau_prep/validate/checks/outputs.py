@@ -10,7 +10,6 @@ from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.forecast.rules import OWN_HEADS
 from opentau_prep.forecast.rules import RULES as FORECAST_RULES
-from opentau_prep.heads.audit_faults import KINDS
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import Rule
 
@@ -78,6 +77,8 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
         return
     if not isinstance(document, dict):
         return
+    from opentau_prep.heads.audit_faults import KINDS
+
     datasets, own = document.get("datasets"), str(document.get("source")).startswith(OWN_HEADS)
     for dataset in datasets if isinstance(datasets, list) else ():
         findings = dataset.get("findings") if isinstance(dataset, dict) else None
