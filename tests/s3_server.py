@@ -78,7 +78,7 @@ def upload_folder(server: S3Server, folder: Path, bucket: str, prefix: str) -> N
     client.create_bucket(Bucket=bucket)
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            key = f"{prefix}/{path.relative_to(folder).as_posix()}"
+            key = "/".join(filter(None, [prefix, path.relative_to(folder).as_posix()]))
             client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
 
 

@@ -25,7 +25,7 @@ from opentau_prep.errors import ArtifactError
 
 __all__ = ["Relay"]
 
-# What distinguishes launches; the parent, since launchers start their ranks themselves.
+# What distinguishes launches, next to the process that started the ranks.
 _LAUNCH = (
     "TORCHELASTIC_RUN_ID",
     "TORCHELASTIC_RESTART_COUNT",
@@ -37,7 +37,8 @@ _LAUNCH = (
 )
 _LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 # Ranks end within half a second of the main one, and a network file system is asked rarely.
-_POLL_S = 0.1
+# Others end within half a second of the main rank, and cost little while they wait for minutes.
+_FIRST_POLL_S, _SLOWEST_POLL_S = 0.05, 0.3
 # A main rank that has not begun by then is not waited for here.
 _BEGIN_S = 15.0
 # An outcome that was begun so long before this process is another launch's.
@@ -76,7 +77,7 @@ class Relay:
             found = os.lstat(folder)
             if found.st_uid == os.geteuid() and not found.st_mode & 0o077:
                 launch = [environ.get(name, "") for name in _LAUNCH]
-                named = json.dumps([os.getppid(), os.getcwd(), launch, list(words)])
+                named = json.dumps([_launcher(), os.getcwd(), launch, list(words)])
                 digest = hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()[:24]
                 return cls(folder / f"{digest}.json")
         return None
@@ -100,9 +101,13 @@ class Relay:
             ArtifactError: The main rank has ended without one, or takes too long.
         """
         started = time.time()
-        limit = wait_limit()
+        limit, pause = wait_limit(), _FIRST_POLL_S
+        seen: tuple[int, int] | None = None
+        found: dict[str, Any] | None = None
         while True:
-            found = self._read()
+            state = self._state()
+            if state != seen:
+                seen, found = state, self._read()
             if found is None or found["begun"] < started - _OLDEST_S:
                 if time.time() - started > _BEGIN_S:
                     return None
@@ -113,11 +118,19 @@ class Relay:
                 raise ArtifactError("the main rank has ended without an outcome", where="rank 0")
             if time.time() - started > limit:
                 raise ArtifactError(f"the main rank has not ended within {limit:g} s")
-            time.sleep(_POLL_S)
+            time.sleep(pause)
+            pause = min(_SLOWEST_POLL_S, pause * 1.2)
 
     def _write(self, content: Mapping[str, Any]) -> None:
         with contextlib.suppress(ArtifactError):  # the others then look for themselves
             write_atomic(self.path, json.dumps(content).encode("utf-8", "backslashreplace"))
+
+    def _state(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -126,6 +139,26 @@ class Relay:
             return None
         fits = isinstance(found, dict) and {"begun", "pid"} <= found.keys()
         return found if fits else None
+
+
+def _launcher() -> int:
+    """Return the process that started the ranks: the nearest one above that is not itself a rank.
+
+    Between it and this process may be scripts, which each rank has of its own.
+    """
+    pid = os.getppid()
+    with contextlib.suppress(OSError, ValueError, IndexError):  # no /proc, or another user's
+        while pid > 1:
+            names = {pair.partition(b"=")[0] for pair in _proc(pid, "environ").split(b"\0")}
+            if names.isdisjoint(map(os.fsencode, _LOCAL_SIZES)):
+                break
+            # "pid (name) state ppid ...", and the name may hold anything.
+            pid = int(_proc(pid, "stat").rpartition(b")")[2].split()[1])
+    return pid
+
+
+def _proc(pid: int, name: str) -> bytes:
+    return Path(f"/proc/{pid}/{name}").read_bytes()
 
 
 def _is_alive(pid: int) -> bool:

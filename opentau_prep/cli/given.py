@@ -28,11 +28,12 @@ def fit_given_by(flags: FitFlags) -> dict[str, Any]:
     Raises:
         ConfigError: One of those is neither.
     """
-    from opentau_prep.tokenizer.options import number_or_auto
-
     found = given_by(flags)
     for name in ("total_chunks", "max_token_length"):
         if name in found:
+            # Not before: it imports SciPy.
+            from opentau_prep.tokenizer.options import number_or_auto
+
             found[name] = number_or_auto(found[name], f"--{name.replace('_', '-')}")
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -61,6 +62,16 @@ def test_others_end_as_the_main_rank_did(tmp_path: Path) -> None:
     )
     assert code == main_code != 0
     assert err.removeprefix("Main rank: ").strip() in main_err
+
+
+def test_scripts_around_each_rank_do_not_part_them(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    root = tiny_dataset(tmp_path, "v2.1")
+    # Not `exec`: the shell stays, as the parent of its rank alone.
+    args = ["sh", "-c", shlex.join(command("stats", root, "--json")) + "; exit $?"]
+    processes = [start(args, rank, tmp_path, opens_datasets=rank == 0) for rank in (1, 0)]
+    ended = [(*each.communicate(timeout=90), each.returncode) for each in processes]
+    assert [code for *_, code in ended] == [0, 0], [err for _, err, _ in ended]
 
 
 def relay(environ: dict[str, str]) -> Relay | None:
