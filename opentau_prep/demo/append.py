@@ -18,12 +18,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from opentau_prep.demo.columns import frame_columns, frame_table
-from opentau_prep.demo.encode import EncodedEpisode, json_stats, write_json, write_parquet
+from opentau_prep.demo.encode import (
+    EncodedEpisode,
+    column_stats,
+    frame_columns,
+    frame_table,
+    json_stats,
+    write_json,
+    write_parquet,
+)
 from opentau_prep.demo.info import DATA_PATH_V2, DATA_PATH_V3
-from opentau_prep.demo.layout_v2 import episode_row
-from opentau_prep.demo.layout_v3 import EPISODES_PATH, stats_columns
-from opentau_prep.demo.plain_stats import column_stats
+from opentau_prep.demo.layouts import EPISODES_PATH, episode_row, stats_columns
 from opentau_prep.demo.spec import DatasetSpec, EpisodeData
 from opentau_prep.errors import ConfigError, MetadataError
 

@@ -10,9 +10,15 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from opentau_prep.demo.dataset import DemoDataset, DemoTask, demo_episodes
 from opentau_prep.demo.encode import write_json
-from opentau_prep.demo.spec import DatasetSpec, EpisodeData, Version
+from opentau_prep.demo.spec import (
+    DatasetSpec,
+    DemoDataset,
+    DemoTask,
+    EpisodeData,
+    Version,
+    demo_episodes,
+)
 from opentau_prep.demo.target import write_folder
 from opentau_prep.demo.trajectories import ARM6, ARM6_POSE
 from opentau_prep.demo.write import write_dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from opentau_prep.demo.columns import Columns
+from opentau_prep.demo.encode import Columns
 from opentau_prep.demo.spec import ABSENT, DatasetSpec
 
 __all__ = ["DATA_PATH_V2", "DATA_PATH_V3", "build_info"]

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from opentau_prep.demo.audit import write_audit_demo
-from opentau_prep.demo.dataset import DemoDataset, DemoTask, demo_episodes
 from opentau_prep.demo.encode import write_json
-from opentau_prep.demo.spec import DatasetSpec, EpisodeData
+from opentau_prep.demo.spec import DatasetSpec, DemoDataset, DemoTask, EpisodeData, demo_episodes
 from opentau_prep.demo.target import check_folder, write_folder
 from opentau_prep.demo.trajectories import (
     ARM6,

@@ -10,9 +10,20 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from opentau_prep.demo.trajectories import Robot, demonstrate, demonstration_lengths
 from opentau_prep.errors import ConfigError
 
-__all__ = ["ABSENT", "Absent", "DatasetSpec", "EpisodeData", "ListType", "Version"]
+__all__ = [
+    "ABSENT",
+    "Absent",
+    "DatasetSpec",
+    "DemoDataset",
+    "DemoTask",
+    "EpisodeData",
+    "ListType",
+    "Version",
+    "demo_episodes",
+]
 
 Version = Literal["v2.0", "v2.1", "v3.0"]
 ListType = Literal["fixed_size_list", "list", "large_list"]
@@ -127,3 +138,63 @@ class DatasetSpec:
                 raise ConfigError(f"{name} is {value!r}, expected at least 1")
         if not np.isfinite(self.fps) or self.fps <= 0:
             raise ConfigError(f"fps is {self.fps!r}, expected a positive number")
+
+
+@dataclass(frozen=True)
+class DemoTask:
+    """One task of a demo dataset.
+
+    Attributes:
+        text: The task string.
+        n_episodes: How many demonstrations.
+        usual_s: The usual duration in seconds.
+        distinct: At most so many different lengths; None: about one per episode.
+    """
+
+    text: str
+    n_episodes: int
+    usual_s: float
+    distinct: int | None = None
+
+
+@dataclass(frozen=True)
+class DemoDataset:
+    """One dataset: how it is driven, what is done in it, how it is stored.
+
+    Attributes:
+        repo_id: Its name; also its folder below `datasets/`.
+        robot: Dims, limits and names.
+        tasks: Tasks in order of their index; episodes take turns between them.
+        spec: Format and options (tasks and names are filled in from the above).
+        seed: Of the trajectories.
+    """
+
+    repo_id: str
+    robot: Robot
+    tasks: tuple[DemoTask, ...]
+    spec: DatasetSpec
+    seed: int
+
+
+def demo_episodes(dataset: DemoDataset) -> list[EpisodeData]:
+    """Return the dataset's episodes: its tasks' demonstrations, taking turns."""
+    turns: list[tuple[int, int, int]] = []  # (demonstration, task, frames)
+    for index, task in enumerate(dataset.tasks):
+        lengths = demonstration_lengths(
+            task.n_episodes,
+            usual_s=task.usual_s,
+            fps=dataset.spec.fps,
+            seed=dataset.seed * 100 + index,
+            distinct=task.distinct,
+        )
+        turns += [(number, index, length) for number, length in enumerate(lengths)]
+    episodes = []
+    for number, task_index, length in sorted(turns):
+        motion = demonstrate(
+            dataset.robot,
+            n_frames=length,
+            task_seed=dataset.seed * 100 + task_index,
+            episode_seed=number,
+        )
+        episodes.append(EpisodeData(motion.state, motion.actions, task_index))
+    return episodes

@@ -8,8 +8,7 @@ from pathlib import Path
 from opentau_prep.demo.append import append_episode
 from opentau_prep.demo.encode import encode_episodes, write_json
 from opentau_prep.demo.info import build_info
-from opentau_prep.demo.layout_v2 import write_data_v2, write_meta_v2
-from opentau_prep.demo.layout_v3 import write_data_v3, write_meta_v3
+from opentau_prep.demo.layouts import write_data_v2, write_data_v3, write_meta_v2, write_meta_v3
 from opentau_prep.demo.spec import ABSENT, DatasetSpec, EpisodeData
 from opentau_prep.errors import ArtifactError
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from opentau_prep.config.registry import known_name_map
+from opentau_prep.config.names import known_name_map
 from opentau_prep.metadata.records import CAMERA_DTYPES
 from opentau_prep.notices import some_names, warn
 

@@ -6,28 +6,30 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentau_prep.artifacts import Recipe, publish
+from opentau_prep.artifacts import Recipe, dataset_place, publish
 from opentau_prep.artifacts.place import Place, check_artifact_root
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.artifacts.store import Inspection, Outcome, State, inspect
 from opentau_prep.engine import Failure
 from opentau_prep.errors import ConfigError, DataError, MetadataError
 from opentau_prep.metadata.info import parse_fps
+from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.metadata.resolve import warn_vqa
 from opentau_prep.notices import some_names, warn
-from opentau_prep.speed.inspect import KEPT_ROWS, speed_place, speed_recipe
 from opentau_prep.speed.report import SpeedReport, SpeedResult
 from opentau_prep.speed.rows import SpeedRow, append_rows, decode_rows, encode_rows, make_rows
 from opentau_prep.speed.tasks import resolve_episode_tasks
 from opentau_prep.speed.training import missing_rows, warn_if_short
 
 if TYPE_CHECKING:
+    from opentau_prep.artifacts.place import Place
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
 
-__all__ = ["prepare_speed"]
+__all__ = ["EPISODES", "KEPT_ROWS", "inspect_speed", "prepare_speed", "speed_place", "speed_recipe"]
 
 COMMAND = "speed-percentiles"
 SMALL_MIXTURE = 16
@@ -236,3 +238,49 @@ def _say_stale(work: _Work, found: Inspection, rows: list[SpeedRow]) -> None:
         )
     elif found.state is not State.FRESH:
         warn_if_short(rows, sum(row.n_episodes for row in work.computed), str(found.path))
+
+
+COMMAND = "speed-percentiles"
+EPISODES = "episodes"
+"""The parameter of a file that was made, on request, of selected episodes alone."""
+KEPT_ROWS = "kept_rows"
+"""The parameter of a file that holds rows which a recomputation would change."""
+
+
+def speed_place(entry: ResolvedEntry, artifact_root: Path | None) -> Place:
+    """Return where the file of an entry's dataset lies."""
+    return dataset_place(
+        "speed_percentiles",
+        entry.meta.storage,
+        dataset=entry.artifact_name,
+        artifact_root=artifact_root,
+    )
+
+
+def speed_recipe(entry: ResolvedEntry, *, subset: bool, read: bool = True) -> Recipe:
+    """Return what the file is made of.
+
+    Args:
+        entry: Any entry of the dataset.
+        subset: Whether it is made of the entry's selected episodes alone.
+        read: Whether data files may be read to hash them.
+    """
+    parameters = {EPISODES: entry.episodes.tolist()} if subset else {}
+    inputs = describe_inputs(entry.meta, read=read)
+    return Recipe(COMMAND, inputs=inputs, parameters=parameters, partial=not read)
+
+
+def inspect_speed(entry: ResolvedEntry, *, artifact_root: Path | None = None) -> Inspection:
+    """Return the state of the file of an entry's dataset; reads no frames and changes nothing.
+
+    A file that was made of the very episodes that the entry selects is fresh for it.
+
+    Raises:
+        PrepError: The dataset's tables, or the file, cannot be read.
+    """
+    place = speed_place(entry, artifact_root)
+    found = inspect(place, speed_recipe(entry, subset=False, read=False))
+    if found.state is State.REPARAMETRIZED and entry.is_subset:
+        of_subset = inspect(place, speed_recipe(entry, subset=True, read=False))
+        return of_subset if of_subset.fresh else found
+    return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.artifacts.store import Inspection, State
 from opentau_prep.errors import MetadataError, PrepError
-from opentau_prep.speed.inspect import EPISODES, KEPT_ROWS, inspect_speed, speed_place
+from opentau_prep.speed.compute import EPISODES, KEPT_ROWS, inspect_speed, speed_place
 from opentau_prep.speed.rows import decode_rows
 from opentau_prep.stats.compute import inspect_stats
 from opentau_prep.tokenizer.dataset_files import inspect_dataset_files

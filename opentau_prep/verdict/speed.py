@@ -9,7 +9,7 @@ import numpy as np
 
 from opentau_prep.errors import PrepError
 from opentau_prep.speed import bucket_episode_length
-from opentau_prep.speed.inspect import inspect_speed
+from opentau_prep.speed.compute import inspect_speed
 from opentau_prep.speed.rows import PERCENTILES, SpeedRow, decode_rows
 from opentau_prep.speed.tasks import tasks_of_tables
 from opentau_prep.verdict.artifacts import names_of

@@ -281,7 +281,7 @@ def test_resolve_refs_any_json_resolves_or_is_refused(
 
 def test_import_config_loads_no_pydantic_and_no_numpy() -> None:
     code = (
-        "import sys, opentau_prep.config.load, opentau_prep.config.registry, "
+        "import sys, opentau_prep.config.load, opentau_prep.config.names, "
         "opentau_prep.config.norm_stats; "
         "print('pydantic' in sys.modules, 'numpy' in sys.modules)"
     )

@@ -4,7 +4,7 @@ import json
 from importlib import resources
 
 from opentau_prep.config.checks import check_cache_name, check_standard_name
-from opentau_prep.config.registry import known_name_map
+from opentau_prep.config.names import known_name_map
 
 
 def test_known_name_map_known_dataset_gives_its_columns() -> None:

@@ -20,8 +20,7 @@ from typer.testing import CliRunner
 from opentau_prep.cli.app import app
 from opentau_prep.config.load import mixture_from_roots
 from opentau_prep.context import RunContext
-from opentau_prep.demo.dataset import DemoDataset, DemoTask, demo_episodes
-from opentau_prep.demo.spec import DatasetSpec, EpisodeData
+from opentau_prep.demo.spec import DatasetSpec, DemoDataset, DemoTask, EpisodeData, demo_episodes
 from opentau_prep.demo.trajectories import ARM6
 from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.forecast import ForecastOptions, load_stats_source, make_forecast

@@ -21,9 +21,8 @@ from typer.testing import CliRunner
 from opentau_prep.cli.app import app
 from opentau_prep.config.load import load_mixture
 from opentau_prep.context import RunContext
-from opentau_prep.demo.dataset import demo_episodes
 from opentau_prep.demo.mixture import DEMO_DATASETS, mixture_json, write_demo, write_demo_dataset
-from opentau_prep.demo.spec import EpisodeData
+from opentau_prep.demo.spec import EpisodeData, demo_episodes
 from opentau_prep.forecast import ForecastOptions, load_stats_source, make_forecast
 from opentau_prep.forecast.members import read_members
 from opentau_prep.forecast.prepare import forecast_members

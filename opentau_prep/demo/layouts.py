@@ -1,6 +1,6 @@
-"""The files of a v3.0 dataset: parquet under `meta/`, several episodes in a data file.
+"""The files of a dataset: v2.x with one data file per episode, v3.0 with several.
 
-Files are numbered through the chunks: file n lies in chunk n // chunks_size as file
+In v3.0, files are numbered through the chunks: file n lies in chunk n // chunks_size as file
 n % chunks_size. `dataset_from_index` and `dataset_to_index` count rows through the whole dataset,
 not through the file.
 """
@@ -15,19 +15,32 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from opentau_prep.demo.columns import concat_columns, data_schema, frame_table
 from opentau_prep.demo.encode import (
     EncodedEpisode,
+    Stats,
+    concat_columns,
+    data_schema,
     dataset_stats,
+    frame_table,
     json_stats,
     write_json,
+    write_jsonl,
     write_parquet,
 )
-from opentau_prep.demo.info import DATA_PATH_V3
-from opentau_prep.demo.plain_stats import Stats
+from opentau_prep.demo.info import DATA_PATH_V2, DATA_PATH_V3
 from opentau_prep.demo.spec import DatasetSpec
 
-__all__ = ["EPISODES_PATH", "batches", "stats_columns", "write_data_v3", "write_meta_v3"]
+__all__ = [
+    "EPISODES_PATH",
+    "batches",
+    "episode_row",
+    "episode_stats_row",
+    "stats_columns",
+    "write_data_v2",
+    "write_data_v3",
+    "write_meta_v2",
+    "write_meta_v3",
+]
 
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _PANDAS_VERSION = "2.2.3"  # the version whose metadata layout is written, not one that is used
@@ -157,3 +170,48 @@ def _tasks_table(tasks: Sequence[str], column: str) -> pa.Table:
     )
     indices = np.arange(len(tasks), dtype=np.int64)
     return pa.table([pa.array(indices), pa.array(list(tasks), pa.string())], schema=schema)
+
+
+def write_meta_v2(root: Path, spec: DatasetSpec, episodes: Sequence[EncodedEpisode]) -> None:
+    """Write tasks, episodes and stats: whole-dataset stats in v2.0, an episode's own in v2.1."""
+    meta = root / "meta"
+    tasks = [{"task_index": i, "task": task} for i, task in enumerate(spec.tasks)]
+    write_jsonl(meta / "tasks.jsonl", tasks)
+    write_jsonl(meta / "episodes.jsonl", [episode_row(episode) for episode in episodes])
+    if spec.version == "v2.0":
+        stats = json_stats(dataset_stats(spec, episodes))
+        for one in stats.values():
+            one.pop("count")
+        write_json(meta / "stats.json", stats)
+    else:
+        write_jsonl(meta / "episodes_stats.jsonl", [episode_stats_row(e) for e in episodes])
+
+
+def write_data_v2(root: Path, spec: DatasetSpec, episodes: Sequence[EncodedEpisode]) -> None:
+    """Write the data files, `chunks_size` to a folder."""
+    columns = episodes[0].columns
+    schema = data_schema(columns, list_type=spec.list_type, feature_class="Sequence")
+    for episode in episodes:
+        _write_episode(root, episode, schema, spec.chunks_size)
+
+
+def _write_episode(
+    root: Path, episode: EncodedEpisode, schema: pa.Schema, chunks_size: int
+) -> None:
+    chunk = episode.index // chunks_size
+    rel = DATA_PATH_V2.format(episode_chunk=chunk, episode_index=episode.index)
+    write_parquet(root / rel, [frame_table(episode.columns, schema)])
+
+
+def episode_row(episode: EncodedEpisode) -> dict[str, Any]:
+    """Return the episode's line of episodes.jsonl."""
+    return {
+        "episode_index": episode.index,
+        "tasks": list(episode.tasks),
+        "length": episode.length,
+    }
+
+
+def episode_stats_row(episode: EncodedEpisode) -> dict[str, Any]:
+    """Return the episode's line of episodes_stats.jsonl."""
+    return {"episode_index": episode.index, "stats": json_stats(episode.stats)}
