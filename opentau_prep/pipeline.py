@@ -176,7 +176,13 @@ def _stats(choices: Choices) -> Report:
 def _heads(choices: Choices) -> Report:
     from opentau_prep.heads.compute import prepare_heads
 
-    return prepare_heads(choices.resolved, choices.context, choices.heads(), out=choices.heads_path)
+    return prepare_heads(
+        choices.resolved,
+        choices.context,
+        choices.heads(),
+        out=choices.heads_path,
+        allow_partial=bool(choices.given.get("allow_partial")),
+    )
 
 
 def _speed(choices: Choices) -> Report:
@@ -321,12 +327,12 @@ def _reason_to_stop(report: Any, choices: Choices) -> tuple[str, tuple[str, ...]
     if stats.partial:
         names = some_names(f"{each.name} ({each.coverage})" for each in stats.partial)
         words = f"only a part of {several(len(stats.partial), 'dataset')} is here: {names}. "
-        if any(each.findings[0].episodes for each in stats.partial):
-            return f"{words}Download the missing files: training reads all of them", ()
-        words += "Download the rest, or take what is here for the whole dataset"
-        return words, (commands.step("run", "--allow-partial"),)
+        return f"{words}Download the rest: training reads all of it", ()
     if stats.undecided:
-        names = some_names(each.name for each in stats.undecided)
+        names = some_names(
+            "; ".join([each.name, *(found.message for found in each.findings)])
+            for each in stats.undecided
+        )
         words = (
             f"published stats of {several(len(stats.undecided), 'dataset')} differ from the frames"
             f" ({names}). Keep them, or replace them (the old files stay as backups)"

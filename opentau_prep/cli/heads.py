@@ -41,6 +41,12 @@ def heads(
             help="Show where the numbers of its head come from.",
         ),
     ] = None,
+    allow_partial: Annotated[
+        bool,
+        typer.Option(
+            "--allow-partial", help="Also where not all data files of a dataset are here."
+        ),
+    ] = False,
 ) -> Result:
     """Build the normalization heads: one per robot type and control mode.
 
@@ -66,5 +72,6 @@ def heads(
         out=choices.heads_path,
         audit=audit,
         explain_target=explain,
+        allow_partial=allow_partial or session.context.download,
     )
     return Result(report.as_json(), heads_tables(report), exit_code=int(report.needs_attention))

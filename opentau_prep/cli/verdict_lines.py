@@ -53,6 +53,3 @@ def show_to_do(console: Console, verdict: Verdict) -> None:
             say(console, f"{number}. {line}", indent=2)
             for command in filter(None, (each.command, each.instead)):
                 say_command(console, command, indent=5)
-    if verdict.at_once:
-        say(console, "\nSeveral of these at once:")
-        say_command(console, verdict.at_once)

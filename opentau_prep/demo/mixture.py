@@ -36,8 +36,6 @@ __all__ = [
 _STANDARD: Final = "standard"
 
 
-_CAMERAS: Final = ("observation.images.front", "observation.images.wrist")
-
 DEMO_DATASETS: Final = (
     # Two datasets of one robot and control mode: one shared head, from different fps and formats.
     DemoDataset(
@@ -47,14 +45,14 @@ DEMO_DATASETS: Final = (
             DemoTask("pick up the red cube", 16, 4.0),
             DemoTask("open the small drawer", 5, 3.0),  # too few lengths for speed buckets
         ),
-        DatasetSpec("v3.0", "demo_arm6", "joint", 30, cameras=_CAMERAS, episodes_per_file=8),
+        DatasetSpec("v3.0", "demo_arm6", "joint", 30, episodes_per_file=8),
         seed=11,
     ),
     DemoDataset(
         "demo/arm6_stack",
         ARM6,
         (DemoTask("stack the blue block on the green one", 14, 5.0),),
-        DatasetSpec("v2.1", "demo_arm6", "joint", 20, cameras=_CAMERAS[:1], chunks_size=5),
+        DatasetSpec("v2.1", "demo_arm6", "joint", 20, chunks_size=5),
         seed=12,
     ),
     # The same robot driven by the pose of its hand: another head.
@@ -62,7 +60,7 @@ DEMO_DATASETS: Final = (
         "demo/arm6_pose",
         ARM6_POSE,
         (DemoTask("pour the cup into the bowl", 12, 6.0),),
-        DatasetSpec("v3.0", "demo_arm6", "ee", 10, quantiles=True, cameras=_CAMERAS[:1]),
+        DatasetSpec("v3.0", "demo_arm6", "ee", 10, quantiles=True),
         seed=13,
     ),
     # Listed twice in the mixture, each time with other episodes.
@@ -73,7 +71,7 @@ DEMO_DATASETS: Final = (
             DemoTask("fold the towel in half", 12, 4.0),
             DemoTask("hand the sponge over", 8, 2.0, distinct=2),  # fixed durations
         ),
-        DatasetSpec("v2.1", "demo_bimanual", "joint", 25, cameras=_CAMERAS),
+        DatasetSpec("v2.1", "demo_bimanual", "joint", 25),
         seed=14,
     ),
     # v2.0: whole-dataset stats without counts.
@@ -81,7 +79,7 @@ DEMO_DATASETS: Final = (
         "demo/humanoid_carry",
         HUMANOID26,
         (DemoTask("carry the box to the table", 14, 5.0),),
-        DatasetSpec("v2.0", "demo_humanoid", "joint", 15, cameras=_CAMERAS[:1]),
+        DatasetSpec("v2.0", "demo_humanoid", "joint", 15),
         seed=15,
     ),
     # An old dataset without tags, with the older column names: falls back to a head of its own.
@@ -175,8 +173,6 @@ def mixture_json() -> dict[str, Any]:
 
 def _bimanual_part() -> dict[str, Any]:
     mapping = {
-        "camera0": _CAMERAS[0],
-        "camera1": _CAMERAS[1],
         "state": "observation.state",
         "actions": "action",
     }

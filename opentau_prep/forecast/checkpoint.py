@@ -22,6 +22,7 @@ from opentau_prep.forecast.formulas import Normalization
 from opentau_prep.forecast.safetensors import read_safetensors
 from opentau_prep.forecast.sets import ALIASES, STATS, StatSet, StatsSource
 from opentau_prep.heads.members import VECTOR_FEATURES
+from opentau_prep.metadata.info import INFO
 from opentau_prep.metadata.jsonread import read_json_object
 from opentau_prep.storage import open_storage
 
@@ -94,9 +95,9 @@ def _home(folder: Path) -> Path:
             if any((place / name).is_file() for name in names):
                 return place
     raise ConfigError(
-        f"is no checkpoint: it has neither {' nor '.join(names)}, nor other stats that are known",
+        f"holds no stats that are known: neither {', '.join((INFO, *names[:-1]))} nor {names[-1]}",
         where=str(folder),
-        hint="Name the folder that holds the policy's config.json.",
+        hint="Name a dataset, a file of stats, or the folder of a policy's config.json.",
     )
 
 

@@ -16,14 +16,17 @@ from opentau_prep.artifacts.place import Place, check_artifact_root, file_place
 from opentau_prep.artifacts.rank import main_rank_notices
 from opentau_prep.artifacts.store import Inspection, inspect, recorded
 from opentau_prep.engine import Failure
-from opentau_prep.errors import ConfigError
+from opentau_prep.errors import ConfigError, DataError
 from opentau_prep.heads.audit import audit_heads
 from opentau_prep.heads.explain import explain, parse_target
 from opentau_prep.heads.files import encode_heads, head_document
 from opentau_prep.heads.mixture import MixtureHeads, build_mixture_heads
 from opentau_prep.heads.options import HeadOptions
 from opentau_prep.heads.report import HeadFile, HeadsReport, HeadSummary
-from opentau_prep.notices import Notice, collect_notices, emit, shorten_names, warn
+from opentau_prep.notices import Notice, collect_notices, emit, shorten_names, some_names, warn
+from opentau_prep.stats.dataset import recorded_stats_options
+from opentau_prep.stats.options import StatsOptions
+from opentau_prep.text import several
 
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
@@ -46,6 +49,7 @@ def prepare_heads(
     out: Path,
     audit: bool = False,
     explain_target: str | None = None,
+    allow_partial: bool = False,
 ) -> HeadsReport:
     """Write a mixture's heads, to `out` and to each dataset, or say that they are up to date.
 
@@ -58,11 +62,14 @@ def prepare_heads(
         out: The mixture's file.
         audit: Look for members that do not belong to their head.
         explain_target: `DATASET`, `DATASET:feature` or `DATASET:feature:dim`.
+        allow_partial: Whether datasets count whose data files are not all here.
 
     Returns:
         The report; the same values on every rank.
 
     Raises:
+        DataError: Only a part of a dataset is here, and nobody has accepted that: not here, and
+            not when its stats were computed.
         PrepError: Stats cannot be used (all such datasets are listed, and nothing is written);
             or, when `context.keep_going` is off, a file could not be written; or a dataset lies
             in a store and there is no `context.artifact_root`.
@@ -70,6 +77,7 @@ def prepare_heads(
     check_artifact_root((entry.meta.root for entry in resolved.entries), context.artifact_root)
     with main_rank_notices(context.this_rank):
         built = build_mixture_heads(resolved, options, artifact_root=context.artifact_root)
+        _check_whole(resolved, context, allow_partial=allow_partial)
         target = None if explain_target is None else parse_target(explain_target, built.heads)
         write = partial(_write, context=context.for_workers())
         jobs = _dataset_jobs(resolved, built, options, context)
@@ -88,6 +96,29 @@ def prepare_heads(
             explanations=(
                 () if target is None else explain(built, target, quantiles=options.quantiles)
             ),
+        )
+
+
+def _check_whole(resolved: ResolvedMixture, context: RunContext, *, allow_partial: bool) -> None:
+    parts = []
+    for entry in resolved.first_entries:
+        dataset = entry.dataset
+        dataset.check_not_empty()
+        if allow_partial or not dataset.is_partial:
+            continue
+        sketch = dataset_place(
+            "quantile_sketch",
+            dataset.storage,
+            dataset=dataset.artifact_name,
+            artifact_root=context.artifact_root,
+        )
+        if not recorded_stats_options(sketch, StatsOptions()).allow_partial:
+            here, of = dataset.present.episodes, dataset.declared.episodes
+            parts.append(f"{entry.name} ({here:,} of {of:,} episodes)")
+    if parts:
+        raise DataError(
+            f"only a part of {several(len(parts), 'dataset')} is here: {some_names(parts)}",
+            hint="Download the rest; --allow-partial builds the heads from the metadata alone.",
         )
 
 

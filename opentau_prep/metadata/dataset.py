@@ -19,6 +19,7 @@ from opentau_prep.metadata import v2
 from opentau_prep.metadata.features import infer_columns
 from opentau_prep.metadata.info import (
     INFO,
+    check_own,
     parse_dtypes,
     parse_features,
     parse_fps,
@@ -62,6 +63,7 @@ class DatasetMetadata:
         self.root = storage.url
         self.repo_id = repo_id or os.path.basename(os.path.abspath(storage.url)) or storage.url
         self.info: dict[str, Any] = read_json_object(storage, INFO)
+        check_own(self.info, self.info_path)
         self.version = _version(storage, self.info)
         if storage.folder is not None:
             warn_of_update(storage.folder / "meta", self.repo_id)
@@ -313,6 +315,16 @@ class Dataset:
         """Whether episodes are promised that are not there."""
         return self.present.episodes < self.declared.episodes
 
+    def check_not_empty(self) -> None:
+        """Raise a `MetadataError` where the episodes table is missing, malformed or empty."""
+        if not self.extent.episodes:
+            table = "meta/episodes" if self.meta.is_v3 else v2.EPISODES
+            raise MetadataError(
+                "the episodes table is empty",
+                where=f"{self.root}/{table}",
+                hint="Remove the dataset from the mixture, or download it whole.",
+            )
+
 
 def load_dataset_metadata(
     root: str | os.PathLike[str], *, repo_id: str | None = None
@@ -328,7 +340,7 @@ def load_dataset_metadata(
         object, until something is written into the dataset.
 
     Raises:
-        MetadataError: There is no `meta/info.json`, or it is not a JSON object.
+        MetadataError: There is no `meta/info.json`, or it is not a JSON object of LeRobot's.
         ConfigError: The root is of a kind that cannot be read.
     """
     look = current_look()

@@ -9,11 +9,13 @@ from typing import Any
 
 from opentau_prep.errors import MetadataError
 from opentau_prep.metadata.records import Feature
+from opentau_prep.notices import some_names
 
 __all__ = [
     "DEFAULT_CHUNKS_SIZE",
     "INFO",
     "as_integer",
+    "check_own",
     "chunks_size",
     "parse_dtypes",
     "parse_features",
@@ -29,6 +31,8 @@ DEFAULT_CHUNKS_SIZE = 1000
 MAX_INDEX = 2**40
 MAX_FPS = 1e9
 _MAX_NAMES_DEPTH = 4
+# An info.json with none of these and no features was not written by any version of LeRobot.
+_OWN_FIELDS = ("data_path", "total_episodes", "total_frames", "fps", "chunks_size")
 # A field of a path template, and what it may hold: a plain name and an integer width.
 FIELD = re.compile(r"\{([^{}]*)\}")
 FIELD_BODY = re.compile(r"([a-z_]+)(?::(0?[0-9]{0,2})d?)?")
@@ -75,6 +79,20 @@ def parse_version(info: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return (major, minor) of `codebase_version`, or None when it is missing or not a version."""
     declared = info.get("codebase_version")
     return _version_of(str(declared)) if isinstance(declared, str | float) else None
+
+
+def check_own(info: Mapping[str, Any], where: str) -> None:
+    """Raise a `MetadataError` where info.json is another program's altogether."""
+    if parse_version(info) in ((2, 0), (2, 1), (3, 0)):
+        return
+    features = info.get("features")
+    own = [name for name in _OWN_FIELDS if name in info]
+    if len(own) < 2 and not (isinstance(features, Mapping) and features):
+        raise MetadataError(
+            f"is not LeRobot's: its fields are {some_names(info) or 'none'}",
+            where=where,
+            hint="Convert the dataset to LeRobot's format, or restore its own info.json.",
+        )
 
 
 @functools.lru_cache(maxsize=64)  # a few versions for all the datasets there are

@@ -74,7 +74,8 @@ class ResolvedEntry:
 
     @cached_property
     def episodes(self) -> IntArray:
-        """The selected episodes, (E,) int64, sorted; see `select_episodes`."""
+        """The selected episodes, (E,) int64, sorted, at least one; see `select_episodes`."""
+        self.dataset.check_not_empty()
         return select_episodes(
             self.meta.episodes,
             episodes=self.config.episodes,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opentau_prep.errors import ConfigError, MetadataError
+from opentau_prep.errors import ConfigError
 from opentau_prep.metadata.statsread import pool_stats
 from opentau_prep.notices import some_names, warn
 
@@ -38,7 +38,6 @@ def select_episodes(
 
     Raises:
         ConfigError: An episode does not exist, or nothing is left.
-        MetadataError: The dataset has no episodes.
     """
     chosen = set(table.episode_index.tolist()) if episodes is None else {int(e) for e in episodes}
     unknown = sorted(e for e in chosen if e not in table)
@@ -48,12 +47,6 @@ def select_episodes(
             f"{some_names(unknown)} (it has {len(table):,})",
             where=where,
             hint="Correct `episodes`.",
-        )
-    if not len(table):
-        raise MetadataError(
-            "the episodes table is empty",
-            where=where,
-            hint="Restore the table, or remove the entry.",
         )
     kept = sorted(chosen.difference(int(e) for e in excluded_episodes or ()))
     if not kept:

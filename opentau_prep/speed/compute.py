@@ -109,10 +109,9 @@ class _Work:
         if "fps" in self.meta.info:
             parse_fps(self.meta.info, self.meta.info_path)
         self.context = context
+        entry.dataset.check_not_empty()
         self.episodes = entry.episodes if entry.is_subset else entry.meta.episodes.episode_index
         self.place = speed_place(entry, context.artifact_root)
-        if not len(self.episodes):
-            raise DataError("the dataset has no episodes", where=entry.meta.root)
         if not entry.dataset.present.episodes:
             raise DataError(
                 f"none of the data files of its {len(self.meta.episodes):,} episodes is here",

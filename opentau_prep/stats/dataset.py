@@ -14,7 +14,7 @@ from opentau_prep.artifacts.place import Place
 from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State, inspect
 from opentau_prep.artifacts.together import pending_path, together
-from opentau_prep.errors import ConfigError, DataError, MetadataError
+from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.notices import some_names
 from opentau_prep.stats.advice import stats_command
@@ -75,6 +75,7 @@ class DatasetWork:
     def __init__(self, entry: ResolvedEntry, run: StatsRun) -> None:
         self.entry = entry
         self.meta = entry.meta
+        entry.dataset.check_not_empty()
         name, elsewhere = entry.artifact_name, run.context.artifact_root
         self.place = dataset_place(
             "quantile_sketch", self.meta.storage, dataset=name, artifact_root=elsewhere
@@ -85,8 +86,6 @@ class DatasetWork:
         there = self.meta.episodes.episode_index[entry.dataset.has_data_file]
         self.reader = Reader(entry, run, there.tolist() if self.is_partial else None)
         self.targets = stats_files(self.meta, name, elsewhere, episodes=run.stats.episode_stats)
-        if not len(self.meta.episodes):
-            raise DataError("the dataset has no episodes", where=self.meta.root)
 
     @property
     def places(self) -> Sequence[Place]:

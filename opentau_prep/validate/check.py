@@ -21,7 +21,7 @@ from opentau_prep.notices import collect_notices
 from opentau_prep.storage import absolute_root, is_remote
 from opentau_prep.validate.catalogue import NOT_CHECKED, find_rule, rules_for
 from opentau_prep.validate.checks.format import only_cause
-from opentau_prep.validate.findings import Finding, ValidateReport, fold, hit
+from opentau_prep.validate.findings import SEVERITIES, Finding, ValidateReport, fold, hit
 from opentau_prep.validate.mixture_view import MixtureView, members_of
 from opentau_prep.validate.rule import Settle
 from opentau_prep.validate.view import CheckOptions, DatasetView
@@ -210,11 +210,14 @@ _CONSEQUENCES: Mapping[str, frozenset[str]] = MappingProxyType(
         "E004": frozenset({"F010", "S010", "S017", "S018", "S019"}),
         "E005": frozenset({"E013"}),
         "E006": frozenset({"E004", "E013", "K011", "S018"}),
+        "D002": frozenset({"S023"}),
         "C002": frozenset({"C006"}),
-        "C008": frozenset({"C011", "C012"}),
+        "C008": frozenset({"C011", "C012", "S008"}),
         "S008": frozenset({"C011", "C012"}),
         "S009": frozenset({"S017"}),
         "S011": frozenset({"S003"}),
+        "S023": frozenset({"S016"}),
+        "T001": frozenset({"S023"}),
         "K004": frozenset({"K007"}),
         "K005": frozenset({"K009"}),
         "K006": frozenset({"F011", "K007"}),
@@ -224,10 +227,11 @@ _CONSEQUENCES: Mapping[str, frozenset[str]] = MappingProxyType(
 
 
 def without_consequences(findings: Sequence[Finding]) -> list[Finding]:
-    """Return the findings of one dataset without those that follow from others of them."""
+    """Return the findings of one dataset, worst first, without what follows from others."""
     codes = {finding.code for finding in findings}
     explained = frozenset[str]().union(*(_CONSEQUENCES.get(code, ()) for code in codes))
-    return [finding for finding in findings if finding.code not in explained]
+    kept = [finding for finding in findings if finding.code not in explained]
+    return sorted(kept, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def _settle(subject: Salvage, context: RunContext) -> Settle:

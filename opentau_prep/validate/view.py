@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["CheckOptions", "DatasetView", "relative"]
 
 T = TypeVar("T")
+_LEAST_INFO = b'{"codebase_version": "v2.1"}'
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,14 @@ class DatasetView:
 
     @cached_property
     def meta(self) -> DatasetMetadata:
-        """The metadata; with an empty info.json in the place of one that cannot be read."""
+        """The metadata; with the least of an info.json in place of one that cannot be read."""
         with collect_notices() as emitted:
             storage, repo_id = self.dataset.storage, self.dataset.repo_id
             try:  # opened anew: what is read goes with the view, and not with the mixture
                 meta = DatasetMetadata(storage, repo_id=repo_id)
             except PrepError as fault:
                 self._faults["info"] = fault
-                meta = DatasetMetadata(_Overlay(storage, {INFO: b"{}"}), repo_id=repo_id)
+                meta = DatasetMetadata(_Overlay(storage, {INFO: _LEAST_INFO}), repo_id=repo_id)
                 emitted.clear()
         self.notices += emitted
         return meta

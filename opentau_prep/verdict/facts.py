@@ -144,7 +144,6 @@ class Verdict:
         tool_version: Of this tool.
         ready: Whether nothing needs doing before training.
         to_do: What must be done first, then what is worth a look.
-        at_once: The command that does the steps in one go; empty where that is no help.
         mixture: The mixture.
         artifacts: Every artifact with its state.
         by_size: Datasets whose data files were compared by number and size only.
@@ -159,7 +158,6 @@ class Verdict:
     tool_version: str
     ready: bool
     to_do: Sequence[ToDo]
-    at_once: str
     mixture: MixtureFacts
     artifacts: Sequence[ArtifactFacts]
     by_size: Sequence[str]

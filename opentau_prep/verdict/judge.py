@@ -29,7 +29,7 @@ from opentau_prep.verdict.heads import heads_facts
 from opentau_prep.verdict.losses import loss_facts
 from opentau_prep.verdict.mixture import mixture_facts
 from opentau_prep.verdict.speed import speed_facts
-from opentau_prep.verdict.to_do import Gathered, at_once, list_to_do
+from opentau_prep.verdict.to_do import Gathered, list_to_do
 from opentau_prep.verdict.tokens import check_folder, tokenizer_facts
 
 if TYPE_CHECKING:
@@ -118,7 +118,6 @@ class _Collector:
             tool_version=opentau_prep.__version__,
             ready=all(each.level != "do" for each in to_do),
             to_do=to_do,
-            at_once=at_once(gathered, commands),
             mixture=gathered.mixture,
             artifacts=gathered.artifacts,
             by_size=list(_by_size(resolved)),

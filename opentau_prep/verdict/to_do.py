@@ -20,7 +20,7 @@ from opentau_prep.verdict.details import (
 from opentau_prep.verdict.facts import ArtifactFacts, Level, MixtureFacts, ToDo
 from opentau_prep.verdict.heads import off_heads
 
-__all__ = ["Gathered", "at_once", "list_to_do"]
+__all__ = ["Gathered", "list_to_do"]
 
 _VERBS = {
     "stats": "Compute the stats",
@@ -40,7 +40,7 @@ _LOOKS = {
     "val-report": "The loss report is not of this mixture",
     "validate": "Findings that were changed by hand",
 }
-_IN_ONE_RUN = ("stats", "heads", "speed-percentiles", "fit-tokenizer")
+_IN_ONE_RUN = ("stats", "heads", "speed-percentiles", "fit-tokenizer", "validate")
 _WHOLE = ("heads", "fit-tokenizer")
 _PER_DATASET = ("stats", "speed-percentiles")
 _MANY_CUT = 0.01
@@ -77,35 +77,17 @@ def list_to_do(gathered: Gathered, commands: Commands) -> list[ToDo]:
     found = [
         *_unreadable(gathered),
         *_findings(gathered, commands),
-        *(_afterwards(gathered, commands) or _artifacts(gathered, commands)),
+        *_artifacts(gathered, commands),
         *_heads(gathered, commands),
         *_tokens(gathered, commands),
     ]
     return sorted(found, key=lambda each: each.level != "do")
 
 
-def at_once(gathered: Gathered, commands: Commands) -> str:
-    """Return the command that does what several of the list do; empty when there is none."""
-    if _needs_a_person(gathered):
-        return ""
-    to_do = [a for a in gathered.artifacts if a.level == "do"]
-    if any(a.force and a.step in _PER_DATASET for a in to_do):
-        return ""
-    steps = {a.step for a in to_do if not a.force}
-    return commands.step("run") if len(steps.intersection(_IN_ONE_RUN)) > 1 else ""
-
-
 def _needs_a_person(gathered: Gathered) -> bool:
     """Whether a dataset has a fault that no command settles, which the steps would stop at."""
     by_hand = (f.severity == "error" and not f.command for f in gathered.validation.findings)
     return any(by_hand) or any(each.fault for each in gathered.mixture.datasets)
-
-
-def _afterwards(gathered: Gathered, commands: Commands) -> list[ToDo]:
-    """Return the run that follows what a person must do first, instead of steps that would fail."""
-    if not _needs_a_person(gathered) or all(a.level != "do" for a in gathered.artifacts):
-        return []
-    return [ToDo("do", "Then prepare the mixture", (), commands.step("run"))]
 
 
 def _unreadable(gathered: Gathered) -> Iterator[ToDo]:
@@ -123,6 +105,11 @@ def _unreadable(gathered: Gathered) -> Iterator[ToDo]:
 def _artifacts(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
     levels: tuple[Level, ...] = ("do", "look")
     flags = (True, False)  # what is damaged would stop the command for the rest
+    if _needs_a_person(gathered):
+        if any(each.level == "do" for each in gathered.artifacts):
+            # Each step would stop at that.
+            yield ToDo("do", "Then prepare the mixture", (), commands.step("run"))
+        return
     undecided = [each for each in gathered.artifacts if each.state == UNDECIDED]
     if undecided:
         keep, instead = commands.published_stats("keep"), commands.published_stats("replace")
@@ -142,6 +129,13 @@ def _artifacts(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
         replace(each, force=True) if each.step in forced and each.level == "do" else each
         for each in others
     ]
+    left = [each for each in others if each.level == "do"]
+    of_run = [each for each in left if each.step in _IN_ONE_RUN and not each.force]
+    several_steps = len({each.step for each in of_run}) > 1
+    if undecided or (several_steps and not any(each.force for each in left)):
+        others = [each for each in others if each not in of_run]
+        if not undecided:  # the decision's command does them, too
+            yield ToDo("do", "Prepare the mixture", _reasons(of_run), commands.step("run"))
     for step, level, force in itertools.product(_VERBS, levels, flags):
         key = (step, level, force)
         chosen = [a for a in others if (a.step, a.level, a.force) == key]

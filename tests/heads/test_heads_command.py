@@ -16,7 +16,7 @@ from builders import tiny_dataset, tiny_episodes
 from opentau_prep import load_mixture, load_norm_heads
 from opentau_prep.artifacts.jsonio import dump_own
 from opentau_prep.context import RunContext
-from opentau_prep.errors import ArtifactError, ConfigError, MetadataError
+from opentau_prep.errors import ArtifactError, ConfigError, DataError, MetadataError
 from opentau_prep.heads.compute import prepare_heads
 from opentau_prep.heads.options import HeadOptions
 from opentau_prep.metadata.resolve import resolve_mixture
@@ -89,12 +89,38 @@ def test_prepare_heads_changed_member_makes_all_of_its_head_stale(mixture):
     shutil.rmtree(mixture.parent / "a/meta/episodes", ignore_errors=True)
     for name in ("info.json", "episodes.jsonl", "episodes_stats.jsonl"):
         shutil.copy(mixture.parent / "new/meta" / name, mixture.parent / "a/meta" / name)
+    shutil.copytree(mixture.parent / "new/data", mixture.parent / "a/data", dirs_exist_ok=True)
     report, notices = prepare(mixture)
     assert statuses(report) == ["written", "written", "written", "up to date"]
     (said,) = [n for n in notices if "stale" in n.kind]
     assert said.message.startswith("3 files are stale")
     assert "o/a (episodes 3 -> 5" in said.message
     assert set(said.details["artifacts"]) == {"norm_heads", "o/a", "o/b"}
+
+
+def test_prepare_heads_of_a_part_of_a_dataset_need_a_person_to_accept_that(mixture):
+    before = files_below(mixture.parent)
+    episode = next((mixture.parent / "a/data").rglob("*.parquet"))
+    content = episode.read_bytes()
+    episode.unlink()
+    with pytest.raises(DataError, match=r"only a part of 1 dataset is here: o/a#0 \(2 of 3 epi"):
+        prepare(mixture)
+    assert {**files_below(mixture.parent), str(episode): content} == before
+    report, _ = prepare(mixture, allow_partial=True)
+    assert statuses(report) == ["written"] * 4
+
+
+def test_prepare_heads_accepted_part_is_remembered_from_its_stats(mixture):
+    next((mixture.parent / "a/data").rglob("*.parquet")).unlink()
+    assert cli("stats", mixture.parent / "a", "--allow-partial").returncode == 0
+    report, _ = prepare(mixture)
+    assert statuses(report) == ["written"] * 4
+
+
+def test_prepare_heads_of_a_dataset_without_episodes_are_refused(mixture):
+    (mixture.parent / "c/meta/episodes.jsonl").write_text("")
+    with pytest.raises(MetadataError, match=r"c/meta/episodes.jsonl: the episodes table is empty"):
+        prepare(mixture, allow_partial=True)
 
 
 def test_prepare_heads_dry_run_writes_nothing(mixture):

@@ -216,7 +216,7 @@ def test_mixture_norm_heads_vqa_entry_with_tags_shares_their_head(tmp_path):
 
 
 def test_heads_command_with_vqa_entry_writes_its_row_and_stays_fresh(tmp_path):
-    tiny_dataset(tmp_path, "v2.1", name="a", data=False)
+    tiny_dataset(tmp_path, "v2.1", name="a")
     path = write_mixture(tmp_path, [{"vqa": "clevr"}, {"repo_id": "a", "root": "a"}])
     resolved = resolve_mixture(load_mixture(path))
     statuses = []

@@ -17,7 +17,7 @@ from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.verdict import OutputPaths, judge_mixture
 from opentau_prep.verdict.facts import Verdict
 
-QUICK = {"fit-tokenizer": ["--total-chunks", "300", "--vocab-size", "300", "--scale", "5"]}
+QUICK = {"run": ["--total-chunks", "300", "--vocab-size", "300", "--scale", "5"]}
 
 
 @contextlib.contextmanager

@@ -52,26 +52,16 @@ def to_do(facts: Verdict, level: str = "do") -> dict[str, list[str]]:
     return {relative(each.command): list(each.details) for each in chosen}
 
 
-def test_report_of_nothing_done_names_the_command_of_every_step(prepared):
+def test_report_of_nothing_done_names_the_command_that_does_all_steps(prepared):
     _, first, done, _ = prepared
     assert not first.ready
-    mixture, fit = ["--mixture-json", "demo/mixture.json"], ["--chunk-size", "50"]
-    assert done == [
-        ["stats", *mixture],
-        ["heads", *mixture, "--out", "demo/mixture.prep/norm_heads.json"],
-        ["speed-percentiles", *mixture],
-        ["fit-tokenizer", *mixture, *fit, "--out-dir", "demo/mixture.prep/tokenizer"],
-        ["validate", *mixture, "--write"],
-    ]
-    assert first.at_once.endswith("/demo/mixture.json")
-    assert first.at_once.startswith("opentau-prep run --mixture-json /")
+    assert done == [["run", "--mixture-json", "demo/mixture.json"]]
     assert states(first) == {"missing", "published", "optional"}
 
 
 def test_report_after_its_commands_is_ready_and_everything_fresh(prepared):
     ready = prepared[3]
     assert ready.ready
-    assert ready.at_once == ""
     others = [(a.kind, a.state, a.detail) for a in ready.artifacts if a.state != "fresh"]
     assert others == [
         ("validation plan", "optional", ""),
@@ -338,9 +328,8 @@ def test_report_below_artifact_root_looks_there_and_says_so(tmp_path):
         facts = facts_of("m.json", artifact_root=Path("else where"))
         assert state_of(facts, "speed") == ("fresh", "")
         assert state_of(facts_of("m.json"), "speed")[0] == "missing"
-        assert "opentau-prep stats --mixture-json m.json --artifact-root 'else where'" in to_do(
-            facts
-        )
+        everything = "opentau-prep run --mixture-json m.json --artifact-root 'else where'"
+        assert everything in to_do(facts)
 
 
 def test_report_names_pooled_quantiles_only_where_sketches_are_of_the_selected_frames(demo):

@@ -247,7 +247,7 @@ MUTATIONS = (
         "F009",
         files=info(total_episodes=105, total_frames=27623, splits={"train": "0:105"}),
     ),
-    mutation("another program's info.json", "F002", files=written("meta/info.json", b'{"a": 1}')),
+    mutation("another program's info.json", "F001", files=written("meta/info.json", b'{"a": 1}')),
     mutation("recording aborted", "E002", files=lambda root: _aborted(root)),
     mutation("9 tasks promised", "F011", files=info(total_tasks=9)),
     mutation("4 chunks promised", "F012", files=info(total_chunks=4)),
@@ -375,7 +375,7 @@ MUTATIONS = (
     ),
     # D: frames
     mutation("a null", "D001", files=table(V2_FILE, column("timestamp", lambda v: [None, *v[1:]]))),
-    mutation("a NaN", "D002 S023", frames=episode(4, actions=put(7, 2, np.nan))),
+    mutation("a NaN", "D002", frames=episode(4, actions=put(7, 2, np.nan))),
     mutation("a joint is stuck", "D003 S021", frames=episode(-1, state=stuck)),
     mutation("a spike", "D004", frames=episode(1, state=put(30, 1, lambda v: v + 3))),
     mutation("an angle wraps", "D005", frames=episode(-1, state=wrapped, actions=wrapped)),
@@ -391,7 +391,7 @@ MUTATIONS = (
     # T: timestamps
     mutation(
         "a time is NaN",
-        "S023 T001",
+        "T001",
         frames=episode(2, timestamp=times(lambda t: np.where(t == t[9], np.nan, t))),
     ),
     mutation(

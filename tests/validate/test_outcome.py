@@ -42,7 +42,7 @@ BROKEN = mutation(
     "several things",
     "",
     files=both(
-        info(total_episodes=105, total_frames=27623, splits={"train": "0:105"}),
+        info(total_episodes=5, total_frames=390, splits={"train": "0:5"}),
         feature("observation.state", names=[list("abcdef")]),
         lines("meta/tasks.jsonl", lambda rows: [*rows, {"task_index": 2, "task": "wave\x1b[31m"}]),
     ),
@@ -127,7 +127,9 @@ def test_list_and_explain_show_the_catalogue() -> None:
 def test_text_groups_by_dataset_and_spells_control_characters_out(broken: Path) -> None:
     text = as_text(check(broken))
 
-    assert text.startswith(f"broken ({broken})\n  error   F009 meta/info.json: 6 of 105 episodes")
+    assert text.startswith(
+        f"broken ({broken})\n  error   F009 meta/info.json: total_episodes is 5, "
+    )
     assert "\x1b" not in text
     assert text.splitlines()[-1].startswith("Checked 1 dataset with their frames: 1 error")
 
@@ -275,10 +277,11 @@ def test_fix_changes_nothing_else_in_the_text(tmp_path: Path) -> None:
     assert fix.after.decode() == before
 
 
-def test_fix_leaves_counts_alone_where_disk_and_table_disagree(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("said", "gone"), [(105, False), (4, True)])
+def test_fix_leaves_counts_alone_of_a_part_and_where_the_disk_disagrees(tmp_path, said, gone):
     root = tmp_path / "d"
-    gone = written("data/chunk-000/episode_000002.parquet", None)
-    write_broken(root, mutation("x", "", files=both(info(total_episodes=105), gone)))
+    removed = [written("data/chunk-000/episode_000002.parquet", None)] if gone else []
+    write_broken(root, mutation("x", "", files=both(info(total_episodes=said), *removed)))
 
     assert _plans(root) == []
 

@@ -25,7 +25,8 @@ def true_counts(view: DatasetView) -> dict[str, Any]:
     """Return the fields of info.json that follow from the rest, as far as that is sure."""
     counts: dict[str, Any] = {}
     table, info = view.episodes, view.info or {}
-    sure = table is not None and len(table) > 0
+    # Fewer than are promised may be a part of the dataset, which is not to become the whole of it.
+    sure = table is not None and len(table) >= (as_integer(info.get("total_episodes")) or 1)
     if table is not None and sure and not any(list(check(view)) for check in _WITNESSES):
         counts["total_episodes"] = len(table)
         counts["total_frames"] = table.total_frames
@@ -82,7 +83,9 @@ def count_episodes(view: DatasetView) -> Iterator[Hit]:
             if here < declared
             else f"{message}; total_frames is {declared_frames:,}, the lengths add up to {frames:,}"
         )
-    yield hit(message, file=INFO, command=_fix(view, "total_episodes"))
+    hint = f"Download the rest; if these are all, write total_episodes {here} and total_frames"
+    part = f"{hint} {frames} into {INFO}." if here < said else ""
+    yield hit(message, part, file=INFO, command=_fix(view, "total_episodes"))
 
 
 def count_frames(view: DatasetView) -> Iterator[Hit]:
@@ -142,8 +145,7 @@ RULES = (
         "`total_episodes` is not the number of rows of the episodes table; where `total_frames` is"
         " wrong too, that is the same finding.",
         "Readers that count up to it ask for episodes that do not exist, or never see some.",
-        "If episodes were not downloaded, download them; if these are all, `--fix` corrects the"
-        " counts.",
+        "If episodes were not downloaded, download them; `--fix` corrects counts that are too low.",
         count_episodes,
     ),
     Rule(

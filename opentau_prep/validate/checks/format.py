@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from opentau_prep.errors import PrepError
@@ -18,9 +18,6 @@ __all__ = ["RULES", "git_lfs_pull", "is_aborted", "only_cause"]
 
 _COUNTERS = ("total_episodes", "total_frames", "total_tasks", "chunks_size")
 _TAGS = ("robot_type", "control_mode")
-# An info.json with none of these was not written by any version of LeRobot.
-_OWN_FIELDS = ("features", "data_path", "total_episodes", "total_frames", "fps", "chunks_size")
-_VERSIONS = ((2, 0), (2, 1), (3, 0))
 
 
 def info_unreadable(view: DatasetView) -> Iterator[Hit]:
@@ -42,13 +39,7 @@ def git_lfs_pull(view: DatasetView, fault: PrepError) -> tuple[str, ...]:
 def version_missing(view: DatasetView) -> Iterator[Hit]:
     if view.info is None:
         return
-    if is_foreign(view):
-        yield hit(
-            f"is not LeRobot's: its fields are {listed(list(view.info), 5) or 'none'}",
-            "Convert the dataset to LeRobot's format, or restore its own info.json.",
-            file=INFO,
-        )
-    elif parse_version(view.info) not in ((2, 0), (2, 1), (3, 0)):
+    if parse_version(view.info) not in ((2, 0), (2, 1), (3, 0)):
         declared = view.info.get("codebase_version")
         what = "is missing" if declared is None else f"is {declared!r}"[:80]
         yield hit(
@@ -151,23 +142,11 @@ def only_cause(view: DatasetView) -> str | None:
     """Return the code of the rule that alone applies to a dataset; None when all of them do."""
     if view.info is None:
         return "F001"
-    if is_foreign(view):
-        return "F002"
     if other_storage(view) is not None:
         return "F017"
     if view.episodes is not None and not len(view.episodes):
         return "E002"
     return "E002" if is_aborted(view) else None
-
-
-def is_foreign(view: DatasetView) -> bool:
-    """Tell whether info.json is another program's altogether."""
-    info = view.info
-    if info is None or parse_version(info) in _VERSIONS:
-        return False
-    features = info.get("features")
-    own = [name for name in _OWN_FIELDS if name in info and name != "features"]
-    return len(own) < 2 and not (isinstance(features, Mapping) and features)
 
 
 def other_storage(view: DatasetView) -> str | None:
@@ -203,7 +182,8 @@ RULES = (
         "F001",
         "info-unreadable",
         "error",
-        "`meta/info.json` is missing, is not a JSON object, or is a Git LFS pointer.",
+        "`meta/info.json` is missing, is not a JSON object, is a Git LFS pointer, or is that of"
+        " another program.",
         "Everything else is found through it: no reader can open the dataset.",
         _FROM_SOURCE,
         info_unreadable,
@@ -212,8 +192,8 @@ RULES = (
         "F002",
         "version-unknown",
         "error",
-        "`codebase_version` is missing or is none of v2.0, v2.1 and v3.0: an info.json of another"
-        " project, or one written by hand.",
+        "`codebase_version` is missing or is none of v2.0, v2.1 and v3.0: that of a fork, or one"
+        " written by hand.",
         "LeRobot refuses the dataset or converts it as if it were old; this toolkit goes by the"
         " files.",
         "Write the version that the files have.",
