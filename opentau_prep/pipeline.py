@@ -119,7 +119,7 @@ class PipelineResult:
 
     Attributes:
         outcomes: The steps that were done, in order.
-        verdict: What is left to do, as `report` sees it; None in a dry run.
+        verdict: What is left to do, as `report` sees it; None in a dry run that nothing stopped.
         stopped: Why the steps after the last outcome were not done; empty when all were.
         commands: The commands that go on: after `stopped`, or from a mixture that is ready.
         training_must_hold: What the training config must hold, by its key; empty when the run
@@ -281,7 +281,7 @@ def run_pipeline(
                     break
         else:
             must_hold = choices.training_must_hold() if context.shard is None else {}
-        if context.dry_run or context.shard is not None:
+        if context.shard is not None or (context.dry_run and not stopped):
             return PipelineResult(outcomes, None, stopped, commands, must_hold)
         resolved = resolve_mixture(mixture, options, keep_going=True)
         verdict = judge_mixture(resolved, replace(context, force=False))

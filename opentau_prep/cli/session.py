@@ -209,6 +209,8 @@ class Session:
             self._progress = self._new_progress()
             self._progress.start()
         if what not in self._tasks:
+            for before in self._tasks.values():  # how many fits there are is not known beforehand
+                self._progress.update(before, visible=False)
             self._tasks[what] = self._progress.add_task(what, total=total, name="")
         shown = shortened(printable(name), max(8, self.stderr.width - _PROGRESS_WIDTH))
         # Steps that are done say so in the end; only what goes on is worth a line.

@@ -14,7 +14,7 @@ from opentau_prep.artifacts.place import Place
 from opentau_prep.artifacts.provenance import sha256_of
 from opentau_prep.artifacts.store import Inspection, OverwriteRefusedError, State, inspect
 from opentau_prep.artifacts.together import pending_path, together
-from opentau_prep.errors import ConfigError, MetadataError
+from opentau_prep.errors import ConfigError, MetadataError, PrepError
 from opentau_prep.metadata.inputs import describe_inputs
 from opentau_prep.notices import some_names
 from opentau_prep.stats.advice import stats_command
@@ -192,8 +192,9 @@ class DatasetWork:
         return self._result(state, [*(f for f, _ in settled), sketch], files_read=pass_.files_read)
 
     def _publish_state(self, state: StatsState, recipe: Recipe) -> str:
-        # Our own file holds nothing that would have to be kept as a backup.
-        force = self.run.context.force and inspect(self.place, recipe).state not in OURS
+        # A sketch whose record was deleted is ours still: it may be replaced, with a backup.
+        found = inspect(self.place, recipe)
+        force = found.state not in OURS and (self.run.context.force or _is_sketch(found))
         dry_run = self.run.context.dry_run
         try:
             outcome = publish(self.place, state.to_bytes(), recipe, force=force, dry_run=dry_run)
@@ -315,6 +316,14 @@ class DatasetWork:
             state.findings,
             self._coverage,
         )
+
+
+def _is_sketch(found: Inspection) -> bool:
+    try:
+        StatsState.from_bytes(found.content or b"", str(found.path))
+    except PrepError:
+        return False
+    return True
 
 
 def _decided(status: str, published: PublishedStats) -> bool:

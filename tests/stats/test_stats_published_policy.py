@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +55,16 @@ def test_a_moved_number_stops_with_two_commands_that_go_on(tmp_path, stat):
     exact = {"mean": rows.mean(0), "std": rows.std(0), "min": rows.min(0), "max": rows.max(0)}
     found = json.loads((root / STATS).read_text())["action"][stat]
     np.testing.assert_allclose(found, exact[stat], rtol=1e-12)
+
+
+def test_keep_is_settled_though_the_records_were_deleted_and_the_sketch_was_not(tmp_path):
+    root = _published(tmp_path, ("mean", 0.3))
+    assert run_cli("stats", root, "-q", "--workers", 1).code == 1
+    shutil.rmtree(root / "meta/prep")
+    kept = run_cli("stats", root, "--published-stats", "keep", "--json", "--workers", 1)
+    assert (kept.code, kept.json["datasets"][0]["status"]) == (0, "kept")
+    again = run_cli("stats", root, "--json", "--workers", 1)
+    assert (again.code, again.json["datasets"][0]["files_read"]) == (0, 0)
 
 
 def test_moved_quantiles_alone_stay_with_one_warning(tmp_path, caplog):
