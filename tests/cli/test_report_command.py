@@ -68,4 +68,4 @@ def test_report_of_nothing_or_into_a_folder_is_wrong_usage(mixture, tmp_path):
 def test_report_of_plain_roots_names_them_in_commands(mixture, tmp_path):
     ran = run_cli("report", "a", cwd=tmp_path)
     assert ran.code == 1
-    assert f"opentau-prep stats {tmp_path / 'a'}\n" in ran.out
+    assert f"opentau-prep run {tmp_path / 'a'}\n" in ran.out

@@ -197,7 +197,7 @@ def test_keep_going_reports_the_broken_dataset_and_does_the_others(tmp_path):
 def test_dataset_without_episodes_is_an_error(tmp_path):
     root = tiny_dataset(tmp_path)
     (root / "meta/episodes.jsonl").write_text("")
-    assert "no episodes" in _run(root, code=3)["error"]["message"]
+    assert "table is empty" in _run(root, code=3)["error"]["message"]
     assert not (root / NAME).exists()
 
 
