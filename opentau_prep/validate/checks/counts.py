@@ -84,7 +84,7 @@ def count_episodes(view: DatasetView) -> Iterator[Hit]:
             else f"{message}; total_frames is {declared_frames:,}, the lengths add up to {frames:,}"
         )
     hint = f"Download the rest; if these are all, write total_episodes {here} and total_frames"
-    part = f"{hint} {frames} into {INFO}." if here < said else ""
+    part = f"{hint} {frames} into {INFO}." if here < declared else ""
     yield hit(message, part, file=INFO, command=_fix(view, "total_episodes"))
 
 
