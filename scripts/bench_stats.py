@@ -1,7 +1,9 @@
-"""Time `stats` beside the raw limit, on generated datasets, and print the ratios.
+"""Time `stats` next to the raw limit, on generated datasets, and print the ratios.
 
 The raw limit is a memory-mapped read of the same columns with pyarrow and NumPy's own reductions of
-them, in the same run. What is timed is the verb behind the command, files written and hashed too.
+them. What is timed is the verb behind the command, files written and hashed too, no hash
+remembered. Both are run by turns; each figure is the least CPU time (user and system) of them, so
+that other work on the machine counts for little. For the gain of a second worker it is wall time.
 
 python scripts/bench_stats.py [--frames 600000] [--files 2000,8]
 python scripts/bench_stats.py --memory 1000000,4000000
@@ -10,6 +12,7 @@ python scripts/bench_stats.py --memory 1000000,4000000
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -48,10 +51,11 @@ def make(root: Path, frames: int, files: int) -> None:
 
 
 def forget(root: Path) -> None:
-    """Remove what `stats` has written, and the published stats with it."""
+    """Remove what `stats` has written and remembered, and the published stats with it."""
     for rel in ("stats.json", "episodes_stats.jsonl", "quantile_sketch.json", "norm_stats.json"):
         (root / "meta" / rel).unlink(missing_ok=True)
     shutil.rmtree(root / "meta/prep", ignore_errors=True)
+    shutil.rmtree(os.environ["OPENTAU_PREP_CACHE_DIR"], ignore_errors=True)
 
 
 def read_raw(root: Path, columns: tuple[str, ...]) -> dict[str, Matrix]:
@@ -87,7 +91,7 @@ def openpi(root: Path, *, workers: int) -> None:
 
 
 def histogram_loop(matrix: Matrix) -> None:
-    """The openpi estimator as its definition reads, a histogram call a batch and dim."""
+    """The openpi estimator as its definition reads, a histogram call per batch and dim."""
     count = 0
     for start in range(0, len(matrix), 32):
         batch = matrix[start : start + 32]
@@ -113,15 +117,21 @@ def histogram_loop(matrix: Matrix) -> None:
             bins[d] += np.histogram(batch[:, d], bins=edges[d])[0]
 
 
-def clock(run: Callable[[], Any], before: Callable[[], Any] = lambda: None, n: int = 3) -> float:
-    """The best of a few runs, in seconds; `before` is not timed."""
-    best = np.inf
+def least(
+    *runs: Callable[[], Any],
+    before: Callable[[], Any] = lambda: None,
+    clock: Callable[[], float] = time.process_time,
+    n: int = 5,
+) -> list[float]:
+    """The least seconds of each run, of a few by turns; `before` is not timed."""
+    found = [np.inf] * len(runs)
     for _ in range(n):
-        before()
-        start = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - start)
-    return float(best)
+        for k, run in enumerate(runs):
+            before()
+            start = clock()
+            run()
+            found[k] = min(found[k], clock() - start)
+    return [float(each) for each in found]
 
 
 def report(name: str, seconds: float, frames: int, limit: float | None = None) -> None:
@@ -132,18 +142,28 @@ def report(name: str, seconds: float, frames: int, limit: float | None = None) -
 def bench_files(root: Path, frames: int, files: int) -> None:
     make(root, frames, files)
     print(f"{frames:,} frames, {EPISODES:,} episodes, {files:,} files, 14 + 14 dims float32")
-    everything = (*KEYS, *INDEX)
-    limit = clock(lambda: raw(root, everything, quantiles=True))
-    plain = clock(lambda: raw(root, everything, quantiles=False))
-    two = clock(lambda: raw(root, KEYS, quantiles=False))
+    limit, seconds = least(
+        lambda: raw(root, (*KEYS, *INDEX), quantiles=True),
+        lambda: lerobot(root, workers=1),
+        before=lambda: forget(root),
+    )
     report("raw limit: read, min max mean std, quantiles", limit, frames)
-    report("raw limit without quantiles", plain, frames)
-    report("raw limit of state and action, no quantiles", two, frames)
-    for workers in (1, 2):
-        seconds = clock(lambda n=workers: lerobot(root, workers=n), lambda: forget(root))
-        report(f"stats, {workers} worker{'s' if workers > 1 else ''}", seconds, frames, limit)
-    seconds = clock(lambda: openpi(root, workers=1), lambda: forget(root))
-    report("stats --format openpi, 1 worker", seconds, frames, two)
+    report("stats, 1 worker", seconds, frames, limit)
+    limit, seconds = least(
+        lambda: raw(root, KEYS, quantiles=False),
+        lambda: openpi(root, workers=1),
+        before=lambda: forget(root),
+    )
+    report("raw limit of state and action, no quantiles", limit, frames)
+    report("stats --format openpi, 1 worker", seconds, frames, limit)
+    one, two = least(
+        lambda: lerobot(root, workers=1),
+        lambda: lerobot(root, workers=2),
+        before=lambda: forget(root),
+        clock=time.perf_counter,
+    )
+    load = os.getloadavg()[0]
+    print(f"  wall time: {one:.2f} s, two workers {two:.2f} s: {one / two:.2f} x (load {load:.1f})")
 
 
 def bench_loop(root: Path, frames: int) -> None:
@@ -154,10 +174,10 @@ def bench_loop(root: Path, frames: int) -> None:
         run.update(matrix)
         run.finish()
 
-    slow = clock(lambda: histogram_loop(prepare_vectors(matrix, action_dim=ACTION_DIM)), n=1)
-    fast = clock(ours)
+    (slow,) = least(lambda: histogram_loop(prepare_vectors(matrix, action_dim=ACTION_DIM)), n=1)
+    (fast,) = least(ours)
     print(f"one key, {len(matrix):,} frames in memory, padded to {ACTION_DIM} dims")
-    report("histogram call a batch and dim", slow, len(matrix))
+    report("histogram call per batch and dim", slow, len(matrix))
     report("this package, same bits", fast, len(matrix))
     print(f"  {slow / fast:.0f} x faster")
 
@@ -196,6 +216,8 @@ def main() -> None:
     parser.add_argument("--memory", help="frame counts to measure the peak memory at, instead")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    cache = tempfile.TemporaryDirectory()
+    os.environ["OPENTAU_PREP_CACHE_DIR"] = str(Path(cache.name, "cache"))
     if arguments.measure is not None:
         print(peak_mib(arguments.measure))
         return

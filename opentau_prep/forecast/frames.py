@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from opentau_prep.errors import DataError
 from opentau_prep.forecast.distribution import SLACK, Distribution, from_sketch
 from opentau_prep.forecast.formulas import BOUNDS, Affine
-from opentau_prep.frames.read import FrameBlock, iter_frames
-from opentau_prep.stats.sketch import QuantileSketch
+from opentau_prep.frames.read import FrameBlock, iter_frames, merge_blocks
+from opentau_prep.stats.moments import Moments, block_moments
+from opentau_prep.stats.sketch import QuantileSketch, SketchTree
 from opentau_prep.storage.urls import shell_command
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Counted", "DeepFeature", "DeepJob", "DeepResult", "count_frames"]
 
+# As in validate: a block of small files.
+_BLOCK_ROWS = 1 << 16
 Floats = NDArray[np.float64]
 
 
@@ -80,7 +83,7 @@ def count_frames(job: DeepJob) -> DeepResult:
     """
     columns = list(dict.fromkeys(f.column for f in job.features.values()))
     running = {name: _Running(feature) for name, feature in job.features.items()}
-    for block in iter_frames(job.meta, columns, job.episodes):
+    for block in merge_blocks(iter_frames(job.meta, columns, job.episodes), _BLOCK_ROWS):
         for name, feature in job.features.items():
             matrix = block.columns[feature.column]
             if len(feature.index) and feature.index.max() >= matrix.shape[1]:
@@ -104,9 +107,8 @@ class _Running:
     def __init__(self, feature: DeepFeature) -> None:
         dims = len(feature.index)
         self.affines = feature.affines
-        self.count = np.zeros(dims, dtype=np.int64)
-        self.mean, self.squares = np.zeros(dims), np.zeros(dims)
-        self.sketch: QuantileSketch | None = None
+        self.moments: Moments | None = None
+        self.tree = SketchTree()
         self.beyond = {mode: np.zeros((3, dims), dtype=np.int64) for mode in self.affines}
         self.size = {mode: np.full(dims, -1.0) for mode in self.affines}
         self.raw = {mode: np.full(dims, np.nan) for mode in self.affines}
@@ -116,9 +118,9 @@ class _Running:
         if not len(values):
             return
         finite = np.isfinite(values)
-        part = QuantileSketch.of(values)
-        self.sketch = part if self.sketch is None else self.sketch.merge(part)
-        self._moments(values, finite)
+        part = block_moments(values)
+        self.moments = part if self.moments is None else self.moments.merge(part)
+        self.tree.add(QuantileSketch.of(values))
         for mode, done in self.affines.items():
             sizes = np.where(finite, np.abs(done.normalize(values)), -1.0)
             for i, bound in enumerate(BOUNDS):
@@ -130,24 +132,13 @@ class _Running:
                 self.raw[mode][d] = values[rows[d], d]
                 self.where[mode][:, d] = _place(block, int(rows[d]))
 
-    def _moments(self, values: Floats, finite: NDArray[np.bool_]) -> None:
-        # Chan, Golub and LeVeque: pairs of (count, mean, sum of squares) add up without loss.
-        count = finite.sum(axis=0)
-        known = np.where(finite, values, 0.0)
-        mean = known.sum(axis=0) / np.maximum(count, 1)
-        squares = np.where(finite, (values - mean) ** 2, 0.0).sum(axis=0)
-        total = np.maximum(self.count + count, 1)
-        gap = mean - self.mean
-        self.squares += squares + gap**2 * self.count * count / total
-        self.mean += gap * count / total
-        self.count += count
-
     def result(self, where: str) -> tuple[Distribution, dict[str, Counted]]:
-        if self.sketch is None:
+        sketch, moments = self.tree.finish(), self.moments
+        if sketch is None or moments is None:
             raise DataError("has no frames in the selected episodes", where=where)
-        total = np.maximum(self.count, 1)
-        std = np.sqrt(self.squares / total)
-        distribution = from_sketch(self.sketch, self.mean, std, "frames")
+        total = np.maximum(moments.count, 1)
+        mean, std = np.nan_to_num(moments.mean), np.nan_to_num(moments.std)
+        distribution = from_sketch(sketch, mean, std, "frames")
         counts = {}
         for mode, done in self.affines.items():
             raw = self.raw[mode]

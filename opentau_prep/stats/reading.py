@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Pass", "Reader"]
 
-_THREADED_ROWS = 4096
-
 
 @dataclass(frozen=True, eq=False)
 class Pass:
@@ -148,11 +146,6 @@ class Reader:
             self._q,
             exact=exact,
             keep_going=self._run.context.keep_going,
-            workers=self._run.cluster or self._threads(parts),
+            workers=self._run.cluster or self._run.threads,
             on_part=on_part,
         )
-
-    def _threads(self, parts: list[DataPart]) -> int:
-        # Small files are bound by the interpreter, which runs one thread at a time.
-        rows = sum(int(part.lengths.sum()) for part in parts)
-        return self._run.threads if rows >= _THREADED_ROWS * len(parts) else 1

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from opentau_prep.engine import Failure
 from opentau_prep.errors import DataError
-from opentau_prep.frames.read import FrameBlock, read_part
+from opentau_prep.frames.read import merge_blocks, read_part
 from opentau_prep.frames.rows import DataPart, data_parts
 from opentau_prep.notices import some_names, warn
 from opentau_prep.storage.urls import shell_command
@@ -194,7 +194,7 @@ def _sample_files(job: _Job) -> _Sampled:
     values: list[list[Values]] = [[np.zeros((0, length), np.int16)] for _ in range(n_scales)]
     left_out = np.zeros(2, dtype=np.int64)
     wrong: list[int] = []
-    for frames in _merged_blocks(job):
+    for frames in _frames(job):
         wrong += frames.episodes[frames.lengths != frames.promised].tolist()
         at = np.searchsorted(frames.episodes, job.draws.episode)
         at[at == len(frames.episodes)] = 0
@@ -233,45 +233,26 @@ class _Frames:
     promised: IntArray
 
 
-def _merged_blocks(job: _Job) -> Iterator[_Frames]:
+def _frames(job: _Job) -> Iterator[_Frames]:
     """Read the files; small ones are put together, since a gather costs as much for few rows."""
-    waiting: list[FrameBlock] = []
-    rows = 0
-    for part in job.parts:
-        for block in read_part(job.storage, part, job.recipe.columns):
-            waiting.append(block)
-            rows += block.n_frames
-            if rows >= _BLOCK_ROWS:
-                yield _merge(job, waiting)
-                waiting, rows = [], 0
-    if waiting:
-        yield _merge(job, waiting)
-
-
-def _merge(job: _Job, blocks: Sequence[FrameBlock]) -> _Frames:
-    recipe = job.recipe
-    offsets = np.cumsum([0, *(block.n_frames for block in blocks[:-1])])
-    spans = np.concatenate([b.spans + o for b, o in zip(blocks, offsets, strict=True)])
-    episodes = np.concatenate([block.episode_index for block in blocks])
-    promised = np.concatenate([block.lengths for block in blocks])
-    order = np.argsort(episodes, kind="stable")
-    columns = {}
-    for name in recipe.columns:
-        matrices = [block.columns[name] for block in blocks]
-        widths = {matrix.shape[1] for matrix in matrices}
-        if len(widths) > 1:
+    names = job.recipe.columns
+    blocks = (b for part in job.parts for b in read_part(job.storage, part, names))
+    for block in merge_blocks(blocks, _BLOCK_ROWS):
+        try:
+            rows = job.recipe.select(block.columns)
+        except DataError as error:
             raise DataError(
-                f"has different widths {sorted(widths)}", where=f"{job.storage.url}, column {name}"
-            )
-        columns[name] = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
-    try:
-        rows = recipe.select(columns)
-    except DataError as error:
-        raise DataError(
-            error.message, where=f"{job.storage.url}, {error.where}", hint=error.hint
-        ) from error
-    lengths = spans[:, 1] - spans[:, 0]
-    return _Frames(rows, episodes[order], spans[order, 0], lengths[order], promised[order])
+                error.message, where=f"{job.storage.url}, {error.where}", hint=error.hint
+            ) from error
+        order = np.argsort(block.episode_index, kind="stable")
+        spans = block.spans[order]
+        yield _Frames(
+            rows,
+            block.episode_index[order],
+            spans[:, 0],
+            spans[:, 1] - spans[:, 0],
+            block.lengths[order],
+        )
 
 
 def _chunks(recipe: ChunkRecipe, frames: _Frames, draws: Draws, at: IntArray) -> Floats:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opentau_prep.errors import PrepError
-from opentau_prep.frames.read import FrameBlock, read_part
+from opentau_prep.frames.read import FrameBlock, merge_blocks, read_part
 from opentau_prep.stats.moments import span_moments
 from opentau_prep.validate.behaviour import BehaviourScan, measure_behaviour
 from opentau_prep.validate.frames import (
@@ -70,22 +70,9 @@ class ScanPlan:
 
 def scan_parts(storage: Storage, parts: Sequence[DataPart], plan: ScanPlan) -> FrameSummary:
     """Read files once and return what they hold; a file that cannot be read becomes a fault."""
-    found: list[FrameSummary] = []
-    batch: list[FrameBlock] = []
-    n_rows = 0
     faults = _Faults([], [])
-    columns: list[str] | None = None
-    for part in parts:
-        if columns is None:
-            columns = _present(storage, part.rel, plan)
-        for block in _blocks(storage, part, plan, columns, faults):
-            if batch and (n_rows >= _BATCH_ROWS or not _alike(batch[0], block)):
-                found.append(_scan(_merged(batch), plan))
-                batch, n_rows = [], 0
-            batch.append(block)
-            n_rows += block.n_frames
-    if batch:
-        found.append(_scan(_merged(batch), plan))
+    blocks = merge_blocks(_blocks(storage, parts, plan, faults), _BATCH_ROWS)
+    found = [_scan(block, plan) for block in blocks]
     return joined([*found, FrameSummary(unplaced=faults.unplaced, unreadable=faults.unreadable)])
 
 
@@ -107,18 +94,24 @@ def _present(storage: Storage, rel: str, plan: ScanPlan) -> list[str] | None:
 
 
 def _blocks(
-    storage: Storage,
-    part: DataPart,
-    plan: ScanPlan,
-    usual: Sequence[str] | None,
-    faults: _Faults,
+    storage: Storage, parts: Sequence[DataPart], plan: ScanPlan, faults: _Faults
 ) -> Iterator[FrameBlock]:
     """Read the columns that the first file has; a file that lacks one is looked at by itself."""
-    try:
-        yield from read_part(storage, part, usual or [])
-        return
-    except PrepError:
-        columns = _present(storage, part.rel, plan)  # find out which column it is
+    usual: list[str] | None = None
+    for part in parts:
+        if usual is None:
+            usual = _present(storage, part.rel, plan)
+        try:
+            yield from read_part(storage, part, usual or [])
+        except PrepError:
+            yield from _readable(storage, part, plan, faults)
+
+
+def _readable(
+    storage: Storage, part: DataPart, plan: ScanPlan, faults: _Faults
+) -> Iterator[FrameBlock]:
+    """Read what can be read of a file, and find out which column cannot."""
+    columns = _present(storage, part.rel, plan)
     good = []
     for column in columns or ():
         try:
@@ -136,25 +129,6 @@ def _blocks(
         # When no column can be read the fault is the file's, and is reported once.
         faults.unplaced.append((part.rel, faults.unreadable[-1][2]))
         del faults.unreadable[-len(columns) :]
-
-
-def _alike(a: FrameBlock, b: FrameBlock) -> bool:
-    return {n: (m.dtype, m.shape[1]) for n, m in a.columns.items()} == {
-        n: (m.dtype, m.shape[1]) for n, m in b.columns.items()
-    }
-
-
-def _merged(batch: Sequence[FrameBlock]) -> FrameBlock:
-    if len(batch) == 1:
-        return batch[0]
-    offsets = np.cumsum([0, *(block.n_frames for block in batch)])
-    return FrameBlock(
-        {n: np.concatenate([b.columns[n] for b in batch]) for n in batch[0].columns},
-        np.concatenate([b.episode_index for b in batch]),
-        np.concatenate([b.spans + o for b, o in zip(batch, offsets, strict=False)]),
-        np.concatenate([b.lengths for b in batch]),
-        tuple(file for b in batch for file in b.files),
-    )
 
 
 def _scan(block: FrameBlock, plan: ScanPlan) -> FrameSummary:
