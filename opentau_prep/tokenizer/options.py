@@ -33,8 +33,10 @@ PILOT_CHUNKS = 2_000
 AUTO_CEILING = 32_000
 SWEEP_CHUNKS = 4_000
 HELD_OUT_CHUNKS = 4_000
-# A dataset with few chunks is measured with this many, whatever its weight.
+# A dataset with few chunks is measured with this many, whatever its weight; of very many datasets
+# with fewer each, since memory is that of all held-out chunks (50 KB each at 50 x 32).
 HELD_OUT_PER_DATASET = 32
+HELD_OUT_FOR_ALL = 16_000
 _N_BYTES = 256
 _MODES: Mapping[Normalization, Mode] = {
     "min_max": "MIN_MAX",

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opentau_prep.errors import ConfigError, DataError
-from opentau_prep.tokenizer.options import HELD_OUT_PER_DATASET
+from opentau_prep.tokenizer.options import HELD_OUT_FOR_ALL, HELD_OUT_PER_DATASET
 
 if TYPE_CHECKING:
     from opentau_prep.metadata.records import IntArray
@@ -106,11 +106,12 @@ def plan_datasets(
         n_held_out = min(options.held_out_chunks, frames)
         shares[measured] = split_budget(n_held_out, [weights[i] for i in measured])
     plans = []
+    least = min(HELD_OUT_PER_DATASET, HELD_OUT_FOR_ALL // max(1, len(measured)))
     budgets = split_budget(n_fit, weights)
     for i, (entry, (lengths, held)) in enumerate(zip(entries, splits, strict=True)):
         n_held = int(shares[i])
         if held.any() and weights[i]:
-            n_held = max(n_held, min(HELD_OUT_PER_DATASET, int(lengths[held].sum())))
+            n_held = max(n_held, min(max(1, least), int(lengths[held].sum())))
         draws = _draw(entry, lengths, held, (int(budgets[i]), n_held), options.seed)
         held_episodes = entry.episodes[held]
         share = int(shares[i])

@@ -202,6 +202,16 @@ def test_budgets_follow_weights_and_add_up(tmp_path):
     assert sampling.plans[1].n_held == 0
 
 
+@pytest.mark.parametrize(("for_all", "expected"), [(16_000, 9), (6, 2), (1, 1)])
+def test_held_out_chunks_of_small_datasets_are_bounded_in_all(
+    tmp_path, monkeypatch, for_all, expected
+):
+    monkeypatch.setattr("opentau_prep.tokenizer.plan.HELD_OUT_FOR_ALL", for_all)
+    roots = [tiny_dataset(tmp_path, "v2.1", name=n, lengths=[9, 9]) for n in "abc"]
+    sampling = sample(mixture(tmp_path, *roots, weights=[1.0, 1e-9, 1e-9]), total_chunks=77)
+    assert [plan.n_held for plan in sampling.plans[1:]] == [expected, expected]
+
+
 def test_null_weights_are_in_proportion_to_selected_frames(tmp_path):
     roots = [tiny_dataset(tmp_path, "v2.1", name=n, lengths=[10, 10, 20]) for n in "ab"]
     resolved = mixture(tmp_path, *roots, entries=[{}, {"episodes": [0, 1]}])
