@@ -29,7 +29,7 @@ from opentau_prep.storage.listings import list_together
 from opentau_prep.storage.look import looking_anew
 from opentau_prep.storage.remote import RemoteStorage
 
-__all__ = ["Memory"]
+__all__ = ["Memory", "stamp_of", "tool_stamp"]
 
 _PACKAGES = ("numpy", "pyarrow", "orjson")
 _MOST_KEPT = 64
@@ -112,6 +112,28 @@ class Memory:
             kept = sorted(self._file.parent.glob("*.json"), key=lambda file: -file.stat().st_mtime)
             for old in kept[_MOST_KEPT:]:
                 old.unlink()
+
+
+def stamp_of(folders: Iterable[str], checkouts: Iterable[str] = ()) -> tuple[str, int]:
+    """Return a hash of how folders and all below them are, and how they may change unnoticed.
+
+    Args:
+        folders: Folders of this machine.
+        checkouts: Whether these are in a checkout of Git matters as well.
+
+    Returns:
+        The hash, and the time in nanoseconds up to which a change may not show in it.
+    """
+    paths, linked = _git_folders(checkouts), set[str]()
+    for each in folders:
+        paths += _below(os.path.abspath(each), linked)
+    digest, (newest, tick) = _digest_of(paths, [])
+    return hashlib.sha256(repr((digest, paths)).encode(errors="replace")).hexdigest(), newest + tick
+
+
+def tool_stamp() -> str:
+    """Return a hash of how the files of this package are, and of those that read for it."""
+    return str(_digest_of(_tool_files(), [])[0])
 
 
 def _digest_of(paths: Sequence[str], urls: Sequence[str]) -> tuple[str | None, tuple[int, int]]:

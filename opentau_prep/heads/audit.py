@@ -203,7 +203,12 @@ def _audit_head(key: str, group: Sequence[HeadMember], *, few: bool) -> list[Aud
                 found[member.name].append(_Found(feature, suspicion, own, model))
         rows = [m.z(s) for m, s in zip(models, stats, strict=True)]
         deviations.append(np.stack(rows).reshape(len(group), -1))
-    outlying = _outlier_factors(np.concatenate(deviations, axis=1), few=few)
+    suspected = any(f.suspicion.kind == "unlike" for some in found.values() for f in some)
+    outlying = (
+        _outlier_factors(np.concatenate(deviations, axis=1), few=few)
+        if suspected
+        else np.ones(len(group))
+    )
     findings = []
     for member, factor in zip(group, outlying, strict=True):
         if member.name in declared:

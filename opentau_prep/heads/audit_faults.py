@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opentau_prep.heads.audit_model import DimStats, HeadModel, student_t
-from opentau_prep.heads.audit_signature import reordered, swapped
+from opentau_prep.heads.audit_signature import Signatures, reordered, swapped
 from opentau_prep.heads.members import VECTOR_FEATURES, HeadMember, dim_names
 
 __all__ = ["KINDS", "UNITS", "Reordered", "Suspicion", "Unit", "reordered_names", "suspicions"]
@@ -164,13 +164,15 @@ def _another_order(
         return
     tried = math.log(len(kept) * (len(kept) - 1) / 2)
     where = signatures.dims[kept]
-    for places in _orders(table, signatures.lost_by_swaps(kept)):
+    for places in _orders(table, signatures, kept, tried):
         sources = np.roll(places, -1)
+        gain, cost = float(reordered(table, places, sources)), (len(places) - 1) * tried
+        if gain <= cost:
+            continue
         # A member in another order gains about what each right one would lose by it: where that
         # is little, the dims are alike, and what this one gains is chance.
         lost = signatures.lost_by_others(kept[places], kept[sources])
-        gain = min(float(reordered(table, places, sources)), lost)
-        gain -= (len(places) - 1) * tried + few_members / signatures.n_members
+        gain = min(gain, lost) - cost - few_members / signatures.n_members
         new = np.arange(len(judged))
         new[where[places]] = where[sources]
         dims = tuple(sorted(where[places].tolist()))
@@ -227,13 +229,18 @@ def _unlike(model: HeadModel, stats: DimStats, judged: NDArray[np.bool_]) -> Ite
         yield Suspicion("unlike", dims, float(gains.sum()) - math.log(100), None)
 
 
-def _orders(table: Floats, lost: Floats) -> Iterator[NDArray[np.intp]]:
+def _orders(
+    table: Floats, signatures: Signatures, kept: NDArray[np.intp], least: float
+) -> Iterator[NDArray[np.intp]]:
     """Yield cycles of places, each to take the next one's dim: of the best order, and a swap."""
     from scipy.optimize import linear_sum_assignment
 
     yield from _cycles(linear_sum_assignment(table, maximize=True)[1])
     # Joints that are alike (left and right arms) make long cycles as good as the swap itself.
-    gains = np.minimum(swapped(table), lost)
+    gains = swapped(table)
+    if gains.max() <= least:
+        return
+    gains = np.minimum(gains, signatures.lost_by_swaps(kept))
     first, second = np.unravel_index(np.argmax(gains), gains.shape)
     if first != second:
         yield np.array([first, second])

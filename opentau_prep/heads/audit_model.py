@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opentau_prep.heads.audit_signature import Signatures, fit_signatures
+from opentau_prep.heads.audit_signature import Signatures, fit_signatures, nanmedian
 
 __all__ = ["DimStats", "HeadModel", "fit_model", "student_t"]
 
@@ -183,13 +183,7 @@ def _width(
 def _nanmedian(values: Floats, mask: NDArray[np.bool_], default: float) -> Floats:
     out = np.full(values.shape[1], default)
     if mask.any():
-        # As nanmedian does it, which for so few rows goes through masked arrays, at ten times the
-        # cost: sorting puts NaN last.
-        ordered = np.sort(values[:, mask], axis=0)
-        known = np.maximum((~np.isnan(ordered)).sum(axis=0), 1)
-        middle = np.stack([(known - 1) // 2, known // 2])
-        low, high = np.take_along_axis(ordered, middle, axis=0)
-        out[mask] = np.where(low == high, low, (low + high) / 2)
+        out[mask] = nanmedian(values[:, mask])
     return out
 
 

@@ -8,12 +8,13 @@ and one correlation holds for all, as a mean moves its extremes along.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Signatures", "fit_signatures", "reordered", "swapped"]
+__all__ = ["Signatures", "fit_signatures", "nanmedian", "reordered", "swapped"]
 
 Floats = NDArray[np.float64]
 Dims = NDArray[np.intp]
@@ -55,8 +56,7 @@ class Signatures:
         width: (4, K) how far members stray from them.
         precision: (4, 4) the inverse of how the four stray together.
         n_members: How many members that is from.
-        others: (M, K, K) of some members, the log density of dim j in the place of i; NaN where
-            the dim is broken.
+        some: (M, 4, D) stats of some of these.
     """
 
     dims: Dims
@@ -65,7 +65,15 @@ class Signatures:
     width: Floats
     precision: Floats
     n_members: int
-    others: Floats
+    some: Floats
+
+    @cached_property
+    def others(self) -> Floats:
+        """(M, K, K) of some members, the log density of dim j in the place of i; NaN if broken."""
+        squares = _squares(self, self.some)
+        own = np.diagonal(squares, axis1=1, axis2=2)
+        squares /= np.array([_strays(row) for row in own])[:, None, None]
+        return _log_density(self, squares, np.arange(len(self.dims)))
 
     def table(self, stats: Floats, usable: NDArray[np.bool_]) -> tuple[Dims, Floats]:
         """Return which (L,) of the K dims are usable, and (L, L) log densities of j in place of i.
@@ -101,18 +109,13 @@ def fit_signatures(members: Floats, dims: Dims) -> Signatures:
         members: (M, 4, D) mean, std, minimum and maximum of the dims of M members.
         dims: Those that move in most members; their stats are finite in most.
     """
-    scale = np.nanmedian(members[:, 1, dims], axis=0)
+    scale = nanmedian(members[:, 1, dims])
     placed = np.moveaxis(_placed(members[:, :, dims], scale), 1, 0)  # (M, 4, K)
-    center = np.nanmedian(placed, axis=0)
+    center = nanmedian(placed)
     width = _widths(placed - center)
     strays = np.clip((placed - center) / width, -_CUT, _CUT)
-    none = np.empty((0, len(dims), len(dims)))
-    found = Signatures(dims, scale, center, width, _precision(strays), len(members), none)
     some = members[np.unique(np.linspace(0, len(members) - 1, _MANY).astype(np.intp))]
-    squares = _squares(found, some)
-    own = np.diagonal(squares, axis1=1, axis2=2)
-    squares /= np.array([_strays(row) for row in own])[:, None, None]
-    return replace(found, others=_log_density(found, squares, np.arange(len(dims))))
+    return Signatures(dims, scale, center, width, _precision(strays), len(members), some)
 
 
 def reordered(table: Floats, places: Dims, sources: Dims) -> Floats:
@@ -127,6 +130,19 @@ def swapped(table: Floats) -> Floats:
     return np.asarray(table + np.swapaxes(table, -1, -2) - own[..., :, None] - own[..., None, :])
 
 
+def nanmedian(values: Floats) -> Floats:
+    """Return the medians over the first axis, NaN left out; NaN where there is nothing else.
+
+    As `np.nanmedian` does it, which for few rows goes through masked arrays, at ten times the cost:
+    sorting puts NaN last.
+    """
+    ordered = np.sort(values, axis=0)
+    known = np.maximum((~np.isnan(ordered)).sum(axis=0, keepdims=True), 1)
+    low = np.take_along_axis(ordered, (known - 1) // 2, axis=0)[0]
+    high = np.take_along_axis(ordered, known // 2, axis=0)[0]
+    return np.asarray(np.where(low == high, low, (low + high) / 2))
+
+
 def _placed(stats: Floats, scale: Floats) -> Floats:
     """Return (4, M, K) signatures of (M, 4, K) stats on the scale of (K,) places."""
     mean, std, low, high = np.moveaxis(stats, 1, 0)
@@ -137,7 +153,7 @@ def _placed(stats: Floats, scale: Floats) -> Floats:
 def _widths(strays: Floats) -> Floats:
     """Return (4, K) widths of (M, 4, K) differences from the median."""
     n = len(strays)
-    cut = _CUT * _MAD * np.nanmedian(np.abs(strays), axis=0)
+    cut = _CUT * _MAD * nanmedian(np.abs(strays))
     own = np.nanmean(np.clip(strays, -cut, cut) ** 2, axis=0) * n / max(n - 1, 1)
     typical = np.median(own, axis=1)
     pooled = (1 - _PRIOR_SHARE) * typical + _PRIOR_SHARE * _PRIOR**2
@@ -166,8 +182,15 @@ def _squares(model: Signatures, stats: Floats) -> Floats:
 
 def _strays(squares: Floats) -> float:
     """Return how far a member strays, as a factor of at least one."""
-    finite = squares[np.isfinite(squares)]
-    return max(1.0, float(np.quantile(finite, _SHARE)) / _USUAL) if finite.size else 1.0
+    finite = np.sort(squares[np.isfinite(squares)])
+    if not finite.size:
+        return 1.0
+    # As np.quantile does it, at a tenth of the cost.
+    place = _SHARE * (len(finite) - 1)
+    below = int(place)
+    above = min(below + 1, len(finite) - 1)
+    usual = finite[below] + (place - below) * (finite[above] - finite[below])
+    return max(1.0, float(usual) / _USUAL)
 
 
 def _log_density(model: Signatures, squares: Floats, kept: Dims) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from opentau_prep.validate.catalogue import NOT_CHECKED, find_rule, rules_for
 from opentau_prep.validate.checks.format import only_cause
 from opentau_prep.validate.findings import SEVERITIES, Finding, ValidateReport, fold, hit
 from opentau_prep.validate.mixture_view import MixtureView, members_of
+from opentau_prep.validate.remembered import DatasetMemory, Known
 from opentau_prep.validate.rule import Settle
 from opentau_prep.validate.view import CheckOptions, DatasetView
 
@@ -67,6 +69,7 @@ def validate(
     rules = rules_for(options.trainers, options.rules)
     options = dataclasses.replace(options, rules=())  # codes are enough for other processes
     codes = tuple(rule.code for rule in rules)
+    start_ns = time.time_ns()
     memory = _memory(subject, codes, options, context) if remembering else None
     findings = None if memory is None else _recalled(memory)
     if memory is not None and findings is None:
@@ -75,7 +78,13 @@ def validate(
     datasets = tuple(view.dataset for view in views)
     if findings is None:
         with cache_left_alone(context.dry_run):
-            findings = _look(subject, resolved, views, rules, options, context)
+            own = None
+            if memory is not None and memory.active:
+                own = DatasetMemory(subject, views, codes, options, context, start_ns)
+            each = [None] * len(views) if own is None else own.recall()
+            findings = _look(subject, resolved, views, each, rules, options, context)
+        if own is not None:
+            own.keep(each)
         if memory is not None and not context.dry_run:
             found = json.dumps([finding.as_json() for finding in findings])
             memory.keep(found.encode("utf-8", "surrogatepass"))
@@ -108,28 +117,39 @@ def _look(
     subject: Salvage,
     resolved: ResolvedMixture | None,
     views: Sequence[DatasetView],
+    each: list[Known | None],
     rules: Sequence[Rule],
     options: CheckOptions,
     context: RunContext,
 ) -> list[Finding]:
-    """Return what the rules find, by dataset in mixture order, then of the mixture."""
+    """Return what the rules find, by dataset in mixture order, then of the mixture.
+
+    What is known of each dataset is in `each`; None is filled in with what is found.
+    """
     settle = _settle(subject, context)
-    frames, findings = _read_frames(views, context) if options.deep else ([None] * len(views), [])
+    new = [number for number, known in enumerate(each) if known is None]
+    unseen = [views[number] for number in new]
+    frames, findings = _read_frames(unseen, context) if options.deep else ([None] * len(new), [])
+    unread = {finding.dataset for finding in findings}
     codes = [rule.code for rule in rules]
     checked = context.map(
         WHAT,
         partial(_check_one, codes=codes, settle=settle),
-        list(zip(views, frames, strict=True)),
-        [view.name for view in views],
+        list(zip(unseen, frames, strict=True)),
+        [view.name for view in unseen],
         items_per_worker=_DATASETS_PER_WORKER,
     )
+    results: dict[int, Known | Failure] = dict(zip(new, checked, strict=True))
     members: list[HeadMember] = []
-    for view, result in zip(views, checked, strict=True):
-        if isinstance(result, Failure):
-            findings.append(_not_checked(view.name, result.error))
-        else:
-            findings += result[0]
-            members += result[1]
+    for number, view in enumerate(views):
+        found = each[number] or results[number]
+        if isinstance(found, Failure):
+            findings.append(_not_checked(view.name, found.error))
+            continue
+        findings += found[0]
+        members += found[1]
+        if view.name not in unread:  # which need not be so the next time
+            each[number] = found
     if context.shard is None:  # a part of the datasets says nothing of the mixture
         members.sort(key=lambda member: member.index)
         lost = [] if resolved is None else _lost(resolved)

@@ -13,7 +13,7 @@ from breaking import Salvage, check, check_mixture, info, mutation, write_broken
 from opentau_prep.artifacts import memory
 from opentau_prep.config.load import mixture_from_roots
 from opentau_prep.context import RunContext
-from opentau_prep.validate import CheckOptions, validate
+from opentau_prep.validate import CheckOptions, remembered, validate
 from opentau_prep.validate import check as module
 
 
@@ -132,3 +132,34 @@ def test_validate_torn_memory_is_none(tmp_path: Path, looks: list[object]) -> No
 
     assert [f.code for f in check(tmp_path / "set").findings] == ["F009"]
     assert len(looks) == 2
+
+
+def test_validate_one_changed_dataset_costs_itself(
+    tmp_path: Path, looks: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp = remembered.stamp_of
+    monkeypatch.setattr(remembered, "stamp_of", lambda *args: (stamp(*args)[0], 0))
+    names = ("a", "b", "c")
+    for name in names:
+        write_broken(tmp_path / name, mutation("x", "", files=info(total_episodes=9)))
+    file = tmp_path / "mixture.json"
+    datasets = [{"repo_id": name, "root": str(tmp_path / name)} for name in names]
+    file.write_text(json.dumps({"datasets": datasets}))
+    checked: list[str] = []
+    check_one = module._check_one
+    monkeypatch.setattr(
+        module,
+        "_check_one",
+        lambda work, **rest: checked.append(work[0].name) or check_one(work, **rest),
+    )
+    first = check_mixture(file)
+    assert sorted(checked) == ["a", "b", "c"]
+    (tmp_path / "b/meta/tasks.jsonl").write_text("")
+
+    second = check_mixture(file)
+
+    assert checked[3:] == ["b"]
+    kept = [f for f in first.findings if f.dataset != "b"]
+    assert [f for f in second.findings if f.dataset != "b"] == kept
+    monkeypatch.setenv("OPENTAU_PREP_CACHE_DIR", str(tmp_path / "empty"))
+    assert check_mixture(file).findings == second.findings
