@@ -11,7 +11,7 @@ DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all lint type check docs clean check-transformers check-lerobot check-lerobot-tokenizer \
+.PHONY: help demo test test-slow test-all lint type check docs clean check-transformers check-lerobot check-lerobot-tokenizer check-faults \
 	check-ray torture test-lowest run stats heads speed-percentiles fit-tokenizer validate forecast report
 
 help: ## Show this text
@@ -59,6 +59,9 @@ check: lint type test-all ## All of the above
 LEROBOT_PYTHON ?= $(BIN)/python
 
 SECONDS ?= 180
+
+check-faults: $(DEV) ## Plant faults in the demo's datasets: whether validate finds what docs/faults.md says; ARGS='--every 7'
+	$(BIN)/python scripts/bench_faults.py --check $(ARGS)
 
 torture: $(DEV) ## Faults, signals, races and hostile input for SECONDS=180; ARGS='--parts faults'
 	PYTHONPATH=$(CURDIR):tests $(BIN)/python -m torture --seconds $(SECONDS) $(ARGS)
