@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.validate.view import DatasetView
 
-__all__ = ["Remake", "plan_remakes", "remake"]
+__all__ = ["Remade", "Remake", "plan_remakes", "remake_stale"]
 
 Artifacts = Mapping[str, Inspection]
 
@@ -57,6 +57,35 @@ class Remake:
         return {"step": self.step, "datasets": list(self.entries), "reasons": list(self.reasons)}
 
 
+@dataclass(frozen=True)
+class Remade:
+    """A step that was done again, or is planned.
+
+    Attributes:
+        plan: The step.
+        problems: What stood in its way, in words.
+    """
+
+    plan: Remake
+    problems: tuple[str, ...] = ()
+
+
+def remake_stale(subject: Salvage, context: RunContext, *, deep: bool = False) -> list[Remade]:
+    """Do again, on the main rank, the steps whose own files are stale or gone; see `plan_remakes`.
+
+    After one that fails none is begun. A dry run only plans.
+    """
+    plans = plan_remakes(subject, context, deep=deep)
+    if subject.mixture is None or not context.this_rank.is_main or context.dry_run:
+        return [Remade(plan) for plan in plans]
+    remade: list[Remade] = []
+    for plan in plans:
+        failed = [made.plan.step for made in remade if made.problems]
+        problems = (f"not begun, since {failed[0]} failed",) if failed else ()
+        remade.append(Remade(plan, problems or _remake(plan, subject.mixture, context)))
+    return remade
+
+
 def plan_remakes(subject: Salvage, context: RunContext, *, deep: bool = False) -> list[Remake]:
     """Return the steps to be done again, in order; nothing is changed.
 
@@ -78,7 +107,7 @@ def plan_remakes(subject: Salvage, context: RunContext, *, deep: bool = False) -
     return [plan for plan in plans if plan.reasons]
 
 
-def remake(plan: Remake, mixture: Mixture, context: RunContext) -> tuple[str, ...]:
+def _remake(plan: Remake, mixture: Mixture, context: RunContext) -> tuple[str, ...]:
     """Do a step again as `run` does it; return what stood in its way, in words."""
     step = next(step for step in STEPS if step.name == plan.step)
     options = LocateOptions.of_run(context, frames=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opentau_prep.artifacts.store import Outcome
     from opentau_prep.config.salvage import Salvage
     from opentau_prep.context import RunContext
-    from opentau_prep.remake import Remake
+    from opentau_prep.remake import Remade
     from opentau_prep.validate.fix import Fix
     from opentau_prep.validate.rule import Trainer
 
@@ -54,8 +54,14 @@ def lint(subject: Salvage, context: RunContext, options: LintOptions) -> Result:
     """Repair if asked to, check, and show."""
     _check_roots(subject, context, options)
     settings = load_settings(Path.cwd())
-    fixes = _fix(subject, context) if options.fix else []
-    remade = _remake(subject, context, options.deep or settings.deep) if options.fix else []
+    fixes: list[Fix] = []
+    remade: list[Remade] = []
+    if options.fix:
+        from opentau_prep.remake import remake_stale
+        from opentau_prep.validate.fix import fix_datasets
+
+        fixes = fix_datasets(subject, context)
+        remade = remake_stale(subject, context, deep=options.deep or settings.deep)
     checks = CheckOptions(
         rules=pick_rules(options.select or settings.select, (*settings.ignore, *options.ignore)),
         deep=options.deep or settings.deep,
@@ -124,39 +130,6 @@ def _without_ignored(report: ValidateReport, settings: Settings) -> ValidateRepo
     return replace(report, findings=kept)
 
 
-def _fix(subject: Salvage, context: RunContext) -> list[Fix]:
-    from opentau_prep.validate.check import dataset_views
-    from opentau_prep.validate.fix import apply_fix, plan_fixes
-
-    _, views = dataset_views(subject, context)
-    fixes = [fix for view in views for fix in plan_fixes(view, context)]
-    main = context.rank is None or context.rank.is_main
-    for fix in fixes if main and not context.dry_run else ():
-        apply_fix(fix)
-    return fixes
-
-
-@dataclass(frozen=True)
-class _Remade:
-    plan: Remake
-    problems: tuple[str, ...] = ()
-
-
-def _remake(subject: Salvage, context: RunContext, deep: bool) -> list[_Remade]:
-    from opentau_prep.remake import plan_remakes, remake
-
-    plans = plan_remakes(subject, context, deep=deep)
-    main = context.rank is None or context.rank.is_main
-    if subject.mixture is None or not main or context.dry_run:
-        return [_Remade(plan) for plan in plans]
-    remade: list[_Remade] = []
-    for plan in plans:
-        failed = [made.plan.step for made in remade if made.problems]
-        problems = (f"not begun, since {failed[0]} failed",) if failed else ()
-        remade.append(_Remade(plan, problems or remake(plan, subject.mixture, context)))
-    return remade
-
-
 def _excluded_note(exclusions: Mapping[str, Any] | None) -> str:
     if exclusions is None:
         return ""
@@ -169,7 +142,7 @@ class _Drawn:
     report: ValidateReport
     format: str
     fixes: list[Fix]
-    remade: list[_Remade]
+    remade: list[Remade]
     dry_run: bool
     note: str = ""
 

@@ -81,7 +81,7 @@ def validate(
             own = None
             if memory is not None and memory.active:
                 own = DatasetMemory(subject, views, codes, options, context, start_ns)
-            each = [None] * len(views) if own is None else own.recall()
+            each: list[Known | None] = [None] * len(views) if own is None else own.recall()
             findings = _look(subject, resolved, views, each, rules, options, context)
         if own is not None:
             own.keep(each)

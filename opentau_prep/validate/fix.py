@@ -23,13 +23,15 @@ from opentau_prep.notices import collect_notices
 from opentau_prep.speed import prepare_speed
 from opentau_prep.speed.rows import SPEED_FILE, encode_rows
 from opentau_prep.text import printable
+from opentau_prep.validate.check import dataset_views
 from opentau_prep.validate.checks.counts import true_counts
 
 if TYPE_CHECKING:
+    from opentau_prep.config.salvage import Salvage
     from opentau_prep.context import RunContext
     from opentau_prep.validate.view import DatasetView
 
-__all__ = ["Fix", "apply_fix", "plan_fixes", "unified_diff"]
+__all__ = ["Fix", "apply_fix", "fix_datasets", "plan_fixes", "unified_diff"]
 
 _INDENT = 4
 
@@ -62,6 +64,16 @@ class Fix:
             "what": self.what,
             "diff": unified_diff(self),
         }
+
+
+def fix_datasets(subject: Salvage, context: RunContext) -> list[Fix]:
+    """Fix on the main rank what needs no judgement in each dataset; a dry run only plans."""
+    _, views = dataset_views(subject, context)
+    fixes = [fix for view in views for fix in plan_fixes(view, context)]
+    if context.this_rank.is_main and not context.dry_run:
+        for fix in fixes:
+            apply_fix(fix)
+    return fixes
 
 
 def plan_fixes(view: DatasetView, context: RunContext) -> list[Fix]:

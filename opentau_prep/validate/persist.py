@@ -104,7 +104,7 @@ def write_findings(
     Raises:
         ArtifactError: A file of another tool is in the way, or the disk is full.
     """
-    if context.rank is not None and not context.rank.is_main:
+    if not context.this_rank.is_main:
         return []
     written = [_write_one(report, dataset, context, mixture) for dataset in report.datasets]
     if mixture is not None:

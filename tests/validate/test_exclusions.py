@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 from breaking import RunContext, check_mixture, codes_of, salvage_mixture, write_broken
 from mutations import MUTATIONS
@@ -70,3 +72,87 @@ def test_sarif_has_a_result_per_finding_and_its_rule(mixture: Path) -> None:
         assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
         assert result["level"] == "warning"
         assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+
+
+def _object(required: str = "", **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": required.split(),
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+_TEXT, _URI = {"type": "string"}, {"type": "string", "pattern": r"^[^\s\\\\]*$"}
+_LEVEL = {"enum": ["none", "note", "warning", "error"]}
+_MESSAGE = _object("text", text=_TEXT)
+# The parts of sarif-schema-2.1.0.json (OASIS) that are written: what each requires, the names that
+# it knows of them, and its enumerations and bounds. A property that is none of them is refused.
+SARIF = _object(
+    "version runs",
+    **{"$schema": _URI},
+    version={"enum": ["2.1.0"]},
+    runs={
+        "type": "array",
+        "items": _object(
+            "tool",
+            columnKind={"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
+            tool=_object(
+                "driver",
+                driver=_object(
+                    "name",
+                    name=_TEXT,
+                    version=_TEXT,
+                    rules={
+                        "type": "array",
+                        "uniqueItems": True,
+                        "items": _object(
+                            "id",
+                            id=_TEXT,
+                            name=_TEXT,
+                            shortDescription=_MESSAGE,
+                            fullDescription=_MESSAGE,
+                            help=_MESSAGE,
+                            defaultConfiguration=_object(level=_LEVEL),
+                        ),
+                    },
+                ),
+            ),
+            results={
+                "type": "array",
+                "items": _object(
+                    "message",
+                    ruleId=_TEXT,
+                    ruleIndex={"type": "integer", "minimum": -1},
+                    level=_LEVEL,
+                    message=_MESSAGE,
+                    partialFingerprints={"type": "object", "additionalProperties": _TEXT},
+                    properties={"type": "object"},
+                    locations={
+                        "type": "array",
+                        "items": _object(
+                            physicalLocation=_object(
+                                "artifactLocation", artifactLocation=_object(uri=_URI)
+                            )
+                        ),
+                    },
+                ),
+            },
+        ),
+    },
+)
+
+
+def test_sarif_has_what_the_schema_of_the_standard_requires(mixture: Path) -> None:
+    (mixture.parent / "data/set/meta/info.json").rename(mixture.parent / "data/set/meta/gone.json")
+    (mixture.parent / "mix ed.json").write_text('{"datasets": [{"repo_id": "a"}], "wights": [1]}')
+    jsonschema.Draft202012Validator.check_schema(SARIF)
+    for file in (mixture, mixture.parent / "mix ed.json"):
+        document = json.loads(as_sarif(check_mixture(file)))
+
+        jsonschema.validate(document, SARIF)
+
+        run = document["runs"][0]
+        assert run["results"]
+        for result in run["results"]:
+            assert 0 <= result["ruleIndex"] < len(run["tool"]["driver"]["rules"])
