@@ -23,6 +23,9 @@ _HEAD = """# Rules of `validate`
 
 An **error** is what training would fail on or learn wrong numbers from; it makes the exit code 1. A
 **warning** does so with `--strict`. A **note** never does.
+
+The last line of each rule has the formats and the versions of the trainers that its words were read
+in. "Training" and "the trainers" are these; LeRobot without a number is both of its versions.
 """
 
 
@@ -37,6 +40,7 @@ def render(rules: tuple[Rule, ...]) -> str:
             lines.append(f"**{rule.severity}**{deep}. {rule.what}\n")
             lines.append(f"Why it matters: {rule.why}\n")
             lines.append(f"To fix it: {rule.fix}\n")
+            lines.append(f"Holds for: {rule.holds_for}\n")
     return "\n".join(lines)
 
 

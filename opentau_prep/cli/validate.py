@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -98,6 +99,8 @@ def validate(
     opentau-prep validate --mixture-json mixture.json --strict --format github
     opentau-prep validate --mixture-json mixture.json --fix --dry-run
     """
+    # No large matrix is multiplied: threads of OpenBLAS would cost more to start than they give.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from opentau_prep.cli.lint import LintOptions, explain_result, lint, list_result
     from opentau_prep.cli.targets import named_subject
 

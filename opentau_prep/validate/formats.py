@@ -151,6 +151,7 @@ def explain_rule(rule: Rule) -> str:
             rule.what,
             rule.why,
             f"To fix it: {rule.fix}",
+            f"Holds for: {rule.holds_for}",
         ]
     )
 

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
+from opentau_prep.trainers import TRAINERS
 from opentau_prep.validate.findings import Finding, Hit, Severity
 
 __all__ = [
+    "FORMATS",
     "GIT_LFS_PULL",
     "GROUPS",
+    "NEW",
+    "OLD",
     "RUN_FIX",
     "RUN_STATS",
     "RUN_STATS_AGAIN",
@@ -45,6 +49,20 @@ GROUPS = MappingProxyType(
         "X": "validate itself",
     }
 )
+
+FORMATS = ("v2.0", "v2.1", "v3.0")
+OLD, NEW = FORMATS[:2], FORMATS[2:]
+
+# What the rules were read in, and run against.
+_READ_IN = MappingProxyType(
+    {
+        "opentau": f"OpenTau {TRAINERS['OpenTau']}",
+        "lerobot": f"LeRobot {TRAINERS['LeRobot']} and 0.6.2 (7427f31)",
+        "openpi": f"openpi {TRAINERS['openpi']}",
+    }
+)
+# These groups are about mixtures and what is made of them, which OpenTau alone has.
+_OF_MIXTURES = "MHN"
 
 # Commands that settle findings; `Settle.fill` puts in what the braces name.
 RUN_STATS = ("opentau-prep", "stats", "{root}")
@@ -116,6 +134,7 @@ class Rule:
             and `{subject}` for the mixture or roots that were checked (`{mixture ID}`: for that
             mixture only); none where a person must act.
         trainers: The trainers that it is about; none for all.
+        formats: The versions of the format that it is about.
     """
 
     code: str
@@ -128,6 +147,24 @@ class Rule:
     scope: Scope = "dataset"
     command: tuple[str, ...] = ()
     trainers: tuple[Trainer, ...] = ()
+    formats: tuple[str, ...] = FORMATS
+
+    @property
+    def holds_for(self) -> str:
+        """The formats and the trainers' versions that its words are true of."""
+        if self.code[0] in "AX":
+            return "this tool's own files" if self.code[0] == "A" else "every run"
+        if self.code[0] in _OF_MIXTURES:
+            return _READ_IN["opentau"]
+        read = [
+            version
+            for trainer, version in _READ_IN.items()
+            if trainer in (self.trainers or _READ_IN)
+            # LeRobot has read v3.0 alone since 0.4.0; openpi pins one that reads v2.x alone.
+            and not (trainer == "lerobot" and self.formats == OLD and not self.trainers)
+            and not (trainer == "openpi" and self.formats == NEW and not self.trainers)
+        ]
+        return f"{', '.join(self.formats)}; {', '.join(read)}"
 
     @property
     def group(self) -> str:
@@ -152,4 +189,5 @@ class Rule:
         """Return the rule JSON-ready."""
         words = {name: getattr(self, name) for name in ("code", "name", "severity", "group")}
         words["trainers"] = ", ".join(self.trainers)
+        words["holds_for"] = self.holds_for
         return {**words, "scope": self.scope, "what": self.what, "why": self.why, "fix": self.fix}

@@ -10,7 +10,7 @@ from opentau_prep.metadata.info import DEFAULT_CHUNKS_SIZE, INFO, as_integer
 from opentau_prep.validate.checks.episodes import rows_differ, wrong_file
 from opentau_prep.validate.checks.format import files_missing, files_unclaimed, files_unreadable
 from opentau_prep.validate.findings import Hit, hit
-from opentau_prep.validate.rule import RUN_FIX, Rule
+from opentau_prep.validate.rule import OLD, RUN_FIX, Rule
 
 if TYPE_CHECKING:
     from opentau_prep.validate.view import DatasetView
@@ -175,6 +175,7 @@ RULES = (
         "Tools that append to the dataset or copy it chunk by chunk miss episodes.",
         "`--fix` writes the number.",
         count_chunks,
+        formats=OLD,
     ),
     Rule(
         "F013",

@@ -11,7 +11,7 @@ from opentau_prep.metadata.paths import EPISODES_DIR
 from opentau_prep.metadata.v2 import EPISODES
 from opentau_prep.validate.checks.format import is_aborted
 from opentau_prep.validate.findings import Hit, hit, listed
-from opentau_prep.validate.rule import Rule
+from opentau_prep.validate.rule import NEW, Rule
 from opentau_prep.validate.view import relative
 
 if TYPE_CHECKING:
@@ -267,6 +267,7 @@ RULES = (
         "Readers slice another episode's rows out of the shared file, silently.",
         "Write both columns again from the lengths.",
         row_ranges_wrong,
+        formats=NEW,
     ),
     Rule(
         "E008",
@@ -276,6 +277,7 @@ RULES = (
         "LeRobot cannot tell which rows an episode has.",
         "Write both columns again from the lengths.",
         row_ranges_missing,
+        formats=NEW,
     ),
     Rule(
         "E009",

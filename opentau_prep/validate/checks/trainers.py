@@ -14,7 +14,7 @@ from opentau_prep.metadata.v2 import EPISODES_STATS
 from opentau_prep.validate.checks.columns import STANDARD_COLUMNS, first_footer
 from opentau_prep.validate.checks.counts import true_counts
 from opentau_prep.validate.findings import Hit, hit, listed
-from opentau_prep.validate.rule import RUN_FIX, RUN_STATS, Rule
+from opentau_prep.validate.rule import NEW, OLD, RUN_FIX, RUN_STATS, Rule
 
 if TYPE_CHECKING:
     from opentau_prep.validate.view import DatasetView
@@ -114,6 +114,7 @@ RULES = (
         episode_stats_missing,
         command=RUN_STATS,
         trainers=("opentau", "openpi"),
+        formats=("v2.1",),
     ),
     Rule(
         "O002",
@@ -157,6 +158,7 @@ RULES = (
         " converter pools quantiles wrongly and drops other files of `meta/`.",
         needs_v3,
         trainers=("lerobot",),
+        formats=OLD,
     ),
     Rule(
         "O006",
@@ -167,6 +169,7 @@ RULES = (
         "Use a v2.1 copy, or an openpi with a newer LeRobot.",
         needs_v2,
         trainers=("openpi",),
+        formats=NEW,
     ),
     Rule(
         "O007",

@@ -11,7 +11,7 @@ from opentau_prep.metadata.info import INFO
 from opentau_prep.metadata.paths import EPISODES_DIR
 from opentau_prep.validate.checks.format import git_lfs_pull
 from opentau_prep.validate.findings import Hit, hit, listed
-from opentau_prep.validate.rule import Rule
+from opentau_prep.validate.rule import NEW, Rule
 from opentau_prep.validate.view import relative
 
 if TYPE_CHECKING:
@@ -319,6 +319,7 @@ RULES: Sequence[Rule] = (
         "Pictures of another episode are shown, silently.",
         "Write the columns again from the lengths and `fps`.",
         spans_wrong,
+        formats=NEW,
     ),
     Rule(
         "V008",
@@ -329,6 +330,7 @@ RULES: Sequence[Rule] = (
         "LeRobot cannot tell where in which file an episode is.",
         "Write the columns again, or remove the camera from info.json.",
         columns_missing,
+        formats=NEW,
     ),
     Rule(
         "V009",
