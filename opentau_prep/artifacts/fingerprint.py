@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -247,11 +248,15 @@ def _hash_all(
 
     if not keys:
         return {}
-    threads = min(_MAX_THREADS, len(keys), (os.cpu_count() or 1) + 1)
     from concurrent.futures import ThreadPoolExecutor
 
+    threads = min(_MAX_THREADS, len(keys), (os.cpu_count() or 1) + 1)
+    # To hand a small file to a thread takes as long as to hash it.
+    rels, some = list(keys), max(1, len(keys) // (4 * threads))
+    batches = [rels[at : at + some] for at in range(0, len(rels), some)]
     with ThreadPoolExecutor(threads) as pool:  # hashing and reading let go of the interpreter lock
-        return dict(zip(keys, pool.map(one, keys), strict=True))
+        done = pool.map(lambda batch: [one(rel) for rel in batch], batches)
+        return dict(zip(rels, itertools.chain.from_iterable(done), strict=True))
 
 
 def _hash_file(path: str) -> tuple[str, _Key | None]:
