@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from builders import VERSIONS, tiny_dataset
-from cli_runner import run_cli
+from cli_runner import command, environment, run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,6 +70,36 @@ def test_parts_in_any_order_then_the_whole_equal_a_single_run(tmp_path: Path) ->
     assert made(tmp_path / "parts") == made(tmp_path / "single")
     checked = [run("single", "validate", "--shard", f"{i}/2", "--json").json for i in (1, 2)]
     assert sum(len(each["datasets"]) for each in checked) == 4
+
+
+@pytest.mark.slow
+def test_parts_as_processes_one_of_them_killed_and_two_at_once_equal_a_single_run(
+    tmp_path: Path,
+) -> None:
+    for side in ("single", "parts"):
+        for i in range(8):
+            tiny_dataset(tmp_path / side, "v3.0", name=f"d{i}", lengths=[40 + i, 14], seed=i)
+        entries = [{"repo_id": f"lab/d{i}", "root": f"d{i}"} for i in range(8)]
+        (tmp_path / side / "mix.json").write_text(json.dumps({"datasets": entries}))
+
+    def start(side: str, *options: object) -> subprocess.Popen[bytes]:
+        words = command("run", "--mixture-json", "mix.json", "--workers", 1, *options)
+        quiet = subprocess.DEVNULL
+        folder = tmp_path / side
+        return subprocess.Popen(words, cwd=folder, env=environment(), stdout=quiet, stderr=quiet)
+
+    single = start("single")
+    killed = start("parts", "--shard", "3/4")
+    while killed.poll() is None and not list((tmp_path / "parts").rglob("quantile_sketch.json")):
+        time.sleep(0.001)
+    killed.kill()
+    killed.wait()
+    # Part 2 twice at the same time, and the killed one once more.
+    parts = [start("parts", "--shard", part) for part in ("4/4", "2/4", "2/4", "3/4", "1/4")]
+    assert [part.wait() for part in parts] == [0] * 5
+    both = [start("parts"), start("parts")]
+    assert [each.wait() for each in (*both, single)] == [0, 0, 0]
+    assert made(tmp_path / "parts") == made(tmp_path / "single")
 
 
 def test_shard_of_openpi_stats_is_refused(tmp_path: Path) -> None:
