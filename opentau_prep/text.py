@@ -37,7 +37,7 @@ _USER_INFO = re.compile(
     re.IGNORECASE,
 )
 _QUERY = re.compile(
-    r"""\b([a-z][a-z0-9+.-]+://(?:[^\s?#"'<>\\]|\\.)*?)(?:[?#]|%3f|%23)(?:[^\s"'<>\\]|\\.)*""",
+    r"""\b([a-z][a-z0-9+.-]+:/+(?:[^\s?#"'<>\\]|\\.)*?)(?:[?#]|%3f|%23)(?:[^\s"'<>\\]|\\.)*""",
     re.IGNORECASE,
 )
 # What is before the @ is a container or a repository; or a user, before a password and a colon.

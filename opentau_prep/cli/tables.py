@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opentau_prep.storage.urls import shell_command
 from opentau_prep.text import printable
 
 if TYPE_CHECKING:
@@ -171,11 +172,13 @@ def demo_table(
         names = [column.lstrip("?#") for column in columns]
         rows = [["-" if d[n] is None else d[n] for n in names] for d in datasets]
         console.print(table(columns, rows))
+        shown = printable(str(path))
         if dry_run:
-            console.print(f"Would write {path}.", markup=False, soft_wrap=True)
+            console.print(f"Would write {shown}.", markup=False, soft_wrap=True)
             return
-        console.print(f"Wrote {path}. Now:", markup=False)
-        console.print(f"  opentau-prep run --mixture-json {path}", markup=False, soft_wrap=True)
+        console.print(f"Wrote {shown}. Now:", markup=False)
+        command = shell_command("run", [], "--mixture-json", path)
+        console.print(f"  {command}", markup=False, soft_wrap=True)
 
     return render
 

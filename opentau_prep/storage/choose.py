@@ -8,7 +8,7 @@ from opentau_prep.errors import ConfigError
 from opentau_prep.storage.base import Storage
 from opentau_prep.storage.local import LocalStorage
 from opentau_prep.storage.look import current_look
-from opentau_prep.storage.urls import scheme_of
+from opentau_prep.storage.urls import refuse_secrets, scheme_of
 
 __all__ = ["open_storage"]
 
@@ -35,6 +35,7 @@ def open_storage(root: str | os.PathLike[str]) -> Storage:
     if scheme is None:
         return LocalStorage(root)
     if scheme == "file":
+        refuse_secrets(text)  # as a path, what is before the @ would be shown
         return LocalStorage(text[len("file://") :])
     from opentau_prep.storage.remote import RemoteStorage
 

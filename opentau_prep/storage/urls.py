@@ -17,6 +17,7 @@ __all__ = [
     "check_written",
     "command_at",
     "is_remote",
+    "refuse_secrets",
     "safe_url",
     "scheme_of",
     "shell_command",
@@ -72,13 +73,7 @@ def check_url(url: str) -> str:
             where=where,
             hint="Use the store's own URL, such as hf://datasets/OWNER/NAME or s3://BUCKET/NAME.",
         )
-    if where != url:
-        raise ConfigError(
-            "a root must hold no credentials, query or fragment",
-            where=where,
-            hint="Put credentials where the store's driver looks for them: its environment"
-            " variables, its login, or fsspec's configuration files.",
-        )
+    refuse_secrets(url)
     if any(ord(char) < 32 or char == "\x7f" for char in url):
         raise ConfigError("has characters that no URL should have", where=repr(where))
     bare = url.rstrip("/")
@@ -87,6 +82,18 @@ def check_url(url: str) -> str:
     if ".." in bare.split("/"):
         raise ConfigError("must not hold `..`", where=where, hint="Correct the root.")
     return bare
+
+
+def refuse_secrets(url: str) -> None:
+    """Raise `ConfigError` where a URL holds credentials, a query or a fragment."""
+    where = safe_url(url)
+    if where != url:
+        raise ConfigError(
+            "a root must hold no credentials, query or fragment",
+            where=where,
+            hint="Put credentials where the store's driver looks for them: its environment"
+            " variables, its login, or fsspec's configuration files.",
+        )
 
 
 def check_written(path: Path, what: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cli_runner import run_cli
 
 from opentau_prep.demo import target
 from opentau_prep.demo.mixture import DEMO_DATASETS, write_demo
@@ -215,3 +217,13 @@ def test_write_demo_by_several_processes_makes_one(tmp_path: Path, demo: Path) -
     assert [process.wait(timeout=60) for process in processes] == [0] * 4
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
     assert files_of(out) == files_of(demo)
+
+
+def test_demo_command_to_paste_works_for_any_folder(tmp_path):
+    out = tmp_path / "it's a\u202e demo"
+    ran = run_cli("demo", "--out", out)
+    assert ran.code == 0, ran.err
+    assert "\u202e" not in ran.out
+    command = shlex.split(ran.out.splitlines()[-1])
+    assert command[:3] == ["opentau-prep", "run", "--mixture-json"]
+    assert command[3] == str(out / "mixture.json").replace("\u202e", "\\u202e")

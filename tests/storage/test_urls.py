@@ -3,6 +3,7 @@ import json
 import pytest
 
 from opentau_prep.errors import ConfigError
+from opentau_prep.storage import open_storage
 from opentau_prep.storage.urls import check_url, is_remote, safe_url, scheme_of
 from opentau_prep.text import printable, without_secrets
 
@@ -74,7 +75,8 @@ def test_check_url_secrets_are_refused_and_not_shown(root: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "root", ["file://u:S3CRET@h/ds", "s3:/K:S3CRET@b/ds", "file:///a?k=S3CRET"]
+    "root",
+    ["file://u:S3CRET@h/ds", "s3:/K:S3CRET@b/ds", "file:///a?k=S3CRET", "s3:/b/ds?k=S3CRET"],
 )
 def test_safe_url_hides_secrets_in_what_is_taken_for_a_path(root: str) -> None:
     assert "S3CRET" not in safe_url(root)
@@ -84,6 +86,12 @@ def test_safe_url_hides_secrets_in_what_is_taken_for_a_path(root: str) -> None:
     hidden = without_secrets(document)
     assert "S3CRET" not in hidden
     assert {**json.loads(hidden), "a": 0} == {**json.loads(document), "a": 0}
+
+
+def test_open_storage_file_url_with_credentials_is_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_storage("file://u:S3CRET@/tmp/ds")
+    assert "S3CRET" not in f"{caught.value} {caught.value.where} {caught.value.hint}"
 
 
 @pytest.mark.parametrize("root", ["s3://", "s3:///", "s3://b/../x", "s3://b/a\nb", "http://h/x"])
