@@ -11,7 +11,8 @@ DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all lint type check docs clean check-transformers check-lerobot check-lerobot-tokenizer check-faults \
+.PHONY: help demo test test-slow test-all coverage lint type check docs clean check-transformers check-lerobot \
+	check-lerobot-tokenizer check-faults \
 	check-ray torture test-lowest run stats heads speed-percentiles fit-tokenizer validate forecast report
 
 help: ## Show this text
@@ -43,6 +44,13 @@ test-slow: $(DEV) ## The tests that take long: crashes, clusters, whole journeys
 	$(BIN)/python -m pytest -q -n auto -m slow $(ARGS)
 
 test-all: test test-slow ## All tests
+
+coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/.coverage
+coverage: $(DEV) ## Branch coverage of the package by the tests of `make test`
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/coverage run -m pytest -q -m "not slow" $(ARGS)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --skip-covered --sort=cover
 
 lint: $(DEV) ## Check style
 	$(BIN)/ruff check .
