@@ -69,7 +69,7 @@ def parse_fps(info: Mapping[str, Any], where: str) -> int | float:
         return fps
     found = "is missing" if "fps" not in info else f"is {shown(fps)}"
     raise MetadataError(
-        f"field `fps` {found}; expected a positive number",
+        f"field `fps` {found}; expected a number above 0 and below {MAX_FPS:g}",
         where=where,
         hint="Put the recording's frame rate (Hz) there.",
     )

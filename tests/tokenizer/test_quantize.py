@@ -103,3 +103,9 @@ def test_code_points_near_values_are_the_published_ones():
 
 def test_values_of_code_points_broken_byte_is_zero():
     assert values_of_code_points(np.array([0xFFFD, 0xD7FF], dtype=np.uint32), -7)[0] == 0
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_quantize_beyond_the_largest_value_is_clipped_on_either_side(sign):
+    chunks = np.full((1, 4, 1), sign * 1e30, dtype=np.float32)  # only the first coefficient
+    assert quantize(chunks, 10.0).tolist() == [[sign * (1 << 30), 0, 0, 0]]

@@ -151,7 +151,6 @@ def _serve() -> None:
     ]  # fmt: skip
     shim.torture_count.restype = ctypes.c_long
     import_everything()
-    _build_commands()
     gc.collect()
     gc.freeze()  # or the first collection of each child would copy all of it
     for line in sys.stdin.buffer:
@@ -161,16 +160,6 @@ def _serve() -> None:
                 importlib.import_module(name)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
-
-
-def _build_commands() -> None:
-    """Build typer's commands once, which takes as long as a short command."""
-    import typer.main
-
-    from opentau_prep.cli.app import app
-
-    built = typer.main.get_command(app)
-    typer.main.get_command = lambda _: built
 
 
 def _trial(shim: Any, request: dict[str, Any]) -> dict[str, Any]:
