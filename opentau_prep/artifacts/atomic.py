@@ -340,8 +340,9 @@ def _finish(pending: Sequence[PendingFile], kept: Sequence[tuple[Path, Path]]) -
                 if not each.committed:
                     each.commit()
             # The disk failed for good. Without its provenance the new artifact would count as
-            # somebody's, and some could not be computed again from what is there now.
-            if not each.committed:
+            # somebody's, and some could not be computed again from what is there now. Of more
+            # than two files there is a marker (`together`).
+            if len(pending) == 2 and not each.committed:
                 each.leave()
     for each in pending:
         each.discard()
