@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from opentau_prep.remake import Remade
     from opentau_prep.validate.fix import Fix
     from opentau_prep.validate.rule import Trainer
+
+_HANG = 10
+_WRAPPED = re.compile(rf"  (error|warning|note) | {{{_HANG}}}[^$ ]")
 
 __all__ = ["LintOptions", "explain_result", "lint", "list_result", "render_report"]
 
@@ -189,7 +193,12 @@ class _Text:
         shown.highlight_regex(r"(?m)^  error  ", "red")
         shown.highlight_regex(r"(?m)^  warning", "bold")
         shown.highlight_regex(r"(?m)^\S.*$", "bold")
-        console.print(shown, soft_wrap=True)
+        for line in shown.split("\n"):
+            # On a terminal; what is pasted stays whole.
+            if console.is_terminal and _WRAPPED.match(line.plain):
+                first, *more = line.wrap(console, max(20, console.width - _HANG))
+                line = Text("\n").join([first, *(Text(" " * _HANG) + each for each in more)])
+            console.print(line, soft_wrap=True)
 
 
 def list_result() -> Result:

@@ -235,7 +235,8 @@ class Look:
     def _drop(self, path: str) -> None:
         self.room += len(self._content.pop(path, b""))
         self._stats.pop(path, None)
-        if self._names.pop(path, None) is not None:  # a folder that was replaced
+        listed = self._names.pop(path, None) is not None
+        if listed or os.path.isdir(path):  # a folder that was replaced
             below = f"{path}/"
             for each in [each for each in self._content if each.startswith(below)]:
                 self.room += len(self._content.pop(each))

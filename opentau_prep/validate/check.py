@@ -240,7 +240,7 @@ _CONSEQUENCES: Mapping[str, frozenset[str]] = MappingProxyType(
         "T001": frozenset({"S023"}),
         "K004": frozenset({"K007"}),
         "K005": frozenset({"K009"}),
-        "K006": frozenset({"F011", "K007"}),
+        "K006": frozenset({"A006", "F011", "K007"}),
         "K009": frozenset({"F011"}),
     }
 )

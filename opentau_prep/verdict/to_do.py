@@ -132,10 +132,9 @@ def _artifacts(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
     left = [each for each in others if each.level == "do"]
     of_run = [each for each in left if each.step in _IN_ONE_RUN and not each.force]
     several_steps = len({each.step for each in of_run}) > 1
-    if undecided or (several_steps and not any(each.force for each in left)):
+    at_once = several_steps and not any(each.force and each.step in _WHOLE for each in left)
+    if undecided or at_once:
         others = [each for each in others if each not in of_run]
-        if not undecided:  # the decision's command does them, too
-            yield ToDo("do", "Prepare the mixture", _reasons(of_run), commands.step("run"))
     for step, level, force in itertools.product(_VERBS, levels, flags):
         key = (step, level, force)
         chosen = [a for a in others if (a.step, a.level, a.force) == key]
@@ -143,6 +142,8 @@ def _artifacts(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
             words = _VERBS[step] if level == "do" else _LOOKS[step]
             command = _command(gathered, commands, chosen)
             yield ToDo(level, words, _reasons(chosen), command)
+    if at_once and not undecided:  # else the decision's command does them, too
+        yield ToDo("do", "Prepare the mixture", _reasons(of_run), commands.step("run"))
 
 
 def _reasons(chosen: Sequence[ArtifactFacts]) -> list[str]:
@@ -196,11 +197,12 @@ def _findings(gathered: Gathered, commands: Commands) -> Iterator[ToDo]:
     if more_errors > 0:
         more = several(more_errors, "more error")
         yield ToDo("do", f"Settle {more} that validate found", (), commands.step("validate"))
-    warnings = [each for each in found if each.severity == "warning"]
+    warnings = [each for each in found if each.severity == "warning" and each not in skipped]
+    number = counts["warning"] - sum(each.severity == "warning" for each in skipped)
     if warnings:
         parts = [f"{each.code} {each.dataset}: {each.message}" for each in warnings]
-        what = f"Read {several(counts['warning'], 'warning')} that validate found"
-        yield ToDo("look", what, _first(parts, counts["warning"]), commands.step("validate"))
+        what = f"Read {several(number, 'warning')} that validate found"
+        yield ToDo("look", what, _first(parts, number), commands.step("validate"))
 
 
 def _step_of(command: str) -> str:

@@ -83,6 +83,18 @@ def test_own_writes_are_seen_at_once(tmp_path: Path) -> None:
         assert load_dataset_metadata(root) is not before
 
 
+def test_files_of_a_replaced_folder_are_seen_though_it_was_never_listed(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.json").write_text(name)
+    with one_look():
+        assert look.file_bytes(tmp_path / "old/x.json") == b"old"
+        (tmp_path / "old").rename(tmp_path / "kept")
+        (tmp_path / "new").rename(tmp_path / "old")
+        look.forget(tmp_path / "old")
+        assert look.file_bytes(tmp_path / "old/x.json") == b"new"
+
+
 def test_writes_by_another_spelling_of_the_folder_are_seen(tmp_path: Path) -> None:
     root = tiny_dataset(tmp_path, "v2.1")
     (tmp_path / "link").symlink_to(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from opentau_prep.errors import PrepError
@@ -50,7 +51,7 @@ def version_missing(view: DatasetView) -> Iterator[Hit]:
 
 
 def storage_other(view: DatasetView) -> Iterator[Hit]:
-    storage = other_storage(view)
+    storage = None if view.info is None else _other_storage(view)
     if storage is not None:
         yield hit(f"frames are stored as {storage[:40]!r}, not as parquet files", file=INFO)
 
@@ -142,26 +143,16 @@ def only_cause(view: DatasetView) -> str | None:
     """Return the code of the rule that alone applies to a dataset; None when all of them do."""
     if view.info is None:
         return "F001"
-    if other_storage(view) is not None:
+    if _other_storage(view) is not None:
         return "F017"
     if view.episodes is not None and not len(view.episodes):
         return "E002"
     return "E002" if is_aborted(view) else None
 
 
-def other_storage(view: DatasetView) -> str | None:
-    """Return the storage that holds the frames in the place of parquet files: `lance`."""
-    declared = (view.info or {}).get("storage_format")
-    if isinstance(declared, str) and declared.lower() not in ("", "parquet"):
-        return declared
-    # Looked for only where frames are missing: listing a whole dataset is not free in a store.
-    if view.data_paths and view.storage.exists(view.data_paths[0]):
-        return None
-    try:
-        tables = any(view.storage.list_files(f"{folder}frames.lance") for folder in ("", "data/"))
-    except PrepError:
-        return None
-    return "lance" if tables else None
+def _other_storage(view: DatasetView) -> str | None:
+    _ = view.data_paths  # what is noticed on the way is the view's
+    return replace(view.dataset, opened=view.meta).other_storage
 
 
 def is_aborted(view: DatasetView) -> bool:
