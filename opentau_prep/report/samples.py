@@ -94,10 +94,12 @@ def episodes(member: Member, feature: str, affine: Affine) -> list[ShownEpisode]
     What cannot be read is left out: `validate` says what is wrong with it.
     """
     entry, own = member.entry, member.features[feature]
-    if not _is_near(entry):
+    try:
+        chosen = list(_chosen(entry)) if _is_near(entry) else []
+    except PrepError:
         return []
     shown = []
-    for position, why in _chosen(entry):
+    for position, why in chosen:
         episode = int(entry.episodes[position])
         try:
             block = read_frames(entry.meta, [own.column], [episode])
