@@ -20,7 +20,7 @@ from opentau_prep.validate.persist import (
 
 
 def _prepare(folder: Path) -> Path:
-    write_broken(folder / "set", mutation("x", "", files=info(total_episodes=9)))
+    write_broken(folder / "set", mutation("x", "", files=info(total_episodes=5)))
     content = {"datasets": [{"repo_id": "lab/set", "root": "set"}]}
     (folder / "mixture.json").write_text(json.dumps(content))
     (folder / "mixture.prep").mkdir()
