@@ -5,7 +5,6 @@ Each part is read when it is asked for.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from opentau_prep.artifacts.marker import warn_of_update
 from opentau_prep.errors import MetadataError, PrepError
 from opentau_prep.metadata import v2
 from opentau_prep.metadata.features import infer_columns
+from opentau_prep.metadata.frames_format import check_parquet
 from opentau_prep.metadata.info import (
     INFO,
     check_own,
@@ -316,33 +316,12 @@ class Dataset:
         """Whether episodes are promised that are not there."""
         return self.present.episodes < self.declared.episodes
 
-    @cached_property
-    def other_storage(self) -> str | None:
-        """The storage that holds the frames in place of parquet files: `lance`."""
-        declared = self.meta.info.get("storage_format")
-        if isinstance(declared, str) and declared.lower() not in ("", "parquet"):
-            return declared
-        # Looked for only where frames are missing: listing a whole dataset is not free in a store.
-        with contextlib.suppress(PrepError):
-            paths = self.meta.data_paths
-            if not (paths and self.storage.exists(paths[0])):
-                tables = (self.storage.list_files(f"{top}frames.lance") for top in ("", "data/"))
-                return "lance" if any(tables) else None
-        return None
-
     def check_not_empty(self) -> None:
         """Raise a `MetadataError` where there is no frame to read.
 
         The episodes table is missing, malformed or empty, or the frames are no parquet files.
         """
-        # In a store, what info.json does not declare is not worth a request for each dataset.
-        here = self.storage.folder is not None or "storage_format" in self.meta.info
-        if here and self.other_storage is not None:
-            raise MetadataError(
-                f"frames are stored as {self.other_storage[:40]!r}, not as parquet files",
-                where=self.meta.info_path,
-                hint="Export the dataset as parquet with the tool that wrote it.",
-            )
+        check_parquet(self.meta)
         if not self.extent.episodes:
             table = "meta/episodes" if self.meta.is_v3 else v2.EPISODES
             raise MetadataError(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from opentau_prep.errors import PrepError
+from opentau_prep.metadata.frames_format import other_storage
 from opentau_prep.metadata.info import INFO, as_integer, parse_version
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import GIT_LFS_PULL, Rule
@@ -152,7 +152,7 @@ def only_cause(view: DatasetView) -> str | None:
 
 def _other_storage(view: DatasetView) -> str | None:
     _ = view.data_paths  # what is noticed on the way is the view's
-    return replace(view.dataset, opened=view.meta).other_storage
+    return other_storage(view.meta)
 
 
 def is_aborted(view: DatasetView) -> bool:
