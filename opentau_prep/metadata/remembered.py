@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["mixture_memory"]
 
 # Written from what the others hold, and read by nobody here.
-_SHOWN_ONLY = ("report", "forecast")
+_SHOWN_ONLY = ("report",)
 
 
 def mixture_memory(
