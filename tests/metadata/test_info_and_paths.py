@@ -121,14 +121,10 @@ def test_features_of_another_schema_are_an_error_of_their_own(root: Path, featur
         meta.features  # noqa: B018
 
 
-def test_info_of_another_project_still_gives_episodes_and_stats(root: Path) -> None:
+def test_info_of_another_project_is_no_dataset(root: Path) -> None:
     (root / "meta/info.json").write_text('{"name": "other", "version": [1, 2], "fps": null}')
-    with collect_notices() as notices:
-        meta = load_dataset_metadata(root)
-    assert [n.kind for n in notices] == ["version_mismatch"]
-    assert len(meta.episodes) == len(meta.data_paths) == 3
-    assert meta.tasks == {0: "do task 0"}
-    assert "action" in meta.stats
+    with pytest.raises(MetadataError, match="is not LeRobot's: its fields are name, version, fps"):
+        load_dataset_metadata(root)
 
 
 def test_info_counts_that_promise_more_do_not_matter(root: Path) -> None:

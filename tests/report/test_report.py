@@ -182,14 +182,14 @@ def test_report_of_a_dataset_that_grew_says_what_is_stale_and_how_to_fix_it(demo
     commands = to_do(facts)
     speed = "opentau-prep speed-percentiles demo/datasets/demo/arm6_pose --force"
     assert "speed stale (episodes 12 -> 13; frames" in commands[speed][0]
-    # The fit's own options are part of the command.
-    fit = (
-        "opentau-prep fit-tokenizer --mixture-json demo/mixture.json --chunk-size 50"
-        " --total-chunks 300 --vocab-size 300 --scale 5.0 --out-dir demo/mixture.prep/tokenizer"
-    )
-    assert "tokenizer stale" in commands[fit][0]
+    stale = commands["opentau-prep run --mixture-json demo/mixture.json"]
+    assert any(each.startswith("tokenizer stale (episodes 101 -> 102") for each in stale)
     obey(facts)
     assert facts_of().ready
+    # The run refits with the options that the tokenizer was fitted with.
+    fit = json.loads((demo / "mixture.prep/tokenizer/fit_report.json").read_text())
+    options = ("chunk_size", "total_chunks_requested", "vocab_size", "scale")
+    assert [fit[name] for name in options] == [50, 300, 300, 5.0]
 
 
 def test_report_of_changed_data_files_needs_no_hashes_to_see_other_sizes(demo):

@@ -78,7 +78,6 @@ def test_stats_published_exact_ones_are_up_to_date(tmp_path, version):
 @pytest.mark.parametrize("memory_budget", [0, 1 << 30])
 def test_stats_any_number_of_workers_gives_the_same_bytes(tmp_path, memory_budget, monkeypatch):
     monkeypatch.setattr("opentau_prep.stats.scan.BLOCK_BYTES", 4096)
-    monkeypatch.setattr("opentau_prep.stats.reading._THREADED_ROWS", 1)
     found = []
     for workers in (1, 3):
         root = _bare(tmp_path / str(workers), "v3.0", episodes_per_file=1)

@@ -25,8 +25,8 @@ def test_validate_g1_says_what_is_true(tmp_path: Path) -> None:
 
     # Its info.json nests the names of both vectors; its videos were not copied. That it has no
     # control_mode separates it from nobody.
-    assert [(f.code, f.count) for f in report.findings] == [("C010", 2), ("V001", 1)]
-    assert [p.column for p in report.findings[0].places] == ["observation.state", "action"]
+    assert [(f.code, f.count) for f in report.findings] == [("V001", 1), ("C010", 2)]
+    assert [p.column for p in report.findings[1].places] == ["observation.state", "action"]
 
 
 def test_validate_so101_names_quantiles_that_are_none(tmp_path: Path) -> None:
