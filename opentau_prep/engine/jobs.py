@@ -9,7 +9,7 @@ from typing import Any
 
 from opentau_prep import notices
 from opentau_prep.errors import EngineError, PrepError
-from opentau_prep.storage.look import one_look
+from opentau_prep.storage.look import current_look, one_look
 
 __all__ = ["Done", "Failure", "Job", "UnexpectedError", "died", "perform", "unexpected"]
 
@@ -72,6 +72,7 @@ class Done:
 def perform(fn: Callable[[Any], Any], job: Job) -> Done:
     """Run one job where it is: its errors become a failure, its notices are collected."""
     failure, value = None, None
+    shared = current_look() is not None
     with notices.collect_notices() as emitted, one_look() as look:
         try:
             value = fn(job.item)
@@ -79,7 +80,9 @@ def perform(fn: Callable[[Any], Any], job: Job) -> Done:
             failure = Failure(job.label, error, traceback.format_exc())
         except Exception as error:  # noqa: BLE001 - the one boundary where a fault becomes a value
             failure = unexpected(job, error, traceback.format_exc())
-    return Done(value, failure, tuple(emitted), tuple(look.written))
+    # A look that the caller has, too, knows what was written; all of it again after each job would
+    # cost the square of the number of jobs.
+    return Done(value, failure, tuple(emitted), () if shared else tuple(look.written))
 
 
 def unexpected(job: Job, error: BaseException, text: str) -> Failure:
