@@ -159,15 +159,15 @@ def _digest_of(paths: Sequence[str], urls: Sequence[str]) -> tuple[str | None, t
         newest = max(newest, found.st_mtime_ns, changed)
         fine = fine or changed % 10_000_000 != 0
     list_together(urls, _TOPS)
-    told: str | None = ""
+    stamp: str | None = ""
     for url in urls:
         storage = open_storage(url)
-        told = storage.stamp(_TOPS) if isinstance(storage, RemoteStorage) else None
-        if told is None:
+        stamp = storage.stamp(_TOPS) if isinstance(storage, RemoteStorage) else None
+        if stamp is None:
             break
-        digest.update(told.encode("ascii"))
+        digest.update(stamp.encode("ascii"))
     tick = TICK_NS if fine else COARSE_TICK_NS
-    return None if told is None else digest.hexdigest(), (newest, tick)
+    return None if stamp is None else digest.hexdigest(), (newest, tick)
 
 
 def _settled(newest: int, tick: int) -> bool:

@@ -52,7 +52,7 @@ def command(name: str, body: Callable[..., Result]) -> Any:
     """Return the command `name` of typer that runs `body(session, ...)`.
 
     It takes the body's own parameters and those of `CommonOptions`. A parameter that is a class of
-    `cli.options` stands for an option per field; a field that two of them have is one option.
+    `cli.options` gives an option per field; a field that two of them have is one option.
     Expected errors become one message on stderr and their exit code; Ctrl-C becomes 130, SIGTERM
     143.
     """

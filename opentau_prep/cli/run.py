@@ -83,22 +83,22 @@ def _run(session: Session, mixture: Mixture, given: Mapping[str, Any]) -> Result
         exit_code=int(done.needs_attention),
     )
     if done.verdict is not None and done.verdict.ready and memory.active:
-        said = session.notices
+        emitted = session.notices
         if has_written():
             memory.note()
-            with collect_notices() as said, suppress(PrepError):
+            with collect_notices() as emitted, suppress(PrepError):
                 done = run_pipeline(mixture, context, given)
         if not has_written() and done.verdict is not None and done.verdict.ready:
-            memory.keep(_to_keep(done, said))
+            memory.keep(_to_keep(done, emitted))
     return result
 
 
-def _to_keep(done: PipelineResult, said: Sequence[Notice]) -> bytes:
+def _to_keep(done: PipelineResult, emitted: Sequence[Notice]) -> bytes:
     """Return the outcome of a run that found nothing to do: what it shows, then its document."""
     from opentau_prep.artifacts.jsonio import dump_own
     from opentau_prep.cli.run_tables import run_text
 
-    head = {"text": run_text(done), "notices": [vars(notice) for notice in said]}
+    head = {"text": run_text(done), "notices": [vars(notice) for notice in emitted]}
     return json.dumps(head).encode("ascii") + b"\n" + dump_own(done.as_json())
 
 
