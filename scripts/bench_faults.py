@@ -19,7 +19,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,7 +36,7 @@ from mp4_files import mp4, promised, write_videos  # noqa: E402
 from opentau_prep.config.load import mixture_from_roots  # noqa: E402
 from opentau_prep.config.salvage import Salvage  # noqa: E402
 from opentau_prep.context import RunContext  # noqa: E402
-from opentau_prep.demo.mixture import write_demo  # noqa: E402
+from opentau_prep.demo.mixture import DEMO_DATASETS, write_demo_dataset  # noqa: E402
 from opentau_prep.metadata import load_dataset_metadata  # noqa: E402
 from opentau_prep.metadata.resolve import resolve_mixture  # noqa: E402
 from opentau_prep.notices import collect_notices  # noqa: E402
@@ -46,6 +46,7 @@ from opentau_prep.validate import CheckOptions, validate  # noqa: E402
 PAGE = REPO / "docs/faults.md"
 STATE, ACTION = "observation.state", "action"
 EPISODES = 20
+CAMERAS = ("observation.images.front", "observation.images.wrist")
 Columns = dict[str, np.ndarray]
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1234\n"
 
@@ -714,7 +715,8 @@ def plant_frames(root: Path, fault: Fault, value: Any) -> None:
 
 def codes(root: Path) -> set[str]:
     subject = Salvage.of(mixture_from_roots([root]))
-    report = validate(subject, RunContext(workers=1), CheckOptions(deep=True))
+    options = CheckOptions(deep=True)
+    report = validate(subject, RunContext(workers=1), options, remembering=False)
     return {finding.code for finding in report.findings if finding.severity != "note"}
 
 
@@ -763,11 +765,13 @@ def subset_alarms(folder: Path, real: Sequence[Path]) -> list[str]:
 
 def prepare(folder: Path, real: Sequence[Path]) -> dict[str, Path]:
     """Return label -> a clean dataset with videos and true stats."""
-    write_demo(folder / "demo")
-    found = {
-        f"demo {name} ({version})": folder / "demo/datasets/demo" / name
-        for name, version in (("arm6_pick", "v3.0"), ("bimanual_fold", "v2.1"))
-    }
+    found = {}
+    for each in DEMO_DATASETS:
+        if each.repo_id in ("demo/arm6_pick", "demo/bimanual_fold"):
+            spec = replace(each.spec, cameras=CAMERAS)  # the demo's own declare no videos
+            write_demo_dataset(folder, replace(each, spec=spec))
+            name = each.repo_id.partition("/")[2]
+            found[f"demo {name} ({spec.version})"] = folder / "datasets" / each.repo_id
     for root in real:
         copy = folder / "real" / root.name
         shutil.copytree(root, copy)
