@@ -36,7 +36,6 @@ _LAUNCH = (
     "PMIX_NAMESPACE",
 )
 _LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
-# Ranks end within half a second of the main one, and a network file system is asked rarely.
 # Others end within half a second of the main rank, and cost little while they wait for minutes.
 _FIRST_POLL_S, _SLOWEST_POLL_S = 0.05, 0.3
 # A main rank that has not begun by then is not waited for here.

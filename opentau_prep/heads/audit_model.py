@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opentau_prep.heads.audit_signature import Signatures, fit_signatures, nanmedian
+from opentau_prep.heads.audit_signature import MAD, Signatures, fit_signatures, nanmedian
 
 __all__ = ["DimStats", "HeadModel", "fit_model", "student_t"]
 
@@ -27,8 +27,6 @@ NU = 4.0
 PRIOR_MEAN, PRIOR_SPREAD, PRIOR_WEIGHT = 0.5, 0.35, 1.0
 # A joint that is hardly used in one dataset is no fault: lower spreads are expected more easily.
 CALM_SPREAD = 1.0
-# The median absolute deviation of normal values, times this, is their standard deviation.
-_MAD = 1.4826
 # A dim whose spread is a smaller share of its center or range does not move: it is rounding.
 _STILL = 1e-6
 
@@ -176,7 +174,7 @@ def _width(
 ) -> Floats:
     # What n members show (the first shows nothing) and the prior, as if that were one more.
     n = np.maximum(finite.sum(axis=0) - 1, 0)
-    mad = _MAD * _nanmedian(np.abs(deviations), judged, prior)
+    mad = MAD * _nanmedian(np.abs(deviations), judged, prior)
     return np.asarray(np.sqrt((PRIOR_WEIGHT * prior**2 + n * mad**2) / (PRIOR_WEIGHT + n)))
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Signatures", "fit_signatures", "nanmedian", "reordered", "swapped"]
+__all__ = ["MAD", "Signatures", "fit_signatures", "nanmedian", "reordered", "swapped"]
 
 Floats = NDArray[np.float64]
 Dims = NDArray[np.intp]
@@ -31,8 +31,8 @@ _PRIOR_SHARE = 0.3
 _POOLED_WEIGHT = 10.0
 # Strays beyond so many widths (by the median absolute deviation) are cut there.
 _CUT = 3.0
-# As in audit_model: from a median absolute deviation to a standard deviation.
-_MAD = 1.4826
+# The median absolute deviation of normal values, times this, is their standard deviation.
+MAD = 1.4826
 # Far is far, and squares stay finite.
 _FAR = 1e6
 # No correlation is expected, as if from so many signatures.
@@ -153,7 +153,7 @@ def _placed(stats: Floats, scale: Floats) -> Floats:
 def _widths(strays: Floats) -> Floats:
     """Return (4, K) widths of (M, 4, K) differences from the median."""
     n = len(strays)
-    cut = _CUT * _MAD * nanmedian(np.abs(strays))
+    cut = _CUT * MAD * nanmedian(np.abs(strays))
     own = np.nanmean(np.clip(strays, -cut, cut) ** 2, axis=0) * n / max(n - 1, 1)
     typical = np.median(own, axis=1)
     pooled = (1 - _PRIOR_SHARE) * typical + _PRIOR_SHARE * _PRIOR**2

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 __all__ = ["FileFacts", "facts_of", "identity_of"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# Identified by content: the first that is there: GCS, the hub's Git, zip archives, S3, Azure.
+# By content, the first of these that is there: GCS, the hub's Git, zip archives, S3, Azure.
 _BY_CONTENT = ("md5Hash", "blob_id", "sha", "CRC", "ETag", "etag", "e_tag")
 _BY_TIME = ("LastModified", "last_modified", "updated", "mtime", "modified", "modify", "created")
 
