@@ -100,7 +100,7 @@ def died(jobs: Sequence[Job]) -> Done:
     """Return the outcome of jobs whose worker died, each of them a suspect."""
     names = ", ".join(job.label for job in jobs)
     error = EngineError(
-        "a worker process died, probably for lack of memory",
+        "a worker process died or was stopped, most often for lack of memory",
         where=names,
         hint="Use fewer --workers.",
     )

@@ -16,16 +16,22 @@ import os
 import signal
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Future,
+    TimeoutError,
+    wait,
+)
 from types import FrameType
 from typing import Any
 
 from opentau_prep.artifacts.tempfiles import remove_live
-from opentau_prep.engine.jobs import Done, Failure, Job, died, perform, unexpected
+from opentau_prep.engine.jobs import Done, Job, perform
+from opentau_prep.engine.loop import WorkerDiedError, drain, work
 from opentau_prep.engine.signals import sigint_held, sigterm_interrupts
-from opentau_prep.errors import EngineError
 from opentau_prep.interruption import deferred
 
 __all__ = ["GRACE_S", "WORKER_ENV", "LocalEngine", "default_workers"]
@@ -52,8 +58,6 @@ WORKER_ENV = dict.fromkeys(
     "1",
 )
 
-_Drained = Generator[tuple[int, Done], None, list[Job]]
-
 
 def default_workers() -> int:
     """Return how many cores this process may use: affinity, cgroup and SLURM's share count."""
@@ -79,122 +83,107 @@ class LocalEngine:
     def run(
         self, fn: Callable[[Any], Any], jobs: Sequence[Job], *, keep_going: bool
     ) -> Generator[tuple[int, Done], None, None]:
-        """Yield each job's index and outcome as it finishes; see `Engine.run`.
-
-        With `keep_going`, the jobs that were running when a worker died are run again, one at a
-        time, so that only the one that kills its worker fails.
-        """
+        """Yield each job's index and outcome as it finishes; see `Engine.run` and `drain`."""
         with sigterm_interrupts():
             workers = min(self.workers, len(jobs))
             if workers <= 1:
                 for job in jobs:
                     yield job.index, perform(fn, job)
                 return
-            queue = deque(jobs)
-            while queue:
-                suspects = yield from _drain(fn, queue, workers)
-                if suspects and not keep_going:
-                    yield suspects[0].index, died(suspects)
-                    return
-                for job in suspects:
-                    if (yield from _drain(fn, deque([job]), 1)):
-                        yield job.index, died([job])
+            with _processes(workers) as pool:
+                yield from drain(pool, fn, jobs, keep_going=keep_going)
 
 
-def _drain(fn: Callable[[Any], Any], queue: deque[Job], workers: int) -> _Drained:
-    """Run the queue's jobs; return those that ran when a worker died, the others still queued."""
-    pending: dict[Future[Done], Job] = {}
-    with _pool(workers, pending) as submit:
-        while queue or pending:
-            while queue and len(pending) < workers:
-                job = queue.popleft()
-                try:
-                    pending[submit(_work, fn, job)] = job
-                except BrokenExecutor:  # a worker died before it got anything to do
-                    pending[_broken()] = job
-            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
-            if any(isinstance(future.exception(), BrokenExecutor) for future in finished):
-                return (yield from _after_break(pending))
-            for future in finished:
-                yield pending[future].index, _outcome(future, pending[future])
-                del pending[future]
-    return []
+class _Pool:
+    """A `Pool` of processes. When one dies, loky gives up all of them: the next job has new ones.
 
+    Args:
+        workers: How many.
+    """
 
-def _broken() -> Future[Done]:
-    future: Future[Done] = Future()
-    future.set_exception(BrokenExecutor())
-    return future
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._executor: Any = None
 
+    def slots(self) -> int:
+        return self._workers
 
-def _after_break(pending: dict[Future[Done], Job]) -> _Drained:
-    suspects = []
-    wait(pending, timeout=GRACE_S)
-    for future, job in pending.items():
-        if future.done() and not isinstance(future.exception(), BrokenExecutor):
-            yield job.index, _outcome(future, job)
-        else:
-            suspects.append(job)
-    return sorted(suspects, key=lambda job: job.index)
+    def submit(self, payload: bytes) -> Future[bytes]:
+        from joblib.externals.loky import ProcessPoolExecutor
 
+        # Workers are started here and inherit the mask: Ctrl-C goes to the whole process group, and
+        # only this process is to act on it, also while a worker is still importing.
+        with sigint_held():
+            if self._executor is None:
+                started = {"initializer": _start_worker, "initargs": (os.getpid(),)}
+                self._executor = ProcessPoolExecutor(self._workers, env=WORKER_ENV, **started)
+            future: Future[bytes]
+            try:
+                future = self._executor.submit(_work, payload)
+            except BrokenExecutor as error:  # a worker died before it got anything to do
+                future = Future()
+                future.set_exception(error)
+        return future
 
-def _outcome(future: Future[Done], job: Job) -> Done:
-    error = future.exception()
-    # `perform` lets nothing through, so this is the way there or back: something cannot be pickled.
-    return future.result() if error is None else Done(failure=unexpected(job, error, str(error)))
+    def finished(self, futures: Collection[Future[bytes]]) -> list[Future[bytes]]:
+        done, _ = wait(futures, return_when=FIRST_COMPLETED)
+        if not any(isinstance(future.exception(), BrokenExecutor) for future in done):
+            return list(done)
+        wait(futures, timeout=GRACE_S)
+        self.close(kill=True)
+        return list(futures)
+
+    def result(self, future: Future[bytes]) -> bytes:
+        try:
+            return future.result(timeout=0)
+        except (BrokenExecutor, CancelledError, TimeoutError) as error:
+            raise WorkerDiedError from error
+
+    def stop(self, futures: Collection[Future[bytes]]) -> None:
+        for pid in list(getattr(self._executor, "_processes", None) or ()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        wait(futures, timeout=GRACE_S)
+        self.close(kill=True)
+
+    def close(self, *, kill: bool) -> None:
+        """End the processes: when they have nothing to do, or by force."""
+        with sigint_held():
+            executor, self._executor = self._executor, None
+            if executor is not None:
+                executor.shutdown(wait=True, kill_workers=kill)
 
 
 @contextlib.contextmanager
-def _pool(workers: int, pending: dict[Future[Done], Job]) -> Iterator[Callable[..., Future[Done]]]:
-    """Yield the `submit` of a new pool, whose workers end with the block, if need be by force."""
+def _processes(workers: int) -> Iterator[_Pool]:
+    """Yield a pool whose processes end with the block."""
     from multiprocessing import resource_tracker
-
-    from joblib.externals.loky import ProcessPoolExecutor
 
     # Python before 3.12 unblocks SIGINT when it starts this helper, so it must not be started while
     # `submit` holds the signal.
     resource_tracker.ensure_running()
-    pool = ProcessPoolExecutor(
-        workers, initializer=_start_worker, initargs=(os.getpid(),), env=WORKER_ENV
-    )
-
-    def submit(*args: Any) -> Future[Done]:
-        # Workers are started here and inherit the mask: Ctrl-C goes to the whole process group, and
-        # only this process is to act on it, also while a worker is still importing.
-        with sigint_held():
-            future: Future[Done] = pool.submit(*args)
-            return future
-
+    pool = _Pool(workers)
     try:
-        yield submit
+        yield pool
     except BaseException:
         with sigint_held():
-            _stop(pool, pending)
+            pool.stop(())
         raise
-    with sigint_held():
-        pool.shutdown(wait=True, kill_workers=bool(pending))
-
-
-def _stop(pool: Any, pending: dict[Future[Done], Job]) -> None:
-    for pid in list(getattr(pool, "_processes", None) or ()):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-    wait(pending, timeout=GRACE_S)
-    pool.shutdown(wait=True, kill_workers=True)
+    pool.close(kill=False)
 
 
 class _Stopped(BaseException):
     """Unwinds a job that is to end now."""
 
 
-def _work(fn: Callable[[Any], Any], job: Job) -> Done:
+def _work(payload: bytes) -> bytes:
     """Run one job in a worker. SIGTERM ends it, and means nothing to a worker that is idle."""
     try:
         signal.signal(signal.SIGTERM, _raise_stopped)
-        return perform(fn, job)
+        return work(payload)
     except _Stopped:
         remove_live()
-        return Done(failure=Failure(job.label, EngineError("was stopped", where=job.label)))
+        raise WorkerDiedError from None
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

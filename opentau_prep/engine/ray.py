@@ -17,15 +17,14 @@ from typing import Any
 
 from opentau_prep.engine.handshake import HANDSHAKE_S, check_ray
 from opentau_prep.engine.local import GRACE_S, WORKER_ENV
+from opentau_prep.engine.loop import WorkerDiedError, work
 from opentau_prep.engine.remote import (
     PROBE,
     START_S,
     ClusterEngine,
-    WorkerDiedError,
     check_workers,
     engine_package,
     variables,
-    work,
 )
 from opentau_prep.engine.signals import TooLate, at_most, sigint_held
 from opentau_prep.errors import EngineError

@@ -87,7 +87,7 @@ def test_own_cluster_keep_going_order_notices_failures_and_one_thread(
     assert [failure.label for failure in found[2:7]] == [f"set-{i}" for i in range(2, 7)]
     assert type(found[2].error) is DataError
     assert "KeyError: 'columns'" in found[3].traceback
-    assert "worker process died" in str(found[4].error)
+    assert "worker process died or was stopped" in str(found[4].error)
     assert "pickle" in str(found[5].error)
     assert "pickle" in str(found[6].error)
     pid, limits = found[7]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from opentau_prep.engine.jobs import Job
-from opentau_prep.engine.remote import WorkerDiedError, drain, work
+from opentau_prep.engine.loop import WorkerDiedError, drain, work
 from opentau_prep.errors import EngineError
 
 
