@@ -473,7 +473,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "mean of the stats is off, share of the range",
-        "S017 S018",
+        "S009 S017 S018",
         percents(0.005, 0.05, 0.5),
         files=lambda r, s: stat(r, "mean", s),
     ),
@@ -485,7 +485,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "std of the stats is off, share of the range",
-        "S017 S018",
+        "S009 S017 S018",
         percents(0.005, 0.05, 0.5),
         files=lambda r, s: stat(r, "std", s),
     ),
