@@ -158,8 +158,8 @@ class LocalStorage(ParquetReads):
                 names.clear()
                 continue
             seen.add(real)
-            prefix = folder[len(self._prefix) :].replace(os.sep, "/")
-            found += [f"{prefix}/{f}" for f in files if not f.startswith(".")]
+            prefix = f"{folder[len(self._prefix) :]}/".replace(os.sep, "/").removeprefix("./")
+            found += [f"{prefix}{f}" for f in files if not f.startswith(".")]
         return sorted(found)
 
     def open_parquet(self, rel: str) -> pq.ParquetFile:

@@ -331,3 +331,16 @@ def test_shipped_norm_stats_configs_are_valid():
     assert len(names) >= 2
     for name in names:
         load_norm_stats_config(name, ROOT / "configs")
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_norm_stats_count_as_stale_for_validate_only_after_the_data_changed(tmp_path, version):
+    root = tiny_dataset(tmp_path, version, lengths=[6, 5])
+    assert run_cli("stats", root, "--format", "kai0", "--action-dim", 3).code == 0
+    lint = ("validate", root, "--deep", "--json")
+    assert "A002" not in run_cli(*lint).out
+    path = sorted((root / "data").rglob("*.parquet"))[0]
+    table = pq.read_table(path)
+    pq.write_table(table, path, compression="none")
+    (stale,) = [f for f in run_cli(*lint).json["findings"] if f["code"] == "A002"]
+    assert stale["command"].endswith("--format kai0 --force --action-dim 3")

@@ -36,9 +36,14 @@ _COMMANDS = MappingProxyType(
 )
 
 
-def _again(rel: str) -> tuple[str, ...]:
+def _again(rel: str, found: Inspection | None = None) -> tuple[str, ...]:
     """Return the command that writes an artifact again; none where a person must choose options."""
     words = _COMMANDS.get(spec_of(rel).name, ())
+    recorded = found.provenance.parameters if found and found.provenance else {}
+    if recorded.get("clip_abnormal"):
+        words = tuple("kai0" if word == "openpi" else word for word in words)
+    if recorded.get("action_dim") is not None:
+        words = (*words, "--action-dim", str(recorded["action_dim"]))
     of = f"{{mixture {PurePosixPath(rel).stem}}}"
     return tuple(of if word == "{mixture}" else word for word in words)
 
@@ -74,13 +79,13 @@ def foreign(view: DatasetView) -> Iterator[Hit]:
 def stale(view: DatasetView) -> Iterator[Hit]:
     for rel, found in _whole(view):
         if found.changes:
-            yield hit(f"is stale: {listed(found.changes)}", file=rel, command=_again(rel))
+            yield hit(f"is stale: {listed(found.changes)}", file=rel, command=_again(rel, found))
 
 
 def orphan(view: DatasetView) -> Iterator[Hit]:
     for rel, found in view.artifacts.items():
         if found.content is None:
-            yield hit("is gone, but its provenance is there", file=rel, command=_again(rel))
+            yield hit("is gone, but its provenance is there", file=rel, command=_again(rel, found))
 
 
 def speed_incomplete(view: DatasetView) -> Iterator[Hit]:
