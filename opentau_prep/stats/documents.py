@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,15 +70,23 @@ class WholeDocument:
         content: The file, or None.
         where: Its place, for errors.
         with_count: Whether `count` is written where the file does not have it.
+        without: Features whose stats are passed over.
     """
 
-    def __init__(self, content: bytes | None, where: str, *, with_count: bool) -> None:
+    def __init__(
+        self,
+        content: bytes | None,
+        where: str,
+        *,
+        with_count: bool,
+        without: Iterable[str] = (),
+    ) -> None:
         raw = {} if content is None else _load(content, where)
         if not isinstance(raw, dict):
             raise MetadataError(
                 "must hold a JSON object: feature -> stats", where=where, hint=_hint(where)
             )
-        self._raw: dict[str, Any] = raw
+        self._raw: dict[str, Any] = raw | {feature: {} for feature in without}
         self._where = where
         self._with_count = with_count
         self.episodes: Sequence[int] = (-1,)

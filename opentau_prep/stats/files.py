@@ -8,7 +8,7 @@ left alone and the difference is reported, unless forced.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,14 +60,21 @@ class StatsFile:
     with_count: bool = True
     carried: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def document(self, content: bytes | None, where: str) -> StatsDocument:
+    def document(
+        self, content: bytes | None, where: str, without: Iterable[str] = ()
+    ) -> StatsDocument:
         """Return the file read.
+
+        Args:
+            content: The file, or None.
+            where: Its place, for errors.
+            without: Features of `meta/stats.json` whose stats are passed over.
 
         Raises:
             MetadataError: It is damaged.
         """
         if self.kind == "whole":
-            return WholeDocument(content, where, with_count=self.with_count)
+            return WholeDocument(content, where, with_count=self.with_count, without=without)
         if self.kind == "lines":
             return LinesDocument(content, where, self.carried)
         from opentau_prep.stats.episodes_table import TableDocument
@@ -234,8 +241,13 @@ def _opened(
     target: StatsFile, found: Inspection, *, force: bool
 ) -> tuple[Inspection, StatsDocument]:
     """Read a file; a damaged one of stats alone counts as missing when it will be replaced."""
+    relative: Iterable[str] = ()
+    if found.state is State.REPARAMETRIZED and found.provenance is not None:
+        relative = found.provenance.parameters.get("relative_actions") or ()
+    if relative:  # only these were computed: the others may be published, and are to stay
+        found = replace(found, state=State.FOREIGN)
     try:
-        return found, target.document(found.content, str(found.path))
+        return found, target.document(found.content, str(found.path), relative)
     except MetadataError as error:
         if target.kind == "table" or not force:  # a table holds more than can be made from frames
             raise

@@ -153,3 +153,24 @@ def test_relative_stats_killed_before_their_provenance_are_finished_by_the_next_
     provenance.rename(temp)  # as a process leaves it that is killed between the two renames
     assert run_cli(*run).code == 0
     assert bytes_below(root) == made
+
+
+def test_stats_after_relative_ones_bring_back_the_action_and_keep_published_quantiles(tmp_path):
+    root = _dataset(tmp_path)
+    whole = root / "meta/stats.json"
+    assert run_cli("stats", root, "--workers", 1).code == 0
+    (root / "meta/prep/stats.json").unlink()
+    published = json.loads(whole.read_text())
+    published["observation.state"]["q01"][2] += 0.1
+    whole.write_text(json.dumps(published))
+    assert run_cli("stats", root, "--format", "lerobot-relative", "--chunk-size", 8).code == 0
+    assert json.loads(whole.read_text())["action"] != published["action"]
+    assert run_cli("stats", root, "--workers", 1).code == 0
+    after = json.loads(whole.read_text())
+    _assert_equal(after.pop("action"), frames_of(root)[0]["action"])
+    assert list(published) == list(json.loads(whole.read_text()))
+    del published["action"]
+    assert after == published
+    before = bytes_below(root)
+    assert run_cli("stats", root, "--workers", 1).code == 0
+    assert bytes_below(root) == before
