@@ -2,7 +2,7 @@
 
     python scripts/make_lerobot_fixtures.py
 
-Needs an environment with lerobot 0.4.4 (for v3.0) or 0.3.3 (for v2.1) and NumPy < 2: the version
+Needs an environment with lerobot 0.4.4 (for v3.0) or 0.3.3 (for v2.1) and NumPy < 2.4: the version
 that is installed decides which datasets are written. LeRobot imports torchvision and never calls it
 here; `lerobot_import` stands in for it where it is missing.
 """
