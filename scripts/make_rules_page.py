@@ -24,8 +24,11 @@ _HEAD = """# Rules of `validate`
 An **error** is what training would fail on or learn wrong numbers from; it makes the exit code 1. A
 **warning** does so with `--strict`. A **note** never does.
 
-The last line of each rule has the formats and the versions of the trainers that its words were read
-in. "Training" and "the trainers" are these; LeRobot without a number is both of its versions.
+The last line of each rule has the formats that it is looked for in, and the trainers that its words
+name, in the versions that were read for it and with the formats that they read: LeRobot reads v3.0,
+the LeRobot that openpi pins v2.0 and v2.1. openpi normalizes with its own `norm_stats.json`, so
+rules on a dataset's stats hold for it only where they name it. "Any trainer": the rule is about the
+data alone.
 """
 
 

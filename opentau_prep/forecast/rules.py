@@ -39,7 +39,7 @@ RULES = (
         "error",
         ("width",),
         "The stats have another number of dims than the dataset, beyond zero padding.",
-        "They are of another robot or action space; training stops, or takes the wrong columns.",
+        "They are of another robot or action space: normalizing fails, or takes the wrong dims.",
         "Choose stats of this robot, select columns with state_index or action_index, or recompute"
         " the stats.",
     ),

@@ -20,6 +20,7 @@ __all__ = [
     "RUN_FIX",
     "RUN_STATS",
     "RUN_STATS_AGAIN",
+    "WITH_EPISODE_STATS",
     "Rule",
     "Scope",
     "Settle",
@@ -52,13 +53,15 @@ GROUPS = MappingProxyType(
 
 FORMATS = ("v2.0", "v2.1", "v3.0")
 OLD, NEW = FORMATS[:2], FORMATS[2:]
+WITH_EPISODE_STATS = FORMATS[1:]
 
-# What the rules were read in, and run against.
+# Trainer -> its name, the versions that the rules were read in and run against, and the formats
+# that it reads: LeRobot v3.0 alone since 0.4.0, the LeRobot that openpi pins v2.x alone.
 _READ_IN = MappingProxyType(
     {
-        "opentau": f"OpenTau {TRAINERS['OpenTau']}",
-        "lerobot": f"LeRobot {TRAINERS['LeRobot']} and 0.6.2 (7427f31)",
-        "openpi": f"openpi {TRAINERS['openpi']}",
+        "opentau": ("OpenTau", TRAINERS["OpenTau"], FORMATS),
+        "lerobot": ("LeRobot", f"{TRAINERS['LeRobot']} and 0.6.2 (7427f31)", NEW),
+        "openpi": ("openpi", TRAINERS["openpi"], OLD),
     }
 )
 # These groups are about mixtures and what is made of them, which OpenTau alone has.
@@ -151,20 +154,22 @@ class Rule:
 
     @property
     def holds_for(self) -> str:
-        """The formats and the trainers' versions that its words are true of."""
+        """The formats it is looked for in, and the versions of the trainers that its words name."""
         if self.code[0] in "AX":
             return "this tool's own files" if self.code[0] == "A" else "every run"
         if self.code[0] in _OF_MIXTURES:
-            return _READ_IN["opentau"]
-        read = [
-            version
-            for trainer, version in _READ_IN.items()
-            if trainer in (self.trainers or _READ_IN)
-            # LeRobot has read v3.0 alone since 0.4.0; openpi pins one that reads v2.x alone.
-            and not (trainer == "lerobot" and self.formats == OLD and not self.trainers)
-            and not (trainer == "openpi" and self.formats == NEW and not self.trainers)
+            return f"OpenTau {TRAINERS['OpenTau']}"
+        words = f"{self.what} {self.why}"
+        named = [
+            (f"{name} {version}", [each for each in reads if each in self.formats])
+            for trainer, (name, version, reads) in _READ_IN.items()
+            if trainer in self.trainers or (not self.trainers and name in words)
         ]
-        return f"{', '.join(self.formats)}; {', '.join(read)}"
+        trainers = [
+            name if len(reads) in (0, len(self.formats)) else f"{name} on {' and '.join(reads)}"
+            for name, reads in named
+        ]
+        return f"{', '.join(self.formats)}; {', '.join(trainers) or 'any trainer'}"
 
     @property
     def group(self) -> str:

@@ -448,6 +448,7 @@ MUTATIONS = (
     mutation("Lance tables", "F017", "v3.0", files=lambda root: _lance(root)),
     mutation("a depth camera", "", "v3.0", files=lambda root: _depth(root, 3000.0)),
     # O: trainers
+    mutation("no timestamps", "C005 O007", omit_columns=("timestamp",)),
     mutation("no episode stats in v2.1", "O001", files=_only_whole_stats),
     mutation(
         "language columns",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 from breaking import FPS, LENGTHS, Mutation, check, check_mixture, codes_of, mutation, table
 from breaking import write_broken as write
 
-from opentau_prep.validate.catalogue import find_rule
+from opentau_prep.validate.catalogue import all_rules, find_rule
 
 COLUMNS = table(
     "data/*/*.parquet",
@@ -28,8 +29,11 @@ COLUMNS = table(
         (mutation("v3.0", "", "v3.0"), "opentau", ""),
         (mutation("v3.0", "", "v3.0"), "lerobot", ""),
         (mutation("v3.0", "", "v3.0"), "openpi", "O006"),
-        (mutation("index", "", "v3.0", omit_columns=("index",)), "lerobot", "C005 O007"),
+        (mutation("index", "", "v3.0", omit_columns=("index",)), "lerobot", "C005 O010"),
         (mutation("index", "", "v3.0", omit_columns=("index",)), "opentau", "C005"),
+        (mutation("frame", "", "v3.0", omit_columns=("frame_index",)), "lerobot", "C005"),
+        (mutation("time", "", omit_columns=("timestamp",)), "opentau", "C005 O007"),
+        (mutation("time", "", omit_columns=("timestamp",)), "openpi", "C005 O007"),
         (mutation("language", "", "v3.0", files=COLUMNS), "lerobot", "C006 O008"),
         (mutation("language", "", "v3.0", files=COLUMNS), "opentau", "C006"),
     ],
@@ -82,3 +86,16 @@ def test_validate_bucket_of_the_hub_cannot_be_opened(root: str, fires: bool) -> 
 
     assert bool(list(rule.check(view))) == fires
     assert rule.trainers == ("opentau", "openpi")
+
+
+def test_rule_texts_name_the_trainer_that_does_what_they_say() -> None:
+    """ "Training stops" is true of no version: words say which trainer, or speak of the data."""
+    vague = re.compile(r"\b([Tt]he trainers?|[Tt]raining (stops|fails|refuses|looks)|readers)\b")
+
+    wrong = [
+        rule.code
+        for rule in all_rules()
+        if rule.holds_for.endswith("any trainer") and vague.search(f"{rule.what} {rule.why}")
+    ]
+
+    assert wrong == []

@@ -255,7 +255,8 @@ RULES = (
         "warning",
         "State or actions have other names than `observation.state` and `action`, and nothing maps"
         " them.",
-        "Trainers that look for the usual names find no state or no action.",
+        "Code that looks for the usual names finds no state or no action; OpenTau needs the"
+        " mapping.",
         "Set data_features_name_mapping in the mixture.",
         unusual_names,
     ),
@@ -264,7 +265,7 @@ RULES = (
         "column-missing",
         "error",
         "A declared feature is no column of the data files.",
-        "Reading the first frame fails.",
+        "OpenTau stops at the first sample that needs the column; LeRobot fills it with nulls.",
         "Remove the feature from info.json, or write the column.",
         column_missing,
     ),
@@ -273,7 +274,8 @@ RULES = (
         "standard-column-missing",
         "warning",
         "The data lacks one of timestamp, frame_index, episode_index, index and task_index.",
-        "This toolkit does without; LeRobot needs them to check timestamps and to find the task.",
+        "This toolkit does without. OpenTau, LeRobot and openpi need some of them (O003, O007,"
+        " O010).",
         "Write the columns, or load the data with tools that do without.",
         standard_column_missing,
     ),
@@ -282,7 +284,7 @@ RULES = (
         "column-undeclared",
         "warning",
         "The data has columns that `features` does not declare.",
-        "LeRobot casts the data to the declared features and stops where they differ.",
+        "LeRobot casts the data to the declared features and stops; OpenTau goes by the files.",
         "Declare them in info.json, or drop the columns.",
         column_undeclared,
     ),
@@ -291,8 +293,8 @@ RULES = (
         "dtype-differs",
         "warning",
         "A column's type is not the declared dtype, such as float64 where info.json says float32.",
-        "Readers that cast lose digits or twice the memory; those that do not cast fail to batch"
-        " this dataset with others.",
+        "LeRobot casts to the declared type, and digits are lost; OpenTau goes by the files,"
+        " and fails to batch them with those of other datasets.",
         "Correct the dtype in info.json, or write the column again.",
         dtype_differs,
     ),

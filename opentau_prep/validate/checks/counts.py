@@ -144,7 +144,8 @@ RULES = (
         "error",
         "`total_episodes` is not the number of rows of the episodes table; where `total_frames` is"
         " wrong too, that is the same finding.",
-        "Readers that count up to it ask for episodes that do not exist, or never see some.",
+        "LeRobot and openpi count up to it: where it is too high, they ask the hub for episodes"
+        " that do not exist, and stop. OpenTau goes by the table.",
         "If episodes were not downloaded, download them; `--fix` corrects counts that are too low.",
         count_episodes,
     ),
@@ -153,8 +154,9 @@ RULES = (
         "count-frames",
         "error",
         "`total_frames` is not the sum of the episode lengths.",
-        "It is the dataset's weight in its norm head and often in the mixture: a wrong number"
-        " shifts the normalization of every dataset that shares the head.",
+        "OpenTau weighs the dataset by it in its norm head: a wrong number shifts the"
+        " normalization of every dataset that shares the head. LeRobot takes it for the number"
+        " of rows: it draws some that do not exist, or never draws the last.",
         "`--fix` writes the sum.",
         count_frames,
     ),
@@ -163,7 +165,8 @@ RULES = (
         "count-tasks",
         "warning",
         "`total_tasks` is not the number of tasks in the tasks table.",
-        "New recordings appended to the dataset get a wrong task_index.",
+        "OpenTau numbers the tasks of new recordings from it: they get a wrong task_index."
+        " LeRobot 0.6.2 reads no task where it is 0.",
         "`--fix` writes the number.",
         count_tasks,
     ),
@@ -182,7 +185,8 @@ RULES = (
         "splits-run-past",
         "warning",
         "A split ends after the last episode, or is not written `first:end`.",
-        "Loading the split asks for episodes that do not exist.",
+        "OpenTau and LeRobot do not read splits; a tool that loads one asks for episodes that"
+        " do not exist.",
         "Let it end at the number of episodes (`--fix` does so for a single `train` split).",
         splits_run_past,
     ),
@@ -191,7 +195,8 @@ RULES = (
         "count-missing",
         "warning",
         "info.json has no `total_episodes` or no `total_frames`.",
-        "Without `total_frames` the dataset counts as a single frame when its head is pooled.",
+        "Without `total_frames`, OpenTau counts the dataset as a single frame when it pools a"
+        " head. LeRobot 0.4.4 stops, and 0.6.2 takes what is missing for 0.",
         "`--fix` writes them.",
         count_missing,
     ),

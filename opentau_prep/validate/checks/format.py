@@ -185,8 +185,8 @@ RULES = (
         "error",
         "`codebase_version` is missing or is none of v2.0, v2.1 and v3.0: that of a fork, or one"
         " written by hand.",
-        "LeRobot refuses the dataset or converts it as if it were old; this toolkit goes by the"
-        " files.",
+        "OpenTau, LeRobot and openpi stop, or look for the files of another version; this"
+        " toolkit goes by the files.",
         "Write the version that the files have.",
         version_missing,
     ),
@@ -196,7 +196,8 @@ RULES = (
         "error",
         "`codebase_version` names one layout and the files have another, such as a v3.0 info.json"
         " over one file per episode.",
-        "Training looks for tables that are not there.",
+        "OpenTau, LeRobot and openpi look for the tables of the version that is named, which"
+        " are not there.",
         "Correct codebase_version, or finish the conversion that was begun.",
         version_mismatch,
     ),
@@ -205,8 +206,8 @@ RULES = (
         "storage-format",
         "error",
         "Frames are not parquet files but another storage, such as Lance (`storage_format` in"
-        " info.json, or a `frames.lance` table), which LeRobot reads with its Lance backend only.",
-        "Nothing is missing and nothing is damaged, but neither this toolkit nor OpenTau 0.13,"
+        " info.json, or a `frames.lance` table), which needs a LeRobot with a backend for it.",
+        "Nothing is missing and nothing is damaged, but neither this toolkit nor OpenTau,"
         " LeRobot 0.4.4 or openpi reads it: no stats can be computed or checked.",
         "Export the dataset as parquet with the tool that wrote it, and use that copy; remove no"
         " episode.",
@@ -218,16 +219,18 @@ RULES = (
         "error",
         "`data_path` is not a template, has fields that this version does not know, leads out of"
         " the dataset, or needs columns that the episodes table lacks.",
-        "No frame can be found.",
+        "OpenTau and openpi find no frame; LeRobot reads every file under `data/`, and fails"
+        " when it appends or downloads.",
         "Write LeRobot's default template for the version.",
         data_path_unusable,
     ),
     Rule(
         "F005",
         "data-path-misnamed",
-        "warning",
-        "`data_path` is missing, or leads to no file although the default does (all versions).",
-        "This toolkit reads on; LeRobot and the trainers stop with a KeyError or a missing file.",
+        "error",
+        "`data_path` is missing, or leads to no file although the default does.",
+        "This toolkit reads on, and LeRobot reads every file under `data/`; OpenTau and openpi"
+        " stop with a KeyError or a missing file.",
         "Write the template that the files follow.",
         data_path_misnamed,
     ),
@@ -236,7 +239,8 @@ RULES = (
         "data-file-missing",
         "error",
         "Data files of episodes in the table are not there.",
-        "Training stops when it first draws a frame of them, hours into a run.",
+        "OpenTau, LeRobot and openpi look for every file when they open the dataset: they ask"
+        " the hub for it, or stop.",
         "Download them again, or remove the episodes from the tables.",
         files_missing,
     ),
@@ -245,7 +249,7 @@ RULES = (
         "data-file-unreadable",
         "error",
         "A data file is a Git LFS pointer, is cut off, or is not parquet.",
-        "Training stops when it first draws a frame of it.",
+        "OpenTau, LeRobot and openpi read every file when they open the dataset, and stop there.",
         "Run `git lfs pull`, or download the file again.",
         files_unreadable,
     ),
@@ -254,7 +258,9 @@ RULES = (
         "data-file-unclaimed",
         "warning",
         "There are data files that no episode of the table leads to.",
-        "Recorded episodes stay unused, or the table belongs to an older state of the data.",
+        "Recorded episodes stay unused, or the table belongs to an older state of the data."
+        " LeRobot and openpi read every file under `data/`: rows after such a file have other"
+        " numbers than in the table.",
         "Add their episodes to the tables, or remove the files.",
         files_unclaimed,
     ),
@@ -273,7 +279,7 @@ RULES = (
         "error",
         "A field of info.json has the wrong type: counts and `chunks_size` are whole numbers,"
         " `robot_type` and `control_mode` strings or null.",
-        "Readers fail on it, or compare what is not comparable.",
+        "Code that counts with the field fails, or compares what is not comparable.",
         "Correct the field.",
         field_type,
     ),

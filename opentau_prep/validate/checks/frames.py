@@ -198,7 +198,7 @@ RULES = (
         "frames-unreadable",
         "error",
         "A column of a data file holds nulls, rows of different widths, or damaged pages.",
-        "Training stops when it first draws such a frame.",
+        "Reading the file fails, or the first batch with such a row does.",
         "Write the file again from the recording.",
         unreadable,
         "frames",

@@ -19,7 +19,7 @@ from opentau_prep.notices import collect_notices
 from opentau_prep.validate.checks.stats import own_stats_file, relative_chunk, vector_stats
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.quantiles import fraction_of, rank_faults
-from opentau_prep.validate.rule import RUN_STATS, RUN_STATS_AGAIN, Rule
+from opentau_prep.validate.rule import RUN_STATS, RUN_STATS_AGAIN, WITH_EPISODE_STATS, Rule
 
 if TYPE_CHECKING:
     from opentau_prep.stats import Moments
@@ -229,11 +229,12 @@ RULES = (
         "warning",
         "`meta/stats.json` is not what the stats of the episodes pool to: mean, std, min or max"
         f" differ by over {TOLERANCE:.0%} of a dim's range.",
-        "One of the two is of another state of the dataset, and which one is used depends on the"
-        " version and on whether episodes are selected.",
+        "One of the two is of another state of the dataset. Which one OpenTau uses depends on"
+        " the version and on whether episodes are selected.",
         _AGAIN,
         whole_against_episodes,
         command=RUN_STATS_AGAIN,
+        formats=WITH_EPISODE_STATS,
     ),
     Rule(
         "S017",
@@ -253,11 +254,13 @@ RULES = (
         "error",
         "Stats of episodes do not describe their frames: recomputed mean, std, min or max differ"
         f" by over {TOLERANCE:.0%} of a dim's range in the episode.",
-        "v2.1 readers pool the dataset's stats from them, and so does every selection of episodes.",
+        "OpenTau and openpi pool a v2.1 dataset's stats from them, and OpenTau those of every"
+        " selection of episodes.",
         _AGAIN,
         episodes_stale,
         "frames",
         command=RUN_STATS_AGAIN,
+        formats=WITH_EPISODE_STATS,
     ),
     Rule(
         "S019",
@@ -278,8 +281,8 @@ RULES = (
         "S020",
         "training-quantiles",
         "note",
-        "q01 or q99 as training takes it does not have its rank in the data: it is off by over"
-        " 0.005. OpenTau 0.13 averages the quantiles of a v2.1 dataset's episodes, weighted by"
+        "q01 or q99 as OpenTau takes it does not have its rank in the data: it is off by over"
+        " 0.005. OpenTau averages the quantiles of a v2.1 dataset's episodes, weighted by"
         " count, and that is no quantile of the dataset. Reported where `stats` has left its"
         " sketch of the frames.",
         "A policy that normalizes with quantiles then cuts off far more of the data than the two"

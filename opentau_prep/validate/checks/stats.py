@@ -14,7 +14,7 @@ from opentau_prep.metadata.statsread import STATS
 from opentau_prep.metadata.v2 import EPISODES_STATS
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.footers import list_width
-from opentau_prep.validate.rule import RUN_STATS, RUN_STATS_AGAIN, Rule
+from opentau_prep.validate.rule import RUN_STATS, RUN_STATS_AGAIN, WITH_EPISODE_STATS, Rule
 from opentau_prep.validate.view import relative
 
 if TYPE_CHECKING:
@@ -264,8 +264,8 @@ RULES = (
         "`meta/stats.json` holds stats of actions relative to the state at the start of their chunk"
         " in the place of the action's own. LeRobot 0.6.2 writes them so (`recompute_stats` with"
         " `relative_action`); their `count` gives them away.",
-        "OpenTau 0.13, openpi and every policy without relative actions take them as absolute, and"
-        " normalize with a range that is far too small.",
+        "OpenTau and every policy without relative actions take them as absolute, and normalize"
+        " with a range that is far too small.",
         "Recompute the action's own; relative ones belong in a file of their own"
         " (`stats --format lerobot-relative`).",
         relative_stats,
@@ -287,7 +287,7 @@ RULES = (
         "stats-unreadable",
         "error",
         "`meta/stats.json` is there but malformed.",
-        "Normalization cannot be set up.",
+        "OpenTau (v2.0, v3.0) and LeRobot normalize with it, and stop.",
         _AGAIN,
         whole_unreadable,
         command=RUN_STATS_AGAIN,
@@ -297,17 +297,18 @@ RULES = (
         "episode-stats-unreadable",
         "error",
         "The stats of the episodes are there but malformed.",
-        "v2.1 readers pool the dataset's stats from them; selections of episodes need them.",
+        "OpenTau and openpi pool a v2.1 dataset's stats from them, OpenTau every selection's.",
         _AGAIN,
         episodes_unreadable,
         command=RUN_STATS_AGAIN,
+        formats=WITH_EPISODE_STATS,
     ),
     Rule(
         "S003",
         "stats-missing",
         "error",
         "The dataset has no stats, or they cannot be pooled.",
-        "Normalization cannot be set up.",
+        "OpenTau stops; LeRobot stops for cameras, and passes other values on raw.",
         _AGAIN,
         stats_missing,
         command=RUN_STATS,
@@ -315,9 +316,10 @@ RULES = (
     Rule(
         "S004",
         "stats-substitute",
-        "warning",
-        "The stats that this version's readers use are missing; others are read in their place.",
-        "This toolkit goes on with the others; LeRobot stops.",
+        "error",
+        "The stats that readers of this version use are missing; others are read in their place.",
+        "This toolkit goes on with the others. OpenTau stops; LeRobot stops for cameras, and"
+        " passes other values on raw.",
         _AGAIN,
         stats_stand_in,
         command=RUN_STATS,
@@ -327,7 +329,7 @@ RULES = (
         "feature-without-stats",
         "error",
         "The state or the actions have no stats.",
-        "They cannot be normalized: training stops, or feeds raw values.",
+        "OpenTau stops; LeRobot passes their raw values to the policy.",
         _AGAIN,
         feature_missing,
         command=RUN_STATS,
@@ -337,7 +339,7 @@ RULES = (
         "stat-missing",
         "error",
         "The stats of the state or the actions lack mean, std, min or max.",
-        "The norm head cannot be built.",
+        "OpenTau stops when it builds the norm head.",
         _AGAIN,
         stat_missing,
         command=RUN_STATS,
@@ -347,7 +349,8 @@ RULES = (
         "stats-non-finite",
         "error",
         "Stats of the state or the actions are NaN or infinite.",
-        "Every normalized value of the dim becomes NaN, and with it the loss.",
+        "In a head of one dataset the dim becomes NaN, and so does the loss; in others it is"
+        " left out.",
         "Look for the frames with `validate --deep`, correct them, and compute the stats again.",
         non_finite,
         command=RUN_STATS_AGAIN,
@@ -367,7 +370,7 @@ RULES = (
         "stats-count",
         "warning",
         "`count` of the state's or actions' stats is not the number of frames.",
-        "The stats are of another state of the dataset, and pooling weighs them by it.",
+        "The stats are of another state of the dataset, and OpenTau pools episodes by it.",
         _AGAIN,
         count_wrong,
         command=RUN_STATS_AGAIN,
@@ -377,19 +380,21 @@ RULES = (
         "stats-without-count",
         "error",
         "Stats of episodes have no `count`.",
-        "Pooling the dataset's stats from them fails.",
+        "OpenTau and openpi fail to pool the dataset's stats from them.",
         _AGAIN,
         count_missing,
         command=RUN_STATS,
+        formats=WITH_EPISODE_STATS,
     ),
     Rule(
         "S012",
         "episode-stats-coverage",
         "error",
         "Some episodes have no stats, or there are stats of episodes that do not exist (v2.1).",
-        "The dataset's stats are pooled from these: they are those of other episodes.",
+        "OpenTau pools a v2.1 dataset's stats from these, and every selection's, or stops.",
         _AGAIN,
         coverage,
         command=RUN_STATS,
+        formats=WITH_EPISODE_STATS,
     ),
 )

@@ -105,7 +105,8 @@ RULES = (
         "timestamp-non-finite",
         "error",
         "Timestamps are NaN or infinite.",
-        "No picture can be found for the frame.",
+        "LeRobot finds no picture for the frame; OpenTau and openpi refuse the dataset when"
+        " they open it.",
         "Write them again as frame_index / fps.",
         non_finite,
         "frames",
@@ -115,7 +116,8 @@ RULES = (
         "timestamp-backwards",
         "error",
         "Timestamps decrease within an episode.",
-        "Frames are out of order, or two recordings were joined: chunks jump in time.",
+        "Frames are out of order, or two recordings were joined: chunks jump in time. OpenTau"
+        " and openpi refuse the dataset when they open it.",
         "Sort the frames, or cut the episode.",
         backwards,
         "frames",
@@ -125,7 +127,8 @@ RULES = (
         "timestamp-repeated",
         "error",
         "Neighbouring frames have the same timestamp.",
-        "Frames were recorded twice, or the clock is too coarse: pictures are paired wrongly.",
+        "Frames were recorded twice, or the clock is too coarse. LeRobot pairs pictures"
+        " wrongly; OpenTau and openpi refuse the dataset when they open it.",
         "Remove the double frames, or write timestamps as frame_index / fps.",
         repeated,
         "frames",
@@ -147,7 +150,8 @@ RULES = (
         "Neighbouring timestamps are not 1 / fps apart within `tolerance_s` (the entry's, or the"
         " mixture's; entries with skip_timestamp_check are left out). What float32 rounding"
         " explains is allowed.",
-        "Training refuses the dataset at the start; frames were dropped where the gap is.",
+        "OpenTau and openpi refuse the dataset when they open it; LeRobot does not look. Frames"
+        " were dropped where the gap is.",
         "Fill the gaps, raise tolerance_s, or set skip_timestamp_check if pictures do not matter.",
         off_grid,
         "frames",
@@ -157,7 +161,8 @@ RULES = (
         "timestamp-start",
         "warning",
         "Episodes do not begin at 0 s.",
-        "Video files are cut by these times: pictures come from before or after the frame.",
+        "LeRobot and openpi look pictures up by these times, counted from the episode's start:"
+        " they show those of later frames, or stop. OpenTau counts rows.",
         "Subtract the first timestamp of each episode.",
         not_from_zero,
         "frames",

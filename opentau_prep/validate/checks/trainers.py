@@ -6,12 +6,12 @@ LeRobot is that of early 2025 (0cf8648).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from opentau_prep.metadata.info import INFO, template_fields
 from opentau_prep.metadata.v2 import EPISODES_STATS
-from opentau_prep.validate.checks.columns import STANDARD_COLUMNS, first_footer
+from opentau_prep.validate.checks.columns import first_footer
 from opentau_prep.validate.checks.counts import true_counts
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.rule import NEW, OLD, RUN_FIX, RUN_STATS, Rule
@@ -55,21 +55,16 @@ def path_fields(view: DatasetView) -> Iterator[Hit]:
             )
 
 
-def task_index_missing(view: DatasetView) -> Iterator[Hit]:
-    first = first_footer(view)
-    if first is not None and "task_index" not in first[1].types:
-        yield hit("the data has no column task_index", file=first[0])
+def lacking(*names: str) -> Callable[[DatasetView], Iterator[Hit]]:
+    """Return a check that the data files have these columns."""
 
+    def check(view: DatasetView) -> Iterator[Hit]:
+        first = first_footer(view)
+        lost = [name for name in names if first is not None and name not in first[1].types]
+        if first is not None and lost:
+            yield hit(f"the data has no column {', '.join(lost)}", file=first[0])
 
-def standard_columns_missing(view: DatasetView) -> Iterator[Hit]:
-    first = first_footer(view)
-    lacking = [
-        name
-        for name in STANDARD_COLUMNS
-        if first is not None and name != "task_index" and name not in first[1].types
-    ]
-    if first is not None and lacking:
-        yield hit(f"the data has no column {', '.join(lacking)}", file=first[0])
+    return check
 
 
 def language_columns(view: DatasetView) -> Iterator[Hit]:
@@ -121,8 +116,9 @@ RULES = (
         "cannot-open-path",
         "error",
         "`data_path` or `video_path` has a field that readers of its version do not fill, such as"
-        " `{chunk_index}` in v2.1 (OpenTau 0.13, LeRobot 0.4.4 and 0.6.2, openpi).",
-        "Filling the template raises a KeyError when the dataset is opened.",
+        " `{chunk_index}` in v2.1.",
+        "OpenTau and openpi raise a KeyError when they open the dataset; LeRobot raises it then for"
+        " `video_path`, and for `data_path` when it downloads chosen episodes.",
         "Write the template with the fields of its version.",
         path_fields,
         trainers=("opentau", "lerobot", "openpi"),
@@ -131,10 +127,10 @@ RULES = (
         "O003",
         "cannot-open-task-index",
         "error",
-        "The data has no `task_index` column (OpenTau 0.13, LeRobot 0.4.4 and 0.6.2, openpi).",
+        "The data has no `task_index` column.",
         "The instruction of the first frame cannot be looked up.",
         "Write the column: each episode's task in the tasks table.",
-        task_index_missing,
+        lacking("task_index"),
         trainers=("opentau", "lerobot", "openpi"),
     ),
     Rule(
@@ -175,12 +171,12 @@ RULES = (
         "O007",
         "cannot-open-columns",
         "error",
-        "The data lacks one of timestamp, frame_index, episode_index and index (LeRobot 0.4.4 and"
-        " 0.6.2, openpi).",
-        "Frames cannot be placed in their episode, or pictures found for them.",
+        "The data lacks episode_index or timestamp.",
+        "OpenTau and openpi check each episode's timestamps when they open the dataset; LeRobot"
+        " finds a frame's episode and its pictures by them.",
         "Write the columns.",
-        standard_columns_missing,
-        trainers=("lerobot", "openpi"),
+        lacking("episode_index", "timestamp"),
+        trainers=("opentau", "lerobot", "openpi"),
     ),
     Rule(
         "O008",
@@ -202,5 +198,15 @@ RULES = (
         "Copy the bucket to a folder or a dataset repository, and train on that.",
         in_bucket,
         trainers=("opentau", "openpi"),
+    ),
+    Rule(
+        "O010",
+        "cannot-open-index",
+        "error",
+        "The data has no `index` column.",
+        "LeRobot cuts action chunks around the row that it names; OpenTau and openpi count rows.",
+        "Write the column: the number of the frame in the dataset.",
+        lacking("index"),
+        trainers=("lerobot",),
     ),
 )

@@ -172,7 +172,8 @@ RULES = (
         "warning",
         "Stats of a camera do not have the shape (3, 1, 1), or go beyond 1. Depth cameras (LeRobot"
         " 0.6: `is_depth_map`, or one channel) have (1, 1, 1) and their own unit.",
-        "Pictures are normalized as values of 0 to 1 per channel.",
+        "Pictures are normalized as values of 0 to 1 per channel. By default, OpenTau and"
+        " LeRobot replace mean and std by ImageNet's and keep min and max.",
         "Compute the camera's stats again with the tool that wrote the dataset.",
         image_stats,
     ),

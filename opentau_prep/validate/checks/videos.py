@@ -255,9 +255,10 @@ RULES: Sequence[Rule] = (
         "V001",
         "videos-absent",
         "warning",
-        "Cameras are declared as video (all versions), and not one of their files is here: `meta/`"
-        " and `data/` were copied alone, as `--download` does.",
-        "Stats, heads, tokens and speed need no video; training and playing an episode do.",
+        "Cameras are declared as video, and not one of their files is here: `meta/` and `data/`"
+        " were copied alone, as `--download` does.",
+        "Stats, heads, tokens and speed need no video. OpenTau, LeRobot and openpi do: they ask"
+        " the hub for it, or stop.",
         "Copy `videos/` too before training; ignore V001 where only numbers are prepared.",
         absent,
     ),
@@ -266,7 +267,8 @@ RULES: Sequence[Rule] = (
         "video-missing",
         "error",
         "Video files of some episodes or cameras are not there, others are.",
-        "Training stops when it first draws a frame of them, hours into a run.",
+        "OpenTau, LeRobot and openpi look for every file when they open the dataset: they ask"
+        " the hub for it, or stop.",
         "Download them again, or list the episodes in excluded_episodes.",
         missing,
     ),
@@ -276,7 +278,9 @@ RULES: Sequence[Rule] = (
         "error",
         "A video file is empty, a Git LFS pointer, cut off, has no index (a recorder that was"
         " killed), or is no MP4.",
-        "No frame of it can be decoded: training stops when it first draws one.",
+        "No frame of it can be decoded. LeRobot and openpi stop when they first draw one, hours"
+        " into a run; OpenTau draws other frames in their place, and stops after nine tries in"
+        " a row.",
         _AGAIN,
         unreadable,
     ),
@@ -286,7 +290,8 @@ RULES: Sequence[Rule] = (
         "error",
         "A video holds fewer frames than its episodes have rows (v2.x: one file per episode; v3.0:"
         " the episodes that share the file).",
-        "The last rows have no picture: LeRobot's decoders raise, or repeat the last frame.",
+        "The last rows have no picture. LeRobot and openpi stop when they first draw one;"
+        " OpenTau draws other frames in their place.",
         _AGAIN,
         too_few_frames,
     ),
@@ -306,7 +311,8 @@ RULES: Sequence[Rule] = (
         "error",
         f"A video plays at another rate than the dataset's `fps`, by over {FPS_SHARE:.0%} (by the"
         " file's own times, not by what info.json declares).",
-        "A frame is looked up by its timestamp: pictures drift from the rows, or are refused.",
+        "OpenTau, LeRobot and openpi look a picture up by its time: it drifts from the row, or"
+        " is refused.",
         "Encode the video at `fps`, or correct `fps`.",
         rate_differs,
     ),
@@ -316,7 +322,7 @@ RULES: Sequence[Rule] = (
         "error",
         "v3.0: an episode's from_timestamp and to_timestamp are not its length, run past the end of"
         " the file, or overlap the episode before it by half a frame or more.",
-        "Pictures of another episode are shown, silently.",
+        "OpenTau and LeRobot show pictures of another episode, silently.",
         "Write the columns again from the lengths and `fps`.",
         spans_wrong,
         formats=NEW,
@@ -327,7 +333,8 @@ RULES: Sequence[Rule] = (
         "error",
         "v3.0: the episodes table lacks a camera's chunk_index, file_index, from_timestamp or"
         " to_timestamp.",
-        "LeRobot cannot tell where in which file an episode is.",
+        "LeRobot raises a KeyError. OpenTau takes a missing from_timestamp for 0 and shows"
+        " pictures of the file's first episode, silently.",
         "Write the columns again, or remove the camera from info.json.",
         columns_missing,
         formats=NEW,
