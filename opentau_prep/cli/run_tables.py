@@ -39,7 +39,7 @@ def run_tables(done: PipelineResult, *, verbose: bool = False) -> Render:
             _show_stop(console, done)
         elif done.verdict is not None:
             show_to_do(console, done.verdict)
-        if done.training_must_hold:
+        if done.training_must_hold and not done.needs_attention:
             held = ", ".join(f"{key} {value}" for key, value in done.training_must_hold.items())
             say(console, f"\nThe training config must hold: {held}")
         if done.verdict is not None:
@@ -86,7 +86,11 @@ def _show_steps(console: Console, done: PipelineResult, *, verbose: bool) -> Non
 def _show_stop(console: Console, done: PipelineResult) -> None:
     for each in done.by_hand[:_MAX_ERRORS]:
         say(console, f"\nFirst, by hand: {each.what}: {'; '.join(each.details)}")
-    say(console, f"\nStopped before the norm heads: {done.stopped}.")
+    if done.by_hand and not done.commands:  # a part of a dataset: a finding says which
+        say(console, "Stopped before the norm heads.")
+        return
+    perhaps = " That may come of the above." if done.by_hand else ""
+    say(console, f"\nStopped before the norm heads: {done.stopped}.{perhaps}")
     for command in done.commands:
         say_command(console, command)
 

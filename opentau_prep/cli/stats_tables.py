@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from opentau_prep.cli.tables import Render, failures_text, table
 from opentau_prep.cli.verdict_lines import say, say_command
 from opentau_prep.pooling.columns import is_quantile
+from opentau_prep.text import several
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,7 +100,7 @@ def _file_rows(result: StatsResult) -> list[tuple[object, ...]]:
 def _added(file: FileResult) -> str:
     stats = sorted({name.rsplit("/", 1)[-1] for name in file.added if "/" in name})
     episodes = sum(name.startswith("episode ") for name in file.added)
-    parts = [f"{episodes:,} episodes"] if episodes else []
+    parts = [several(episodes, "episode")] if episodes else []
     return ", ".join([*parts, *stats]) or "-"
 
 
@@ -117,7 +118,7 @@ def _findings(console: Console, results: Sequence[StatsResult]) -> None:
         words = (
             finding.message if finding.message.startswith(place) else f"{place}: {finding.message}"
         )
-        console.print(Text.assemble((f"{finding.code} ", "bold"), words))
+        console.print(Text.assemble(("Warning: ", "bold"), words))
     if len(found) > MAX_FINDINGS:
         console.print(f"... and {len(found) - MAX_FINDINGS:,} more (--json lists all)")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opentau_prep.text import printable, printable_lines
+from opentau_prep.text import printable, printable_lines, several
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,10 +37,13 @@ def say_command(console: Console, command: str, *, indent: int = 2) -> None:
 
 
 def show_to_do(console: Console, verdict: Verdict) -> None:
-    """Print what must be done before training, then what is worth a look, with the commands."""
+    """Print what must be done before training, or else what is worth a look, with the commands."""
     for level, heading in (("do", "To do before training:"), ("look", "Worth a look:")):
         chosen = [each for each in verdict.to_do if each.level == level]
         if not chosen:
+            continue
+        if level == "look" and not verdict.ready:  # some of it may follow from what is wrong
+            say(console, f"Worth a look afterwards: {several(len(chosen), 'thing')}.")
             continue
         say(console, f"\n{heading}")
         for number, each in enumerate(chosen, 1):

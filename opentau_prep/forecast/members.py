@@ -140,8 +140,17 @@ def _member(
                     where=entry.name,
                     hint=f"Compute them: `{shell_command('stats', [entry.meta.root])}`.",
                 )
-            own = from_stats({s: v for s, v in stats[column].items() if s != "count"})
+            numbers = {s: v for s, v in stats[column].items() if s != "count"}
             sketch = (sketches or {}).get(column)
+            widths = {np.size(v) for v in numbers.values()} | ({sketch.dims} if sketch else set())
+            if len(widths) > 1:
+                raise MetadataError(
+                    f"the stats and the frames of {column!r} have different widths:"
+                    f" {', '.join(map(str, sorted(widths)))}",
+                    where=entry.name,
+                    hint=f"Recompute: `{shell_command('stats', [entry.meta.root], '--force')}`.",
+                )
+            own = from_stats(numbers)
             whole = own if sketch is None else from_sketch(sketch, own.mean, own.std)
             index = _index(entry, feature, whole.dims)
             shown = whole.select(index)

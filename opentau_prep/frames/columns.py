@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from opentau_prep.errors import DataError
+from opentau_prep.text import several
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +112,7 @@ def _chunk_matrix(array: pa.Array, first_row: int, where: str) -> npt.NDArray[An
         what, first_row = "inner row", 0
     if array.null_count:
         raise DataError(
-            f"has {array.null_count:,} null values",
+            f"has {several(array.null_count, 'null value')}",
             where=where,
             hint="Fill them, or drop the rows.",
         )

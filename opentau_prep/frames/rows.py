@@ -160,7 +160,7 @@ def _spans_from_column(column: IntArray, part: DataPart, where: str) -> IntArray
         raise DataError(
             f"episode {part.episodes[i]} has {found}",
             where=where,
-            hint="The episodes table and the data do not belong together.",
+            hint="Download both again: the episodes table and the data do not belong together.",
         )
     spans = np.zeros((len(part.episodes), 2), dtype=np.int64)
     there = runs == 1

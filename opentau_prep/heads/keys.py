@@ -10,6 +10,7 @@ from typing import Any
 
 from opentau_prep.errors import ConfigError, MetadataError
 from opentau_prep.notices import shorten_names, warn
+from opentau_prep.text import several
 
 __all__ = [
     "KeyGroups",
@@ -210,8 +211,8 @@ def _warn_fallbacks(fallbacks: Sequence[str]) -> None:
     shown, suffix = shorten_names(fallbacks)
     warn(
         "fallback_heads",
-        f"{len(fallbacks)} dataset(s) have no robot_type or no control_mode: each has a fallback, a"
-        f" norm head of its own ({', '.join(shown)}{suffix})",
+        f"{several(len(fallbacks), 'dataset')} without robot_type or control_mode: a fallback"
+        f" each, a norm head of its own ({', '.join(shown)}{suffix})",
         n=len(fallbacks),
         shown=shown,
         suffix=suffix,

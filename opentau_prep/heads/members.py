@@ -174,7 +174,7 @@ def _member(
     columns = entry.name_map.columns
     if not columns and not entry.meta.features:
         raise MetadataError(
-            "has no features",
+            "has no usable features",
             where=entry.meta.info_path,
             hint="Write name, dtype, shape and names of each column.",
         )

@@ -15,6 +15,7 @@ from opentau_prep.heads.members import VECTOR_FEATURES
 from opentau_prep.notices import shorten_names, warn
 from opentau_prep.pooling import is_quantile
 from opentau_prep.storage.urls import shell_command
+from opentau_prep.text import several
 
 if TYPE_CHECKING:
     from opentau_prep.heads.build import Stats
@@ -175,7 +176,7 @@ def warn_ranks(ranks: Mapping[str, Sequence[QuantileRanks]]) -> None:
         warn(
             "pooled_quantile_rank",
             f"pooled q01 or q99 are off by more than {RANK_TOLERANCE:.1%} among the members' frames"
-            f" in {len(parts)} heads, at worst: {', '.join(shown)}{suffix}. Use"
+            f" in {several(len(parts), 'head')}, at worst: {', '.join(shown)}{suffix}. Use"
             " --quantiles sketch for the true ones",
             ranks={key: found for key, found in off.items() if any(e["dims_off"] for e in found)},
         )

@@ -369,7 +369,7 @@ def _warn_non_finite(standardized: Mapping[str, FeatureStats], repo_id: str) -> 
             if dims:
                 warn(
                     "non_finite",
-                    f"{repo_id or 'dataset'}: non-finite {stat} of {feature!r} in dim(s) "
+                    f"{repo_id or 'dataset'}: non-finite {stat} of {feature!r} in dims "
                     f"{', '.join(map(str, dims))}",
                     dataset=repo_id or None,
                     feature=feature,

@@ -60,7 +60,7 @@ class FeatureColumns:
                 raise MetadataError(
                     f"stats of {self.feature!r} have no 'count' to weight them with",
                     where=self._who(i),
-                    hint="Recompute the stats of this dataset, or pool with explicit weights.",
+                    hint="Recompute the stats of this dataset.",
                 )
         counts = self.stack("count")
         usable = np.isfinite(counts) & (counts >= 0)

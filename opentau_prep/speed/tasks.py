@@ -11,6 +11,7 @@ import numpy as np
 from opentau_prep.errors import DataError
 from opentau_prep.frames.rows import DataPart, data_parts, episode_rows
 from opentau_prep.notices import warn
+from opentau_prep.text import several
 
 if TYPE_CHECKING:
     from opentau_prep.metadata import DatasetMetadata
@@ -58,8 +59,8 @@ def resolve_episode_tasks(meta: DatasetMetadata, episodes: IntArray) -> EpisodeT
     if faults:
         warn(
             "tasks_from_tables",
-            f"{meta.repo_id}: {len(faults):,} data files cannot be read, so the tasks of their"
-            f" episodes come from the episodes table; the first: {faults[0]}",
+            f"{meta.repo_id}: {several(len(faults), 'data file')} cannot be read, so the tasks of"
+            f" their episodes come from the episodes table; the first: {faults[0]}",
             dataset=meta.repo_id,
             files=len(faults),
         )

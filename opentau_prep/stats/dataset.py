@@ -56,12 +56,14 @@ class FoundStats:
         inspection: Its state.
         left_alone: Whether an earlier run compared it, found other numbers, and left it as it is.
         status: What that run made of it; see `FileResult`. Empty where it was not left alone.
+        findings: Of the sketches, what was wrong with the frames they were made of.
     """
 
     name: str
     inspection: Inspection
     left_alone: bool = False
     status: str = ""
+    findings: tuple[DataFault, ...] = ()
 
 
 class DatasetWork:
@@ -159,7 +161,11 @@ class DatasetWork:
     def found(self) -> list[FoundStats]:
         """Return every file as it is, the sketches last; reads no frames and changes nothing."""
         sketches, state = self._inspected_state()
-        return [*self._found_targets(state), FoundStats(SKETCH_FILE, sketches)]
+        findings = state.findings if state is not None and sketches.fresh else ()
+        return [
+            *self._found_targets(state),
+            FoundStats(SKETCH_FILE, sketches, findings=findings),
+        ]
 
     def _found_targets(self, state: StatsState | None) -> Iterator[FoundStats]:
         recipe = self._recipe("exact")

@@ -13,6 +13,7 @@ from opentau_prep.notices import some_names
 from opentau_prep.stats.columns import Layout
 from opentau_prep.stats.moments import Moments
 from opentau_prep.stats.scan import PartFault
+from opentau_prep.text import several
 
 __all__ = ["PARTIAL_DATASET", "UNREADABLE", "DataFault", "frame_findings"]
 
@@ -67,10 +68,15 @@ def frame_findings(
         DataFault(UNREADABLE, str(f.error), f"{root}/{f.rel}", episodes=f.episodes) for f in faults
     ]
     if empty:
-        message = f"{len(empty):,} episodes have no frames: {some_names(empty)}"
+        message = f"{several(len(empty), 'episode')} without frames: {some_names(empty)}"
         found.append(DataFault("empty_episode", message, root, episodes=tuple(empty)))
     found += [
-        DataFault("unusable_column", f"no stats of {e.column}: {e}", str(e.where), e.column)
+        DataFault(
+            "unusable_column",
+            f"{e.column}: {e.where}: {e.message}; it has no stats",
+            str(e.where),
+            e.column,
+        )
         for e in unusable
     ]
     found += [
@@ -93,7 +99,7 @@ def _non_finite(root: str, feature: str, moments: Moments) -> list[DataFault]:
     }
     words = ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if n)
     dims = tuple(bad.tolist())
-    message = f"{feature}: {words} in {len(dims)} dims; stats are over the finite values"
+    message = f"{feature}: {words} in {several(len(dims), 'dim')}; stats are over the finite values"
     found = [DataFault("non_finite", message, root, feature, dims)]
     none = tuple(np.flatnonzero(moments.count == 0).tolist())
     if none:

@@ -21,6 +21,7 @@ from opentau_prep.frames.read import merge_blocks, read_part
 from opentau_prep.frames.rows import DataPart, data_parts
 from opentau_prep.notices import some_names, warn
 from opentau_prep.storage.urls import shell_command
+from opentau_prep.text import several
 from opentau_prep.tokenizer.plan import Draws
 from opentau_prep.tokenizer.quantize import quantize
 from opentau_prep.tokenizer.recipes import ActionFrames, ChunkRecipe
@@ -360,8 +361,8 @@ def _say_wrong_lengths(plans: Sequence[DatasetPlan], sampled: Sequence[_Sampled]
             name = plans[dataset].entry.name
             warn(
                 "episode_lengths_differ",
-                f"{name}: episodes {some_names(episodes)} have another number"
-                " of rows than the episodes table says; their chunks end where the rows end",
+                f"{name}: {several(len(episodes), 'episode')} ({some_names(episodes)}) with another"
+                " number of rows than the episodes table says; their chunks end where the rows end",
                 dataset=name,
                 episodes=episodes,
             )

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from opentau_prep.validate.frames import FrameSummary
     from opentau_prep.validate.rule import Rule
 
-__all__ = ["dataset_views", "validate"]
+__all__ = ["dataset_views", "validate", "without_consequences"]
 
 WHAT = "validate"
 # Below this many datasets a process costs more than it saves.
@@ -227,20 +227,23 @@ _CONSEQUENCES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "F009": frozenset({"F008", "E005", "E013", "S012"}),
         "E003": frozenset({"E004", "F010", "S010"}),
-        "E004": frozenset({"F010", "S010", "S017", "S018", "S019"}),
+        "E004": frozenset({"F010", "S010", "S017", "S018", "S019", "S020", "S022"}),
         "E005": frozenset({"E013"}),
         "E006": frozenset({"E004", "E013", "K011", "S018"}),
         "D002": frozenset({"S023"}),
         "C002": frozenset({"C006"}),
         "C008": frozenset({"C011", "C012", "S008"}),
+        "S007": frozenset({"S023"}),
         "S008": frozenset({"C011", "C012"}),
         "S009": frozenset({"S017"}),
         "S011": frozenset({"S003"}),
+        "S017": frozenset({"S016"}),
+        "S018": frozenset({"S016"}),
         "S023": frozenset({"S016"}),
         "T001": frozenset({"S023"}),
         "K004": frozenset({"K007"}),
         "K005": frozenset({"K009"}),
-        "K006": frozenset({"A006", "F011", "K007"}),
+        "K006": frozenset({"A006", "F011", "K003", "K007"}),
         "K009": frozenset({"F011"}),
     }
 )
@@ -250,8 +253,20 @@ def without_consequences(findings: Sequence[Finding]) -> list[Finding]:
     """Return the findings of one dataset, worst first, without what follows from others."""
     codes = {finding.code for finding in findings}
     explained = frozenset[str]().union(*(_CONSEQUENCES.get(code, ()) for code in codes))
-    kept = [finding for finding in findings if finding.code not in explained]
+    # Many a dim that hardly moves is never settled: it hides nothing of the others.
+    still = _dims(findings, "D003")
+    kept = [
+        finding
+        for finding in findings
+        if finding.code not in explained
+        and not (finding.code == "S021" and still >= _dims([finding], "S021"))
+    ]
     return sorted(kept, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _dims(findings: Sequence[Finding], code: str) -> set[tuple[str | None, int]]:
+    places = [p for f in findings if f.code == code for p in f.places or (f.place,)]
+    return {(place.column, dim) for place in places for dim in place.dims}
 
 
 def _settle(subject: Salvage, context: RunContext) -> Settle:

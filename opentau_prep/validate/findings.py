@@ -40,10 +40,11 @@ _VERBS = {
     "name": "names",
     "change": "changes",
     "end": "ends",
+    "play": "plays",
 }
 _ONE = re.compile(
-    r"(?<![\d,.])(1 ((?:data |video )?file|episode|task string|task|dim|frame|null value|value|row)"
-    r")s"
+    r"(?<![\d,.])"
+    r"(1 ((?:data |video )?file|episode|task string|task|dim|frame|null value|value|row|line))s"
     rf"( (?:{'|'.join(_VERBS)})\b)?"
 )
 

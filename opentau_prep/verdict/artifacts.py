@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedEntry, ResolvedMixture
     from opentau_prep.stats.dataset import FoundStats
+    from opentau_prep.stats.faults import DataFault
     from opentau_prep.tokenizer.options import FitOptions
 
 __all__ = [
@@ -110,8 +111,10 @@ def damaged(
     )
 
 
-def stats_steps(resolved: ResolvedMixture, context: RunContext) -> Iterator[ArtifactFacts]:
-    """Yield the stats of every dataset."""
+def stats_steps(
+    resolved: ResolvedMixture, context: RunContext, faults: dict[str, Sequence[DataFault]]
+) -> Iterator[ArtifactFacts]:
+    """Yield the stats of every dataset; `faults` takes what they say of its frames, by its name."""
     for entry in resolved.first_entries:
         names, root = names_of(resolved, entry), entry.meta.root
         try:
@@ -120,6 +123,7 @@ def stats_steps(resolved: ResolvedMixture, context: RunContext) -> Iterator[Arti
             yield damaged("stats", "stats", names, root, fault, root=root)
             continue
         sketches = next(each for each in found if _SKETCHES in each.name)
+        faults[entry.artifact_name] = sketches.findings
         for each in found:
             kind = "sketches" if each is sketches else "stats"
             facts = judged("stats", kind, names, each.inspection, root=root)

@@ -8,7 +8,7 @@ is there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ from opentau_prep.errors import PrepError
 from opentau_prep.storage import is_remote
 from opentau_prep.validate import Finding, validate
 from opentau_prep.validate.catalogue import find_rule
-from opentau_prep.validate.findings import SEVERITIES
+from opentau_prep.validate.check import without_consequences
+from opentau_prep.validate.findings import SEVERITIES, hit
 from opentau_prep.validate.persist import (
     findings_place,
     inspect_findings,
@@ -31,7 +32,9 @@ from opentau_prep.verdict.facts import ArtifactFacts
 if TYPE_CHECKING:
     from opentau_prep.config.schema import Mixture
     from opentau_prep.context import RunContext
+    from opentau_prep.metadata.dataset import Dataset
     from opentau_prep.metadata.resolve import ResolvedMixture
+    from opentau_prep.stats.faults import DataFault
     from opentau_prep.validate.persist import FoundFindings
 
 __all__ = ["validation_facts"]
@@ -40,9 +43,15 @@ MAX_FINDINGS = 200
 
 
 def validation_facts(
-    resolved: ResolvedMixture, context: RunContext
+    resolved: ResolvedMixture, context: RunContext, faults: Mapping[str, Sequence[DataFault]]
 ) -> tuple[ValidationFacts, list[ArtifactFacts]]:
-    """Return the findings, and the state of the files that hold them."""
+    """Return the findings, and the state of the files that hold them.
+
+    Args:
+        resolved: The mixture.
+        context: Where artifacts are.
+        faults: Dataset -> what `stats` saw in its frames, where that is fresh.
+    """
     datasets = [d for d in resolved.located_datasets if d.fault is None or not is_remote(d.root)]
     found: list[FoundFindings] = []
     artifacts: list[ArtifactFacts] = []
@@ -74,10 +83,44 @@ def validation_facts(
             state = replace(state, detail="of the mixture as a whole")
         artifacts.append(state)
         found.append(of_mixture)
-    facts = _facts(found, everyone)
+    findings = [finding for each in found for finding in each.findings or ()]
     if len(found) <= len(datasets) or not all(map(_is_settled, found)):
-        facts = replace(facts, **_worst_first(_checked_again(resolved.mixture, context, found)))
-    return facts, artifacts
+        findings = _checked_again(resolved.mixture, context, found)
+    for dataset in datasets:
+        seen = list(_seen_by_stats(resolved, dataset, faults.get(dataset.artifact_name, ())))
+        findings = _joined(findings, seen, dataset.artifact_name) if seen else findings
+    return _facts(found, everyone, findings), artifacts
+
+
+def _joined(findings: list[Finding], seen: list[Finding], name: str) -> list[Finding]:
+    own = [finding for finding in findings if finding.dataset == name]
+    if any(finding.severity == "error" for finding in own):  # of which columns may be unusable
+        seen = [finding for finding in seen if finding.code != "D001"]
+    others = [finding for finding in findings if finding.dataset != name]
+    return [*without_consequences([*own, *seen]), *others]
+
+
+def _seen_by_stats(
+    resolved: ResolvedMixture, dataset: Dataset, faults: Sequence[DataFault]
+) -> Iterator[Finding]:
+    """Yield what `validate --deep` would find, since `stats` has read the same frames.
+
+    An entry that selects episodes may have left these out: then only that reading can tell.
+    """
+    entries = resolved.entries_of(dataset)
+    for fault in faults:
+        is_time = fault.feature == "timestamp"
+        code = {"unusable_column": "D001", "non_finite": "T001" if is_time else "D002"}.get(
+            fault.code
+        )
+        used = is_time or fault.feature in entries[0].name_map.columns.values()
+        if code is None or not used:
+            continue
+        message = f"{fault.message.partition('; ')[0].partition(': ')[2]}; `validate --deep` says"
+        where = hit(f"{message} where", file="data", column=fault.feature, dims=fault.dims)
+        finding = find_rule(code).finding(where, dataset.artifact_name)
+        some = all(entry.is_subset for entry in entries)
+        yield replace(finding, severity="warning") if some else finding
 
 
 def _is_settled(found: FoundFindings) -> bool:
@@ -101,9 +144,10 @@ def _checked_again(
     return [*report.findings, *of_frames]
 
 
-def _facts(found: list[FoundFindings], names: list[str]) -> ValidationFacts:
+def _facts(
+    found: list[FoundFindings], names: list[str], findings: Sequence[Finding]
+) -> ValidationFacts:
     read = {each.dataset for each in found if each.findings is not None}.intersection(names)
-    findings = [finding for each in found for finding in each.findings or ()]
     return ValidationFacts(
         len(read),
         [name for name in names if name not in read],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from opentau_prep.verdict.tokens import check_folder, tokenizer_facts
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedMixture
+    from opentau_prep.stats.faults import DataFault
 
 __all__ = ["IN_VERDICT", "OutputPaths", "judge_mixture"]
 
@@ -132,13 +133,14 @@ class _Collector:
     def _gathered(self) -> Gathered:
         resolved, context, options = self.resolved, self.context, self.options
         mixture = mixture_facts(resolved)
-        self.artifacts += stats_steps(resolved, context)
+        faults: dict[str, Sequence[DataFault]] = {}
+        self.artifacts += stats_steps(resolved, context, faults)
         heads = self._heads()
         self.artifacts += speed_steps(resolved, context)
         tokenizer = self._tokenizer()
         folder = context.prep_path(resolved.mixture, "val_plan").parent
         losses, states = loss_facts(resolved, options.val_plan, options.val_report, folder)
-        validation, checked = validation_facts(resolved, context)
+        validation, checked = validation_facts(resolved, context, faults)
         self.artifacts += [*states, *checked]
         return Gathered(
             mixture,

@@ -96,6 +96,19 @@ def _hardly_moves(episodes):
     return episode(0, state=put(slice(20, 23), 5, 1.0))(still)
 
 
+def _later_tasks(episodes):
+    for number, task in enumerate([each.task_index for each in episodes]):
+        episodes = episode(number, task_index=lambda n, task=task: n * 0 + task + 1)(episodes)
+    return episodes
+
+
+def _flickers(episodes):
+    still = episode(-1, state=put(slice(None), 5, 0.5))(episodes)
+    for number in range(4):  # of six: under one frame in a hundred
+        still = episode(number, state=put(20, 5, 1.0))(still)
+    return still
+
+
 def _more(edit):
     """Return what makes sixteen episodes of one task, and then changes them."""
 
@@ -376,7 +389,7 @@ MUTATIONS = (
     # D: frames
     mutation("a null", "D001", files=table(V2_FILE, column("timestamp", lambda v: [None, *v[1:]]))),
     mutation("a NaN", "D002", frames=episode(4, actions=put(7, 2, np.nan))),
-    mutation("a joint is stuck", "D003 S021", frames=episode(-1, state=stuck)),
+    mutation("a joint is stuck", "D003", frames=episode(-1, state=stuck)),
     mutation("a spike", "D004", frames=episode(1, state=put(30, 1, lambda v: v + 3))),
     mutation("an angle wraps", "D005", frames=episode(-1, state=wrapped, actions=wrapped)),
     mutation("actions five frames late", "D006", frames=episode(-1, actions=shift)),
@@ -497,7 +510,7 @@ MUTATIONS = (
     ),
     mutation(
         "std is NaN",
-        "S007 S023",
+        "S007",
         "v2.0",
         files=document("meta/stats.json", stat("std", 2, float("nan"))),
     ),
@@ -548,7 +561,8 @@ MUTATIONS = (
         ),
     ),
     mutation("a constant dim", "S014", frames=episode(-1, state=put(slice(None), 3, 0.25))),
-    mutation("a dim that hardly moves", "D003 S021", "v3.0", frames=_hardly_moves),
+    mutation("a dim that hardly moves", "D003", "v3.0", frames=_hardly_moves),
+    mutation("a dim that flickers", "S021", "v3.0", frames=_flickers),
     mutation(
         "ticks beside radians",
         "S015",
@@ -556,7 +570,7 @@ MUTATIONS = (
     ),
     mutation(
         "stats.json of older data",
-        "S016 S017",
+        "S017",
         "v3.0",
         files=document("meta/stats.json", stat("mean", 1, -1.0)),
     ),
@@ -569,7 +583,15 @@ MUTATIONS = (
     mutation("no tasks table", "K001", files=written(TASKS, None)),
     mutation("tasks.parquet is text", "K001", "v3.0", files=written(V3_TASKS, LFS)),
     mutation("a task twice", "K002", files=lines(TASKS, lambda rows: [*rows, rows[1]])),
-    mutation("tasks from 1 on", "K003 K006", files=lines(TASKS, field(0, task_index=2))),
+    mutation("tasks from 1 on", "K006", files=lines(TASKS, field(0, task_index=2))),
+    mutation(
+        "tasks from 1 on in the data too",
+        "K003",
+        frames=_later_tasks,
+        files=lines(
+            TASKS, lambda rows: [{**row, "task_index": row["task_index"] + 1} for row in rows]
+        ),
+    ),
     mutation("a task of blanks", "K004", files=lines(TASKS, field(1, task="  "))),
     mutation(
         "a task in capitals",

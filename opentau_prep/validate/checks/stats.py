@@ -48,19 +48,19 @@ def whole_unreadable(view: DatasetView) -> Iterator[Hit]:
             hint = "Restore the file from its source: `stats` would recompute all but the cameras."
             yield hit(message, hint, file=file, command=())
         else:
-            yield hit(message, fault.hint or "", file=file)
+            yield hit(message, file=file)
 
 
 def episodes_unreadable(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("episodes_stats")) is not None:
         file, message = relative(fault, view.storage.url)
-        yield hit(message, fault.hint or "", file=file)
+        yield hit(message, file=file)
 
 
 def stats_missing(view: DatasetView) -> Iterator[Hit]:
     if (fault := view.fault("stats")) is not None:
         file, message = relative(fault, view.storage.url)
-        yield hit(message, fault.hint or "", file=file or own_stats_file(view))
+        yield hit(message, file=file or own_stats_file(view))
 
 
 def stats_stand_in(view: DatasetView) -> Iterator[Hit]:

@@ -76,8 +76,11 @@ def task_missing(view: DatasetView) -> Iterator[Hit]:
         if index not in view.tasks:
             unknown.setdefault(index, "data")
     if unknown:
+        lacks = "the tasks table lacks"
+        if view.tasks and min(view.tasks) > 0:
+            lacks += f": it counts from {min(view.tasks):,}"
         yield hit(
-            f"the data names task_index {listed(sorted(unknown))}, which the tasks table lacks",
+            f"the data names task_index {listed(sorted(unknown))}, which {lacks}",
             file=next(iter(unknown.values())),
             column="task_index",
         )
@@ -224,7 +227,7 @@ RULES = (
         "error",
         "The data names a task_index that the tasks table lacks.",
         "Looking up the instruction of such a frame fails.",
-        "Add the task to the table.",
+        "Add the task to the table, or renumber the table's.",
         task_missing,
     ),
     Rule(
