@@ -33,3 +33,13 @@ def test_quantile_ranks_dim_that_never_moves_has_every_quantile(factor):
     ranks = quantile_ranks(stats, {"state": QuantileSketch.of(frames)})
     assert [each.dims_off for each in ranks] == [(), ()]
     assert [each.ranks[0] for each in ranks] == [0.01, 0.99]
+
+
+@pytest.mark.parametrize("n", [2, 21, 60, 101, 150])
+def test_quantile_ranks_exact_quantiles_of_few_frames_are_quantiles(n):
+    frames = np.random.default_rng(n).normal(size=(n, 3))
+    sketches = {"state": QuantileSketch.of(frames)}
+    exact = {name: np.quantile(frames, q, axis=0) for name, q in (("q01", 0.01), ("q99", 0.99))}
+    assert [r.dims_off for r in quantile_ranks({"state": exact}, sketches)] == [(), ()]
+    tenth = {"q01": np.quantile(frames, 0.2, axis=0), "q99": exact["q99"]}
+    assert quantile_ranks({"state": tenth}, sketches)[0].dims_off == ((0, 1, 2) if n > 20 else ())
