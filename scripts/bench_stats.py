@@ -7,11 +7,13 @@ that other work on the machine counts for little. For the gain of a second worke
 
 python scripts/bench_stats.py [--frames 600000] [--files 2000,8]
 python scripts/bench_stats.py --memory 1000000,4000000
+python scripts/bench_stats.py --memory 100000,400000,1600000 --formats lerobot-relative,groot
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -34,6 +36,7 @@ from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.stats.compute import prepare_stats
 from opentau_prep.stats.openpi import OpenpiAccumulator, prepare_vectors
 from opentau_prep.stats.openpi_run import OpenpiJob, prepare_openpi
+from opentau_prep.stats.relative_run import RelativeOptions, prepare_relative
 
 KEYS = ("observation.state", "action")
 INDEX = ("timestamp", "frame_index", "episode_index", "index", "task_index")
@@ -182,30 +185,41 @@ def bench_loop(root: Path, frames: int) -> None:
     print(f"  {slow / fast:.0f} x faster")
 
 
-def peak_mib(root: Path) -> float:
+def peak_mib(root: Path, kind: str) -> float:
     """Peak memory of `stats` in this process, what it imports and maps included, in MiB.
 
     Not `ru_maxrss`: that one is inherited from the process that started this one.
     """
-    lerobot(root, workers=1)
+    if kind == "lerobot":
+        lerobot(root, workers=1)
+    else:
+        arm = {"arm": {"start": 0, "end": 14}}
+        (root / "meta/modality.json").write_text(json.dumps({"state": arm, "action": arm}))
+        resolved = resolve_mixture(mixture_from_roots([root]))
+        options = RelativeOptions(kind)  # type: ignore[arg-type]
+        prepare_relative(resolved, RunContext(workers=1), options)
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def bench_memory(sizes: list[int]) -> None:
+def bench_memory(sizes: list[int], kinds: list[str]) -> None:
     """Files are as big as recorders make them (here 86 MB), or one per episode."""
     for layout in ("v3.0, 500,000 frames per file", "v2.1, 2,000 files"):
-        peaks = []
+        peaks: dict[str, list[float]] = {kind: [] for kind in kinds}
         for frames in sizes:
             files = max(1, frames // 500_000) if layout.startswith("v3") else EPISODES
             with tempfile.TemporaryDirectory() as folder:
                 root = Path(folder, "big")
                 make(root, frames, files)
-                command = [sys.executable, __file__, "--measure", str(root)]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-            peaks.append(float(done.stdout))
-            print(f"{layout}: {frames:>10,} frames, peak {peaks[-1]:,.0f} MiB", flush=True)
-        print(f"  {peaks[-1] / peaks[0]:.2f} x the first")
+                for kind in kinds:
+                    forget(root)
+                    command = [sys.executable, __file__, "--measure", str(root), "--formats", kind]
+                    done = subprocess.run(command, check=True, capture_output=True, text=True)
+                    peaks[kind].append(float(done.stdout))
+        print(f"{layout}: {', '.join(f'{frames:,}' for frames in sizes)} frames")
+        for kind, found in peaks.items():
+            peak = ", ".join(f"{each:,.0f}" for each in found)
+            print(f"  {kind:<17} peak {peak} MiB: {found[-1] / found[0]:.2f} x", flush=True)
 
 
 def main() -> None:
@@ -214,15 +228,17 @@ def main() -> None:
     parser.add_argument("--files", default="2000,8", help="numbers of files, comma-separated")
     parser.add_argument("--loop-frames", type=int, default=100_000, help="frames for the slow loop")
     parser.add_argument("--memory", help="frame counts to measure the peak memory at, instead")
+    parser.add_argument("--formats", default="lerobot", help="whose peak memory, comma-separated")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     cache = tempfile.TemporaryDirectory()
     os.environ["OPENTAU_PREP_CACHE_DIR"] = str(Path(cache.name, "cache"))
     if arguments.measure is not None:
-        print(peak_mib(arguments.measure))
+        print(peak_mib(arguments.measure, arguments.formats))
         return
     if arguments.memory:
-        bench_memory([int(text) for text in arguments.memory.split(",")])
+        sizes = [int(text) for text in arguments.memory.split(",")]
+        bench_memory(sizes, arguments.formats.split(","))
         return
     for files in (int(text) for text in arguments.files.split(",")):
         with tempfile.TemporaryDirectory() as folder:
