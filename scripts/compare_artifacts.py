@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 MIXTURE = "--mixture-json demo/mixture.json"
@@ -92,9 +92,12 @@ def commands_for(names: Sequence[str]) -> list[str]:
     return [*COMMANDS, *single]
 
 
-def prep(checkout: Path, folder: Path, words: Sequence[str]) -> int:
+def prep(
+    checkout: Path, folder: Path, words: Sequence[str], variables: Mapping[str, str] | None = None
+) -> int:
     """Run a command of a checkout in a folder; return its exit code."""
     environ = {**os.environ, "PYTHONPATH": str(checkout.resolve()), "NO_COLOR": "1"}
+    environ.update(variables or {})
     call = [sys.executable, "-m", "opentau_prep", *words]
     done = subprocess.run(
         call, cwd=folder, env=environ, capture_output=True, text=True, check=False

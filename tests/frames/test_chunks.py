@@ -117,7 +117,14 @@ def test_chunk_rows_start_outside_episode_raises(start):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"chunk_size": 0}, {"fps": 0.0}, {"action_freq": -1.0}, {"fps": float("nan")}]
+    "wrong",
+    [
+        {"chunk_size": 0},
+        {"fps": 0.0},
+        {"fps": float("nan")},
+        {"fps": float("inf")},
+        {"action_freq": -1.0},
+    ],
 )
 def test_chunk_rows_impossible_timing_raises(wrong):
     timing = {"chunk_size": 2, "fps": 10.0, "action_freq": 10.0, **wrong}
@@ -136,10 +143,15 @@ def test_subtract_state_maps_only_named_dims():
     assert np.array_equal(chunks, before)
 
 
-@pytest.mark.parametrize(("state_map", "side"), [({5: 0}, "action"), ({0: 3}, "state")])
+@pytest.mark.parametrize(("state_map", "side"), [({2: 0}, "action"), ({0: 3}, "state")])
 def test_subtract_state_dim_out_of_range_raises(state_map, side):
     with pytest.raises(ConfigError, match=f"{side} dims"):
-        subtract_state(np.zeros((1, 2, 2)), np.zeros((1, 3)), state_map)
+        subtract_state(np.zeros((4, 5, 2)), np.zeros((4, 3)), state_map)
+
+
+def test_subtract_state_last_dim_of_few_steps():
+    delta = subtract_state(np.zeros((1, 2, 6)), np.full((1, 6), 7.0), {5: 5})
+    assert delta[0].tolist() == [[0.0] * 5 + [-7.0]] * 2
 
 
 def test_shifted_rows_round_a_tie_by_its_row_in_the_dataset():

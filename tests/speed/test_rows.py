@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opentau_prep.errors import MetadataError
-from opentau_prep.speed.rows import SpeedRow, append_rows, decode_rows, encode_rows
+from opentau_prep.speed.rows import SpeedRow, append_rows, decode_rows, encode_rows, make_rows
 
 TEN = [float(n) for n in range(10, 110, 10)]
 _tasks = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -74,3 +75,26 @@ def test_decode_rows_any_bytes_rows_or_metadata_error(content):
         decode_rows(content, "f")
     except MetadataError:
         return
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_append_rows_after_a_line_with_or_without_its_end_adds_one_line(end):
+    one, other = (SpeedRow(n, "pick", 3, None) for n in (0, 1))
+    content = append_rows(encode_rows([one]).rstrip(b"\n") + end, [other])
+    assert content == encode_rows([one, other])
+    assert append_rows(b"", [one]) == encode_rows([one])
+
+
+def test_decode_rows_without_n_episodes_reads_zero():
+    (row,) = decode_rows(b'{"task_index": 4, "percentiles": null}', "f")
+    assert row == SpeedRow(4, "", 0, None)
+
+
+def test_make_rows_groups_episodes_by_task_and_leaves_out_those_without():
+    lengths = {episode: 10 * (episode + 1) for episode in range(12)}
+    tasks = dict.fromkeys(range(10), 2) | {11: 0}
+    expected = np.percentile(range(10, 110, 10), range(5, 100, 10)).tolist()
+    assert make_rows(lengths, tasks, {2: "pick"}) == [
+        SpeedRow(0, "", 1, None),
+        SpeedRow(2, "pick", 10, expected),
+    ]

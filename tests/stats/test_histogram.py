@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import opentau_prep
 from opentau_prep import DataError, RunningStats
+from opentau_prep.stats.binning import ColumnHistogram
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 # The plain loop below has the edges of the NumPy that runs it.
@@ -219,3 +220,21 @@ def test_running_stats_public_name_is_the_same_class():
     assert opentau_prep.RunningStats is RunningStats
     with pytest.raises(DataError):
         RunningStats(0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_values", [3, 1000])
+def test_column_histogram_of_a_dim_that_never_moves_equals_numpy(dtype, n_values):
+    values = np.full(n_values, 3e9, dtype)  # so large that the margin of 1e-10 rounds away
+    column = ColumnHistogram(values[0], values[0], 10, np.dtype(dtype))
+    assert column.edges[0] == column.edges[-1]
+    column.add(values)
+    np.testing.assert_array_equal(column.counts, np.histogram(values, bins=column.edges)[0])
+
+
+@pytest.mark.skipif(NUMPY1, reason="its linspace has other edges")
+def test_column_histogram_range_smaller_than_its_bins_has_edges_of_linspace():
+    high = np.float64(5e-324 * 1000)
+    column = ColumnHistogram(0.0, high, 5000, np.dtype(np.float64))
+    column.rebuild(0.0, high)
+    np.testing.assert_array_equal(column.edges, np.linspace(np.float64(0), high, 5001))

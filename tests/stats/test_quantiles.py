@@ -60,3 +60,19 @@ def test_sort_columns_fraction_outside_range_is_config_error(q):
 )
 def test_quantile_name_fraction_gives_lerobot_name(q, name):
     assert quantile_name(q) == name
+
+
+def test_sort_columns_infinities_at_either_end_are_left_out_of_each_span():
+    matrix = np.array([[-np.inf, 1.0, 5.0], [2.0, np.inf, np.nan], [3.0, 4.0, np.nan]])
+    spans = np.array([[0, 3], [3, 3]])
+    columns = sort_spans(np.array(matrix.T, order="C"), spans)
+    assert columns.count.tolist() == [[2, 2, 1], [0, 0, 0]]
+    first, second = columns.quantiles([0.0, 0.5, 1.0])
+    np.testing.assert_array_equal(first.T, [[2.0, 2.5, 3.0], [1.0, 2.5, 4.0], [5.0, 5.0, 5.0]])
+    assert np.isnan(second).all()
+
+
+@pytest.mark.parametrize("zeros", [[-0.0, 0.0], [0.0, -0.0], [-0.0, -0.0]])
+def test_quantiles_of_zeros_have_no_sign(zeros):
+    found = sort_columns(np.array(zeros)[:, np.newaxis]).quantiles(Q)
+    assert not np.signbit(found).any()
