@@ -139,3 +139,9 @@ def test_merge_different_widths_is_data_error():
         merge_moments([two, three])
     with pytest.raises(DataError, match="no moments"):
         merge_moments([])
+
+
+def test_std_of_one_value_is_zero_and_of_none_is_nan():
+    found = block_moments(np.array([[5.0, np.nan]]))
+    assert found.count.tolist() == [1, 0]
+    np.testing.assert_array_equal(found.std, [0.0, np.nan])
