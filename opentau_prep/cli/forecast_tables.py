@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opentau_prep.cli.tables import Render, table
-from opentau_prep.text import printable
+from opentau_prep.cli.verdict_lines import say, say_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,25 +28,23 @@ def forecast_tables(forecast: Forecast) -> Render:
     """Return what draws the outcome of `forecast`."""
 
     def render(console: Console) -> None:
-        def say(text: str) -> None:
-            console.print(printable(text), markup=False, soft_wrap=True)
-
         how = "frames" if forecast.deep else "sketches and stats"
-        say(f"Stats: {forecast.kind}, {forecast.source}")
-        say(f"Normalized by {forecast.formula}'s formula; data from {how}.")
+        say(console, f"Stats: {forecast.kind}, {forecast.source}")
+        say(console, f"Normalized by {forecast.formula}'s formula; data from {how}.")
         columns = ("dataset", "verdict", "mode", "#beyond 1", "#beyond 5", "#largest", "findings")
         console.print(table(columns, [_row(member) for member in forecast.members]))
         findings = forecast.findings
         for finding in findings[:MAX_FINDINGS]:
-            say(f"{finding.code} {finding.message}")
+            say(console, f"{finding.code} {finding.message}")
         if len(findings) > MAX_FINDINGS:
-            say(f"and {len(findings) - MAX_FINDINGS} more: see --json")
+            say(console, f"and {len(findings) - MAX_FINDINGS} more: see --json")
         for code, hint, line in dict.fromkeys((f.code, f.hint, f.command) for f in findings):
-            say(f"{code} {hint}" if line else f"{code} By hand: {hint}")
-            say(f"  $ {line}") if line else None
-        say(f"{_VERDICTS[forecast.verdict]} Why: {forecast.reason}.")
+            say(console, f"{code} {hint}" if line else f"{code} By hand: {hint}")
+            if line:
+                say_command(console, line)
+        say(console, f"{_VERDICTS[forecast.verdict]} Why: {forecast.reason}.")
         if forecast.out is not None:
-            say(f"{forecast.out.path}: {forecast.out.status}")
+            say(console, f"{forecast.out.path}: {forecast.out.status}")
 
     return render
 

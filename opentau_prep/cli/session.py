@@ -24,12 +24,12 @@ from opentau_prep.text import printable, printable_lines, several, without_secre
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn, Task
 
     from opentau_prep.cli.command import Result
     from opentau_prep.cli.options import CommonOptions
 
-__all__ = ["SCHEMA_VERSION", "Session"]
+__all__ = ["SCHEMA_VERSION", "Session", "time_column"]
 
 SCHEMA_VERSION = 1
 """Of every document that `--json` prints; a document may state one of its own."""
@@ -56,6 +56,32 @@ def _may_have_colours(stream: TextIO) -> bool:
 
 def _is_no_notice(record: logging.LogRecord) -> bool:
     return not hasattr(record, "notice")  # a session renders those itself
+
+
+def time_column() -> ProgressColumn:
+    """Return a column of the time left; until the first dataset is done, the time so far.
+
+    A task has in `at` when it was updated last.
+    """
+    from rich.progress import ProgressColumn
+    from rich.text import Text
+
+    class Clock(ProgressColumn):
+        max_refresh = 0.5
+
+        def render(self, task: Task) -> Text:
+            # Rich forgets what was done over 30 s ago; a dataset may take longer.
+            shown, words = task.elapsed or 0.0, "so far"
+            if task.completed and task.start_time is not None:
+                each = (task.fields["at"] - task.start_time) / task.completed
+                whole = each * (task.total or task.completed)
+                shown, words = max(0.0, whole - shown), "left"
+            minutes, seconds = divmod(round(shown), 60)
+            hours, minutes = divmod(minutes, 60)
+            clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+            return Text(f"{clock} {words}")
+
+    return Clock()
 
 
 class Session:
@@ -211,12 +237,15 @@ class Session:
         if what not in self._tasks:
             for before in self._tasks.values():  # how many fits there are is not known beforehand
                 self._progress.update(before, visible=False)
-            self._tasks[what] = self._progress.add_task(what, total=total, name="")
+            self._tasks[what] = self._progress.add_task(what, total=total, name="", at=0.0)
         shown = shortened(printable(name), max(8, self.stderr.width - _PROGRESS_WIDTH))
         # Steps that are done say so in the end; only what goes on is worth a line.
         running = done < total
         task = self._tasks[what]
-        self._progress.update(task, completed=done, total=total, name=shown, visible=running)
+        now = self._progress.get_time()
+        self._progress.update(
+            task, completed=done, total=total, name=shown, at=now, visible=running
+        )
 
     def _new_progress(self) -> Progress:
         from rich import progress
@@ -226,8 +255,7 @@ class Session:
             text("{task.description}", markup=False),
             progress.BarColumn(20),
             progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(),
-            text("left", markup=False),
+            time_column(),
             text("{task.fields[name]}", markup=False),
             console=self.stderr,
             transient=True,

@@ -93,8 +93,7 @@ def read_members(
     if subsets:
         warn(
             "sketch_of_all_episodes",
-            "sketches are of all episodes, also where a selection is used:"
-            f" {some_names(subsets)}. --deep reads the selected ones",
+            f"sketches are of all episodes, also where a selection is used: {some_names(subsets)}",
             datasets=subsets,
         )
     return members

@@ -184,10 +184,19 @@ def test_not_persisted_is_exit_4_unless_it_was_asked_for(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_demo_then_run_then_fresh(tmp_path):
-    assert run_cli("demo", "--out", tmp_path / "demo").code == 0
     mixture = tmp_path / "demo/mixture.json"
-    first = run_cli("run", "--mixture-json", mixture, "--json")
-    assert first.code == 0, first.err
+    wrote = run_cli("demo", "--out", tmp_path / "demo")
+    first = run_cli("run", "--mixture-json", mixture)
+    page = run_cli("report", "--mixture-json", mixture)
+    again = run_cli("run", "--mixture-json", mixture)
+    assert {wrote.code, first.code, page.code, again.code} == {0}, first.err
+    lines = [line for ran in (wrote, first, page) for line in (ran.err + ran.out).splitlines()]
+    facts = [line for line in lines if line.strip() and "$ " not in line]
+    assert len(lines) <= 38  # of `make demo`, which prints two of its commands, too
+    assert len((again.err + again.out).splitlines()) <= 25
+    assert "Nothing to do: everything is up to date." in again.out
+    shown_by_both = ["Worth a look:", "Ready to train."]
+    assert not {f for f in facts if facts.count(f) > 1}.difference(shown_by_both)
     written = {p: p.read_bytes() for p in (tmp_path / "demo").rglob("*") if p.is_file()}
     second = run_cli("run", "--mixture-json", mixture, "--json")
     assert second.code == 0, second.err
