@@ -118,6 +118,13 @@ def stuck(columns: Columns, number: int, total: int, share: float, _: Any) -> No
         columns[STATE][:, 2] = columns[STATE][0, 2]
 
 
+def rarely(columns: Columns, number: int, total: int, share: float, ranges: Any) -> None:
+    moved = share * len(columns[ACTION])
+    columns[ACTION][:, 2] = ranges[ACTION][0][2]
+    if number % round(max(1 / moved, 1)) == 0:
+        columns[ACTION][: max(int(moved), 1), 2] += ranges[ACTION][1][2]
+
+
 def shifted(columns: Columns, number: int, total: int, frames: int, _: Any) -> None:
     old = columns[ACTION]
     moved = np.roll(old, frames, axis=0)
@@ -417,6 +424,7 @@ FAULTS: tuple[Fault, ...] = (
         bound(spike, name=ACTION),
     ),
     Fault("a state dim is stuck", "D003", shares(0.4, 0.8, 0.95), stuck),
+    Fault("an action dim moves in few frames", "S021", percents(0.03, 0.005, 0.001), rarely),
     Fault("actions come frames late", "D006", counts(6, 12, 24), shifted),
     Fault("actions come frames early", "D006", tuple((str(n), -n) for n in (6, 15, 24)), shifted),
     Fault("actions are the state", "D007", shares(0.2, 0.6, 1.0), same),

@@ -12,6 +12,7 @@ import pytest
 from breaking import FPS, LENGTHS, Mutation, check, check_mixture, codes_of, mutation, table
 from breaking import write_broken as write
 
+from opentau_prep.errors import DataError
 from opentau_prep.validate.catalogue import all_rules, find_rule
 
 COLUMNS = table(
@@ -88,8 +89,17 @@ def test_validate_bucket_of_the_hub_cannot_be_opened(root: str, fires: bool) -> 
     assert rule.trainers == ("opentau", "openpi")
 
 
+def test_validate_bucket_that_does_not_answer_is_named() -> None:
+    fault = DataError("cannot be read", where="hf://buckets/lab/pick/meta/info.json")
+
+    (found,) = find_rule("M003").check(SimpleNamespace(lost=[("pick", fault)]))
+
+    assert "read no storage bucket" in found.message
+    assert "copy the bucket" in str(found.hint)
+
+
 def test_rule_texts_name_the_trainer_that_does_what_they_say() -> None:
-    """ "Training stops" is true of no version: words say which trainer, or speak of the data."""
+    """'Training stops' is true of no version: words say which trainer, or speak of the data."""
     vague = re.compile(r"\b([Tt]he trainers?|[Tt]raining (stops|fails|refuses|looks)|readers)\b")
 
     wrong = [

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from opentau_prep.errors import ConfigError
+from opentau_prep.validate.checks.trainers import BUCKETS
 from opentau_prep.validate.findings import Hit, hit, listed
 from opentau_prep.validate.mixture_view import tags_of
 from opentau_prep.validate.rule import Rule
@@ -35,8 +36,11 @@ def weights_faults(view: MixtureView) -> Iterator[Hit]:
 
 def dataset_lost(view: MixtureView) -> Iterator[Hit]:
     for name, fault in view.lost:
-        message = " ".join(fault.message.split())
-        yield hit(f"{name}: {message}", fault.hint or "")
+        message, hint = f"{name}: {' '.join(fault.message.split())}", fault.hint or ""
+        if (fault.where or "").startswith(BUCKETS):
+            message += "; OpenTau, LeRobot 0.4.4 and openpi read no storage bucket of the hub"
+            hint += " Or copy the bucket to a folder."
+        yield hit(message, hint)
 
 
 def listed_twice(view: MixtureView) -> Iterator[Hit]:

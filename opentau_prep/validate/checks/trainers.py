@@ -19,7 +19,7 @@ from opentau_prep.validate.rule import NEW, OLD, RUN_FIX, RUN_STATS, Rule
 if TYPE_CHECKING:
     from opentau_prep.validate.view import DatasetView
 
-__all__ = ["RULES"]
+__all__ = ["BUCKETS", "RULES"]
 
 _FILLED = {
     "data_path": ({"episode_chunk", "episode_index"}, {"chunk_index", "file_index"}),
@@ -29,7 +29,7 @@ _FILLED = {
     ),
 }
 LANGUAGE = "language"
-_BUCKETS = "hf://buckets/"
+BUCKETS = "hf://buckets/"
 
 
 def episode_stats_missing(view: DatasetView) -> Iterator[Hit]:
@@ -93,7 +93,7 @@ def needs_v2(view: DatasetView) -> Iterator[Hit]:
 
 
 def in_bucket(view: DatasetView) -> Iterator[Hit]:
-    if view.dataset.root.startswith(_BUCKETS):
+    if view.dataset.root.startswith(BUCKETS):
         yield hit("is in a storage bucket of the Hugging Face hub, not in a dataset repository")
 
 
