@@ -138,7 +138,8 @@ def _excluded_note(exclusions: Mapping[str, Any] | None) -> str:
     if exclusions is None:
         return ""
     count = sum(map(len, exclusions["excluded"].values()))
-    return f"{count:,} episodes are excluded in {exclusions['path']} ({exclusions['status']})."
+    some = "1 episode is" if count == 1 else f"{count:,} episodes are"
+    return f"{some} excluded in {exclusions['path']} ({exclusions['status']})."
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from opentau_prep.notices import collect_notices
 from opentau_prep.storage import absolute_root, is_remote
 from opentau_prep.validate.catalogue import NOT_CHECKED, find_rule, rules_for
 from opentau_prep.validate.checks.format import only_cause
-from opentau_prep.validate.findings import SEVERITIES, Finding, ValidateReport, fold, hit
+from opentau_prep.validate.findings import SEVERITIES, Finding, Hit, ValidateReport, fold, hit
 from opentau_prep.validate.mixture_view import MixtureView, members_of
 from opentau_prep.validate.remembered import DatasetMemory, Known
-from opentau_prep.validate.rule import Settle
+from opentau_prep.validate.rule import ALL_BUT_FIRST, EXCLUDING, Settle
 from opentau_prep.validate.view import CheckOptions, DatasetView
 
 if TYPE_CHECKING:
@@ -293,11 +293,25 @@ def _apply(
         if rule.scope != scope:
             continue
         try:
-            found = rule.check(view) if scope == "mixture" else fold(rule.check(view))
+            found = rule.check(view) if scope == "mixture" else fold(_of_selected(rule, view))
             findings += [rule.finding(each, dataset, settle.fill) for each in found]
         except PrepError as fault:
             findings.append(rule.finding(hit(f"cannot be checked: {fault}"), dataset))
     return findings
+
+
+def _of_selected(rule: Rule, view: DatasetView) -> Iterable[Hit]:
+    """Return what a rule finds, without faults of episodes that every entry leaves out."""
+    if rule.code not in EXCLUDING:
+        return rule.check(view)
+    lists = [set(entry.config.excluded_episodes or ()) for entry in view.named_by]
+    left_out = set[int]().union(*lists).intersection(*lists)
+    kept = int(rule.code in ALL_BUT_FIRST)
+    return [
+        each
+        for each in rule.check(view)
+        if not each.place.episodes or len(set(each.place.episodes) - left_out) > kept
+    ]
 
 
 def _read_frames(

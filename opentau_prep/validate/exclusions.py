@@ -15,6 +15,7 @@ from opentau_prep.config.refs import load_document
 from opentau_prep.errors import ConfigError
 from opentau_prep.storage import is_remote
 from opentau_prep.validate.check import dataset_views
+from opentau_prep.validate.rule import ALL_BUT_FIRST, EXCLUDING
 
 if TYPE_CHECKING:
     from opentau_prep.config.salvage import Salvage
@@ -22,11 +23,8 @@ if TYPE_CHECKING:
     from opentau_prep.validate.findings import ValidateReport
     from opentau_prep.validate.view import DatasetView
 
-__all__ = ["EXCLUDING", "episodes_to_exclude", "write_exclusions"]
+__all__ = ["episodes_to_exclude", "write_exclusions"]
 
-# Rules whose episodes are better left out than trained on. Faults of tables are not among them.
-EXCLUDING = ("B001", "B002", "B005", "D002", "D004", "D008", "E009", "E011", "V002", "V003", "V004")
-_ALL_BUT_FIRST = ("E011",)  # of episodes that hold the same frames one is kept
 _KEY = "dataset_mixture"
 
 
@@ -37,7 +35,7 @@ def episodes_to_exclude(report: ValidateReport) -> dict[str, dict[int, list[str]
         if finding.code not in EXCLUDING:
             continue
         for place in finding.places or (finding.place,):
-            first = 1 if finding.code in _ALL_BUT_FIRST else 0
+            first = 1 if finding.code in ALL_BUT_FIRST else 0
             for episode in sorted(place.episodes)[first:]:
                 codes = found.setdefault(finding.dataset, {}).setdefault(episode, [])
                 codes += [] if finding.code in codes else [finding.code]

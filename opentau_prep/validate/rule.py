@@ -12,6 +12,8 @@ from opentau_prep.trainers import TRAINERS
 from opentau_prep.validate.findings import Finding, Hit, Severity
 
 __all__ = [
+    "ALL_BUT_FIRST",
+    "EXCLUDING",
     "FORMATS",
     "GIT_LFS_PULL",
     "GROUPS",
@@ -66,6 +68,11 @@ _READ_IN = MappingProxyType(
 )
 # These groups are about mixtures and what is made of them, which OpenTau alone has.
 _OF_MIXTURES = "MHN"
+
+# Rules whose episodes are better left out than trained on, which settles them. Faults of tables are
+# not among them.
+EXCLUDING = ("B001", "B002", "B005", "D002", "D004", "D008", "E009", "E011", "V002", "V003", "V004")
+ALL_BUT_FIRST = ("E011",)  # of episodes that hold the same frames one is kept
 
 # Commands that settle findings; `Settle.fill` puts in what the braces name.
 RUN_STATS = ("opentau-prep", "stats", "{root}")

@@ -15,8 +15,9 @@ from opentau_prep.config.load import load_mixture
 from opentau_prep.errors import ConfigError
 from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.validate.catalogue import all_rules
-from opentau_prep.validate.exclusions import EXCLUDING, write_exclusions
+from opentau_prep.validate.exclusions import write_exclusions
 from opentau_prep.validate.formats import as_sarif
+from opentau_prep.validate.rule import EXCLUDING
 
 CHANGE = next(m for m in MUTATIONS if m.name == "an episode trembles")
 
@@ -47,6 +48,7 @@ def test_write_exclusions_leaves_the_episode_out_anywhere(mixture: Path, tmp_pat
     entry = resolve_mixture(load_mixture(out)).entries[0]
     assert entry.config.excluded_episodes == (1, 3)
     assert 3 not in entry.episodes
+    assert codes_of(check_mixture(out, deep=True)) == set()  # what was advised settles it
     assert "B002" in "".join(f.read_text() for f in out.parent.rglob("*clean*") if f != out)
 
 
