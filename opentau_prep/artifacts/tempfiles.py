@@ -24,7 +24,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -237,5 +236,5 @@ def _kernel_tag() -> str:
     try:
         identity = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
     except OSError:
-        identity = socket.gethostname()
+        identity = os.uname().nodename
     return hashlib.sha256(identity.encode()).hexdigest()[:8]

@@ -6,7 +6,7 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Sequence
-from importlib import resources
+from pathlib import Path
 
 __all__ = ["known_name_map", "make_dataset_names"]
 
@@ -49,6 +49,6 @@ def known_name_map(repo_id: str) -> dict[str, str] | None:
 
 @functools.cache
 def _registry() -> dict[str, dict[str, str]]:
-    file = resources.files("opentau_prep.config").joinpath("feature_registry.json")
+    file = Path(__file__).with_name("feature_registry.json")
     table: dict[str, dict[str, str]] = json.loads(file.read_text("utf-8"))
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentau_prep.artifacts.catalog import CATALOG, PROVENANCE_DIR, ArtifactSpec
@@ -150,7 +150,7 @@ def why_misshapen(rel: str, found: Inspection) -> str:
     from jsonschema.exceptions import best_match
 
     schema = json.loads(
-        files("opentau_prep").joinpath(f"schemas/{spec.name}.schema.json").read_bytes()
+        (Path(__file__).parents[1] / f"schemas/{spec.name}.schema.json").read_bytes()
     )
     fault = best_match(
         Draft202012Validator(schema).iter_errors(json.loads(found.content or b"null"))
