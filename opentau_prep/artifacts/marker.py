@@ -10,7 +10,7 @@ from pathlib import Path
 from opentau_prep.artifacts.jsonio import load_own
 from opentau_prep.errors import MetadataError
 from opentau_prep.notices import warn
-from opentau_prep.storage.look import folder_names
+from opentau_prep.storage.look import current_look, folder_names
 from opentau_prep.storage.urls import shell_command
 
 __all__ = [
@@ -55,7 +55,9 @@ def warn_of_update(meta: Path, dataset: str) -> None:
 
 
 def has_marker(meta: Path) -> bool:
-    """Return whether a marker is there, by listings that a run makes anyway."""
+    """Return whether a marker is there; within a run by the listings that it makes anyway."""
+    if current_look() is None:
+        return os.path.lexists(f"{meta}/{MARKER}")
     folder, _, name = MARKER.partition("/")
     return folder in folder_names(meta) and name in folder_names(meta / folder)
 

@@ -104,7 +104,7 @@ class ResolvedEntry:
             return selected_stats(self.meta, self.episodes)
         return self.meta.stats_of(columns)
 
-    @property
+    @cached_property
     def name_map(self) -> NameMap:
         """Standard feature name -> column, and where that is known from."""
         return name_map_of(self.meta, self.config.data_features_name_mapping)

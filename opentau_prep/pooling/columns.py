@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ Array = NDArray[Any]
 FeatureStats = Mapping[str, Array]
 
 
+@lru_cache(maxsize=256)  # the same few names come once per stat of every dataset
 def is_quantile(stat: str) -> bool:
     """Return whether a stat's name is that of a quantile, such as `q01` or `q99.9`."""
     return _QUANTILE.fullmatch(stat) is not None
