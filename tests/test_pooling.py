@@ -315,3 +315,8 @@ def test_aggregate_stats_one_warning_per_set_of_contributors_that_lack_quantiles
     assert not any(stat.startswith("q") for stat in pooled["x"])
     groups = [(n.details["quantiles"], n.details["missing"]) for n in notices]
     assert groups == [(["q01", "q99"], [2]), (["q10"], [1, 2])]
+
+
+def test_aggregate_stats_unusable_weight_names_its_contributor():
+    with pytest.raises(ConfigError, match=r"weight -1\.0 of contributor 2 "):
+        aggregate_stats([contributor() for _ in range(3)], [0.0, 1.0, -1.0])

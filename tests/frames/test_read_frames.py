@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opentau_prep.errors import DataError
-from opentau_prep.frames import FrameBlock, data_parts, iter_frames, read_frames
+from opentau_prep.frames import FrameBlock, data_parts, iter_frames, read_frames, rows
 from opentau_prep.metadata import DatasetMetadata, load_dataset_metadata
 
 V3_FILE = "data/chunk-000/file-000.parquet"
@@ -212,7 +213,7 @@ def test_read_frames_nested_lists_are_flattened_by_row(
     [
         (pa.list_(pa.float32()), [[1], None, [2]], "1 null rows (the first is row 1)"),
         (pa.list_(pa.float32(), 1), [[1], None, [2]], "1 null rows (the first is row 1)"),
-        (pa.list_(pa.float32()), [[1], [2], [None]], "has 1 null values"),
+        (pa.list_(pa.float32()), [[1], [2], [None]], "has 1 null value"),
         (pa.float32(), [1, None, None], "has 2 null values"),
         (pa.list_(pa.float32()), [[1], [2], [3, 4]], "is ragged: row 2 has 2 values, row 0 has 1"),
         (pa.list_(pa.list_(pa.int8())), [[[1]], [[2]], [[3, 4]]], "is ragged: inner row 2 has 2"),
@@ -360,3 +361,28 @@ def test_read_frames_real_dataset_is_what_pyarrow_reads(tmp_path: Path, name: st
     block = read_frames(meta, ["action"], chosen)
     expected = plain_actions(root)
     check_episodes(block, {int(e): expected[int(e)] for e in chosen})
+
+
+@pytest.mark.parametrize(
+    ("from_index", "first"),
+    [
+        (None, [0, 3]),
+        ([10, 13], [0, 3]),
+        ([10, 15], [0, 5]),  # rows of nobody between them
+        ([15, 10], [5, 0]),
+        ([10, 12], [0, 3]),  # episodes cannot overlap
+    ],
+)
+def test_first_rows_are_where_the_table_says_unless_episodes_would_overlap(from_index, first):
+    index = None if from_index is None else np.array(from_index)
+    table = SimpleNamespace(length=np.array([3, 2]), from_index=index)
+    meta = SimpleNamespace(episodes=table)
+    assert rows._first_rows(meta, np.array([0, 1])).tolist() == first
+    assert rows._first_rows(meta, np.array([], dtype=np.int64)).tolist() == []
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_an_episode_of_any_length_without_rows_is_data_error(length):
+    part = rows.DataPart("f", np.array([0, 1]), np.array([2, length]), np.array([0, 2]))
+    with pytest.raises(DataError, match="episode 1 "):
+        rows._spans_from_column(np.array([0, 0]), part, "f")

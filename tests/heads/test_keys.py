@@ -116,5 +116,9 @@ def test_check_required_tags_asks_only_for_what_is_required(required, accepted):
         check_required_tags(["d"], infos, **required)
 
 
+def test_check_required_tags_without_a_requirement_accepts_anything():
+    check_required_tags(["d"], [None])
+
+
 def test_check_required_tags_unknown_is_a_value():
     check_required_tags(["d"], [info("unknown")], require_non_empty_robot_type=True)

@@ -75,6 +75,7 @@ def test_span_moments_long_empty_and_gapped_spans_equal_each_alone():
     matrix = rng.standard_normal((40_000, 4)).astype(np.float32)
     spans = np.array([[0, 30_000], [30_000, 30_000], [30_010, 30_013], [30_500, 40_000]])
     found = span_moments(matrix, spans)
+    assert found.count.shape == found.mean.shape == (4, 4)
     for k, (start, stop) in enumerate(spans.tolist()):
         if start == stop:
             assert found.count[k].tolist() == [0] * 4
@@ -82,6 +83,11 @@ def test_span_moments_long_empty_and_gapped_spans_equal_each_alone():
         else:
             _assert_close_to_two_pass(found[k], matrix[start:stop])
     _assert_close_to_two_pass(found.total(), np.concatenate([matrix[a:b] for a, b in spans]))
+
+
+def test_span_moments_of_no_spans_has_no_rows():
+    found = span_moments(np.zeros((5, 2)), np.zeros((0, 2), dtype=np.int64))
+    assert found.count.shape == found.mean.shape == (0, 2)
 
 
 @settings(max_examples=40, deadline=None)
