@@ -272,7 +272,8 @@ def _forecast(
     for name, own in member.features.items():
         judged.append(_judge(member.name, name, own, stats, source, options, deep))
     findings = [f for each in judged for f in find(member.name, each, target)]
-    called = f"the stats of the {source.kind}" + (f" {stats.name!r}" if stats.name else "")
+    called = source.kind if source.kind.endswith("stats") else f"stats of the {source.kind}"
+    called = f"the {called}" + (f" {stats.name!r}" if stats.name else "")
     modes = [mode for each in judged for mode in each.modes]
     verdict, reason = verdict_of(findings, called, modes)
     return MemberForecast(
@@ -292,7 +293,7 @@ def _judge(
     fault = source.faults.get(name)
     found = stats.features.get(name)
     if not found:
-        fault = fault or f"the {source.kind} has no stats of {name}"
+        fault = fault or f"there are no stats of {name} in the {source.kind}"
         return FeatureJudged(name, own.names, (), (), (), fault=fault)
     found = _selected(own, found)
     fitted = _fitted(own, found)
