@@ -241,3 +241,28 @@ def test_unnormalize_dim_without_range_rounds_in_the_order_of_the_policy():
     out = out * (size + np.float32(1e-6)) + lo
     out = out - np.float32(0.5) * (size - spread)
     assert unnormalize(values, lo, hi).tobytes() == out.tobytes()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("mode", ["MEAN_STD", "MIN_MAX", "QUANTILE"])
+def test_affine_is_normalize_but_for_rounding(mode, version):
+    convention = Convention.of(mode, version)
+    first = np.array([-2.0, 0.5, 3.0], dtype=np.float32)  # the last dim has no range, or no spread
+    second = first + np.float32([4.0, 0.25, 0.0]) if mode != "MEAN_STD" else np.float32([2, 0.1, 0])
+    values = np.array([[-1.0, 0.6, 3.0], [5.0, 0.1, 3.5]], dtype=np.float32)
+    center, half = convention.affine(first, second)
+    found = (values.astype(np.float64) - center) / half
+    np.testing.assert_allclose(
+        found, convention.normalize(values, first, second), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_convention_without_a_version_is_the_one_of_new_checkpoints():
+    assert Convention.of("MIN_MAX") == Convention.of("MIN_MAX", 1) != Convention.of("MIN_MAX", 0)
+
+
+def test_a_spread_of_exactly_epsilon_divides_by_itself():
+    convention = Convention.of("MEAN_STD")
+    epsilon = np.float32(convention.epsilon)
+    found = convention.normalize(np.float32([1.0]), np.float32([0.0]), epsilon[np.newaxis])
+    assert found.tolist() == [np.float32(1.0) / (epsilon + epsilon)]
