@@ -73,7 +73,7 @@ def write(mixture: Path) -> None:
     with collect_notices():
         resolved = resolve_mixture(load_mixture(mixture))
         out = mixture.parent / "norm_heads.json"
-        prepare_heads(resolved, RunContext(), HeadOptions(), out=out)
+        prepare_heads(resolved, RunContext(), HeadOptions(), out=out, allow_partial=True)
 
 
 def measure(mixture: Path, *, with_files: bool) -> dict[str, float]:
