@@ -36,8 +36,6 @@ from opentau_prep.heads.options import HeadOptions
 from opentau_prep.metadata.resolve import resolve_mixture
 from opentau_prep.notices import collect_notices
 
-AIM = 2.5
-
 
 def timed(fn: Callable[[], object]) -> float:
     started = time.perf_counter()
@@ -106,7 +104,6 @@ def main() -> None:
         print(f" {'write':>18} {'again':>15}" if args.write else "")
         for n in args.sizes:
             show(n, run_size(n, version, int(episodes), args.cameras, with_files=args.write))
-    print(f"aim: ratio <= {AIM}")
 
 
 def run_size(
