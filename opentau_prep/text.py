@@ -36,6 +36,7 @@ _USER_INFO = re.compile(
     r"""((?:[^/@\s"'<>:\\]|\\.)*:(?:[^@\s"'<>\\]|\\.)*|(?:[^/@\s"'<>\\]|\\.)+)@""",
     re.IGNORECASE,
 )
+_AUTHORITY = re.compile(r"""\b([a-z][a-z0-9+.-]+:/+)([^/@\s"'<>\\]*)""", re.IGNORECASE)
 _QUERY = re.compile(
     r"""\b([a-z][a-z0-9+.-]+:/+(?:[^\s?#"'<>\\]|\\.)*?)(?:[?#]|%3f|%23)(?:[^\s"'<>\\]|\\.)*""",
     re.IGNORECASE,
@@ -71,7 +72,10 @@ def without_secrets(text: str) -> str:
     """
     if ":/" not in text:
         return text
-    return _QUERY.sub(r"\1", _USER_INFO.sub(_without_user_info, text))
+    shown = _USER_INFO.sub(_without_user_info, text)
+    if "%40" in shown:
+        shown = _AUTHORITY.sub(_without_encoded_user_info, shown)
+    return _QUERY.sub(r"\1", shown)
 
 
 def _without_user_info(match: re.Match[str]) -> str:
@@ -81,6 +85,13 @@ def _without_user_info(match: re.Match[str]) -> str:
     if known and not (scheme == "github" and _TOKEN_LIKE.search(user_info.rpartition(":")[2])):
         return match.group()
     return f"{match.group(1)}{match.group(2)}***@"
+
+
+def _without_encoded_user_info(match: re.Match[str]) -> str:
+    # Both marks may be written as in `s3://KEY%3ASECRET%40bucket`.
+    user_info, at, host = match.group(2).rpartition("%40")
+    is_secret = at and "%3a" in user_info.lower()
+    return f"{match.group(1)}***@{host}" if is_secret else match.group()
 
 
 def _spelled(char: str) -> str:

@@ -330,7 +330,12 @@ def file_bytes(path: str | os.PathLike[str], check: Callable[[int], None] | None
 def file_stat(path: str | os.PathLike[str]) -> os.stat_result | None:
     """Return what `os.stat` gives, as this run has seen it; None for what is not there."""
     look = current_look()
-    return (Look() if look is None else look).stat(absolute(path))
+    if look is not None:
+        return look.stat(absolute(path))
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def folder_names(folder: str | os.PathLike[str]) -> Names:

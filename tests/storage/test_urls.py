@@ -65,6 +65,8 @@ def test_check_url_names_before_an_at_are_no_secret(root: str) -> None:
         "github://o:ghp_S3CRETs3cret@main/ds",
         "s3://b/ds%3FX-Amz-Signature=S3CRET",
         "s3://b/ds%23S3CRET",
+        "s3://KEY%3AS3CRET%40bucket/ds",
+        "s3://KEY%3aS3CRET%40more%40bucket/ds",
     ],
 )
 def test_check_url_secrets_are_refused_and_not_shown(root: str) -> None:
