@@ -23,7 +23,7 @@ def say(console: Console, text: str, *, indent: int = 0) -> None:
 
     shown = Text(printable_lines(text))
     if console.is_terminal and indent:
-        console.print(Padding(shown, (0, 0, 0, indent)))
+        console.print(Padding(shown, (0, 0, 0, indent), expand=False))
     else:
         console.print(Text(" " * indent) + shown, soft_wrap=not console.is_terminal)
 
