@@ -111,12 +111,13 @@ class _Pool:
     def submit(self, payload: bytes) -> Future[bytes]:
         from joblib.externals.loky import ProcessPoolExecutor
 
+        if self._executor is None:
+            # Outside of the block: loky starts a helper, which may unblock SIGINT in this thread.
+            started = {"initializer": _start_worker, "initargs": (os.getpid(),)}
+            self._executor = ProcessPoolExecutor(self._workers, env=WORKER_ENV, **started)
         # Workers are started here and inherit the mask: Ctrl-C goes to the whole process group, and
         # only this process is to act on it, also while a worker is still importing.
         with sigint_held():
-            if self._executor is None:
-                started = {"initializer": _start_worker, "initargs": (os.getpid(),)}
-                self._executor = ProcessPoolExecutor(self._workers, env=WORKER_ENV, **started)
             future: Future[bytes]
             try:
                 future = self._executor.submit(_work, payload)
