@@ -112,22 +112,25 @@ def damaged(
 
 
 def stats_steps(
-    resolved: ResolvedMixture, context: RunContext, faults: dict[str, Sequence[DataFault]]
-) -> Iterator[ArtifactFacts]:
-    """Yield the stats of every dataset; `faults` takes what they say of its frames, by its name."""
+    resolved: ResolvedMixture, context: RunContext
+) -> tuple[list[ArtifactFacts], dict[str, Sequence[DataFault]]]:
+    """Return the stats of every dataset, and by its name what they say of its frames."""
+    steps: list[ArtifactFacts] = []
+    faults: dict[str, Sequence[DataFault]] = {}
     for entry in resolved.first_entries:
         names, root = names_of(resolved, entry), entry.meta.root
         try:
             found = list(inspect_stats(resolved, entry, context))
         except PrepError as fault:
-            yield damaged("stats", "stats", names, root, fault, root=root)
+            steps.append(damaged("stats", "stats", names, root, fault, root=root))
             continue
         sketches = next(each for each in found if _SKETCHES in each.name)
         faults[entry.artifact_name] = sketches.findings
         for each in found:
             kind = "sketches" if each is sketches else "stats"
             facts = judged("stats", kind, names, each.inspection, root=root)
-            yield _compared(facts, each, sketches)
+            steps.append(_compared(facts, each, sketches))
+    return steps, faults
 
 
 def _compared(facts: ArtifactFacts, found: FoundStats, sketches: FoundStats) -> ArtifactFacts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,6 @@ from opentau_prep.verdict.tokens import check_folder, tokenizer_facts
 if TYPE_CHECKING:
     from opentau_prep.context import RunContext
     from opentau_prep.metadata.resolve import ResolvedMixture
-    from opentau_prep.stats.faults import DataFault
 
 __all__ = ["IN_VERDICT", "OutputPaths", "judge_mixture"]
 
@@ -133,8 +132,8 @@ class _Collector:
     def _gathered(self) -> Gathered:
         resolved, context, options = self.resolved, self.context, self.options
         mixture = mixture_facts(resolved)
-        faults: dict[str, Sequence[DataFault]] = {}
-        self.artifacts += stats_steps(resolved, context, faults)
+        steps, faults = stats_steps(resolved, context)
+        self.artifacts += steps
         heads = self._heads()
         self.artifacts += speed_steps(resolved, context)
         tokenizer = self._tokenizer()
