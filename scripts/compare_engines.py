@@ -60,7 +60,7 @@ def main() -> int:
                 base = prepared(source, work, names, ["--workers", "1", "--artifact-root", "out"])
             with options_of(way, source, Path(folder)) as (options, variables):
                 found = prepared(source, work, names, options, variables, in_store=way == "s3")
-            bad += told_apart(way, base, found)
+            bad += print_differences(way, base, found)
     return int(bool(bad))
 
 
@@ -114,7 +114,7 @@ def options_of(
             yield ["--engine", way, "--engine-address", address], tokens
 
 
-def told_apart(way: str, base: Way, found: Way) -> int:
+def print_differences(way: str, base: Way, found: Way) -> int:
     """Print what differs between two ways; return how much of it should not."""
     (codes, before), (codes_after, after) = base, found
     lines = [

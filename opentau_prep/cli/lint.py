@@ -12,6 +12,7 @@ from opentau_prep.artifacts.place import check_artifact_root
 from opentau_prep.cli.command import Result
 from opentau_prep.errors import ConfigError
 from opentau_prep.storage import is_remote, safe_url
+from opentau_prep.text import several
 from opentau_prep.validate import CheckOptions, ValidateReport
 from opentau_prep.validate import validate as run_rules
 from opentau_prep.validate.catalogue import all_rules, find_rule, pick_rules
@@ -138,8 +139,9 @@ def _excluded_note(exclusions: Mapping[str, Any] | None) -> str:
     if exclusions is None:
         return ""
     count = sum(map(len, exclusions["excluded"].values()))
-    some = "1 episode is" if count == 1 else f"{count:,} episodes are"
-    return f"{some} excluded in {exclusions['path']} ({exclusions['status']})."
+    verb = "is" if count == 1 else "are"
+    where = f"{exclusions['path']} ({exclusions['status']})"
+    return f"{several(count, 'episode')} {verb} excluded in {where}."
 
 
 @dataclass(frozen=True)

@@ -104,10 +104,7 @@ class Look:
     def stat(self, path: str) -> os.stat_result | None:
         """Return what `os.stat` does; None for what is not there."""
         if path not in self._stats:
-            try:
-                self._stats[path] = os.stat(path)
-            except (FileNotFoundError, NotADirectoryError):
-                self._stats[path] = None
+            self._stats[path] = _stat(path)
         return self._stats[path]
 
     def names(self, folder: str) -> Names | None:
@@ -330,8 +327,10 @@ def file_bytes(path: str | os.PathLike[str], check: Callable[[int], None] | None
 def file_stat(path: str | os.PathLike[str]) -> os.stat_result | None:
     """Return what `os.stat` gives, as this run has seen it; None for what is not there."""
     look = current_look()
-    if look is not None:
-        return look.stat(absolute(path))
+    return _stat(path) if look is None else look.stat(absolute(path))
+
+
+def _stat(path: str | os.PathLike[str]) -> os.stat_result | None:
     try:
         return os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

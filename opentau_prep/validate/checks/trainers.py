@@ -60,9 +60,12 @@ def lacking(*names: str) -> Callable[[DatasetView], Iterator[Hit]]:
 
     def check(view: DatasetView) -> Iterator[Hit]:
         first = first_footer(view)
-        lost = [name for name in names if first is not None and name not in first[1].types]
-        if first is not None and lost:
-            yield hit(f"the data has no column {', '.join(lost)}", file=first[0])
+        if first is None:
+            return
+        file, footer = first
+        lost = [name for name in names if name not in footer.types]
+        if lost:
+            yield hit(f"the data has no column {', '.join(lost)}", file=file)
 
     return check
 
